@@ -1,0 +1,190 @@
+//! What an attempt may ask of its host: durable checkpoints, signs of life, reasons to stop, time. The host stands behind one small
+//! trait, so that an activity runs the same on every host and in a test.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::clock::{BoxFuture, Clock};
+use crate::failure::{Category, Failure};
+
+/// What a host does for one attempt. Activities do not see this; they use [`ActivityContext`].
+pub trait Host: Send + Sync + 'static {
+    /// A sign of life with the newest progress. Cheap, coalesced, may be lost.
+    fn heartbeat(&self, progress: Value);
+    /// Makes a checkpoint durable. Ok only if it is durable and the attempt still owns its lease.
+    fn save(&self, checkpoint: Value) -> BoxFuture<'_, Result<(), Interrupted>>;
+    /// Ends when the attempt should stop, with the reason; at once when that is already so.
+    fn stopped(&self) -> BoxFuture<'_, Stop>;
+    /// Whether the worker's lease is known to be alive at this moment. An effect is started only then.
+    fn may_act(&self) -> bool;
+}
+
+/// Why an attempt should stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// Somebody cancelled the job. Only this may act on the tenant.
+    Cancelled {
+        /// What they said.
+        reason: Option<String>,
+    },
+    /// The worker is shutting down; another attempt goes on from the checkpoint.
+    Draining,
+    /// A timeout of the attempt or the execution fired.
+    TimedOut(TimeoutKind),
+    /// Another worker may own the job by now. Nothing more may be done.
+    LeaseLost,
+}
+
+/// Temporal's four timeouts, with its meanings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are the standard ones")]
+pub enum TimeoutKind {
+    ScheduleToStart,
+    StartToClose,
+    ScheduleToClose,
+    Heartbeat,
+}
+
+/// The attempt must end: a checkpoint could not be made durable, or the lease is gone. Nothing may be sent any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the attempt was interrupted")]
+pub struct Interrupted;
+
+/// Which attempt of which job this is.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// The caller's business id.
+    pub job_id: String,
+    /// The execution.
+    pub run_id: String,
+    /// The tenant's name.
+    pub tenant: String,
+    /// Counted from 1.
+    pub number: u32,
+    /// When the execution was opened.
+    pub enqueued_at: Timestamp,
+    /// What the last attempt saved.
+    pub checkpoint: Option<Value>,
+}
+
+/// Handed to [`Activity::run`](crate::Activity::run).
+pub struct ActivityContext {
+    attempt: Attempt,
+    host: Arc<dyn Host>,
+    clock: Arc<dyn Clock>,
+}
+
+impl ActivityContext {
+    /// Made by a host for one attempt.
+    pub fn new(attempt: Attempt, host: Arc<dyn Host>, clock: Arc<dyn Clock>) -> Self {
+        Self { attempt, host, clock }
+    }
+
+    /// Which attempt this is.
+    pub fn attempt(&self) -> &Attempt {
+        &self.attempt
+    }
+
+    /// The name of the tenant to act on.
+    pub fn tenant(&self) -> &str {
+        &self.attempt.tenant
+    }
+
+    /// What the last attempt saved, if any. A checkpoint that does not decode is a non-retryable failure.
+    pub fn checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, Failure> {
+        let Some(value) = &self.attempt.checkpoint else { return Ok(None) };
+        serde_json::from_value(value.clone()).map(Some).map_err(|error| {
+            Failure::new(
+                "checkpoint.undecodable",
+                Category::DataIntegrity,
+                format!("the stored checkpoint does not decode: {error}"),
+            )
+        })
+    }
+
+    /// A sign of life with the newest progress. Synchronous, cheap, coalesced, and may be lost. Unchanged progress writes nothing.
+    pub fn heartbeat(&self, progress: &impl Serialize) {
+        self.host.heartbeat(to_value(progress));
+    }
+
+    /// Makes a checkpoint durable. **An effect is sent only after Ok**; on Err nothing is sent and the activity returns.
+    ///
+    /// ```
+    /// # use iolaus_activities::*;
+    /// # #[derive(serde::Serialize)] struct Intent { name: &'static str }
+    /// # async fn create(_: &str) -> Result<(), Failure> { Ok(()) }
+    /// async fn act(ctx: &ActivityContext) -> Result<Verdict, ActivityError> {
+    ///     ctx.save(&Intent { name: "nightly-1" }).await?; // durable before the request leaves
+    ///     create("nightly-1").await?;
+    ///     Ok(Verdict::passed("nightly-1 exists"))
+    /// }
+    /// ```
+    pub async fn save(&self, checkpoint: &impl Serialize) -> Result<(), Interrupted> {
+        self.host.save(to_value(checkpoint)).await?;
+        self.may_act()
+    }
+
+    /// Whether an effect may still be started: the worker has renewed its lease in time.
+    pub fn may_act(&self) -> Result<(), Interrupted> {
+        if self.host.may_act() { Ok(()) } else { Err(Interrupted) }
+    }
+
+    /// Ends when the attempt should stop, with the reason.
+    pub async fn stopped(&self) -> Stop {
+        self.host.stopped().await
+    }
+
+    /// Runs `future` unless the attempt is stopped first; then the future is dropped. Not for effects.
+    ///
+    /// ```
+    /// # use iolaus_activities::*;
+    /// # async fn ask() -> Result<bool, Failure> { Ok(true) }
+    /// async fn look(ctx: &ActivityContext) -> Result<Verdict, ActivityError> {
+    ///     let yes = ctx.unless_stopped(ask()).await??;
+    ///     Ok(if yes { Verdict::passed("yes") } else { Verdict::failed("no") })
+    /// }
+    /// ```
+    pub async fn unless_stopped<F: Future>(&self, future: F) -> Result<F::Output, Stop> {
+        tokio::select! {
+            biased;
+            stop = self.host.stopped() => Err(stop),
+            output = future => Ok(output),
+        }
+    }
+
+    /// The wall clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Time that no clock adjustment moves; only differences have a meaning.
+    pub fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    /// Waits. Ends early, with the reason, when the attempt should stop.
+    pub async fn sleep(&self, duration: Duration) -> Result<(), Stop> {
+        self.unless_stopped(self.clock.sleep(duration)).await
+    }
+
+    /// A random number, evenly spread over `0.0..1.0`.
+    pub fn random(&self) -> f64 {
+        self.clock.random()
+    }
+
+    /// The clock itself, for code below the activity that waits on its own.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+}
+
+/// Checkpoints and progress are plain data of our own; one that is not JSON would be a bug, and becomes visible as its error text.
+fn to_value(data: &impl Serialize) -> Value {
+    serde_json::to_value(data).unwrap_or_else(|error| Value::String(format!("not serialisable: {error}")))
+}

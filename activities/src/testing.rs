@@ -1,0 +1,136 @@
+//! A host for tests of activities: checkpoints in memory, a clock under control, stops on demand, and death at the Nth save.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::activity::{Activity, ActivityError, ErasedActivity, Registry};
+use crate::clock::{BoxFuture, Clock};
+use crate::context::{ActivityContext, Attempt, Host, Interrupted, Stop};
+use crate::verdict::Verdict;
+
+/// Runs attempts of one job in memory.
+///
+/// ```
+/// # use iolaus_activities::{*, testing::TestHost};
+/// # struct Yes;
+/// # #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)] struct Nothing {}
+/// # impl Activity for Yes {
+/// #     const NAME: &'static str = "yes";
+/// #     type Input = Nothing;
+/// #     async fn run(&self, _: &ActivityContext, _: Nothing) -> Result<Verdict, ActivityError> { Ok(Verdict::passed("yes")) }
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let host = TestHost::new(std::sync::Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap())));
+/// let verdict = host.attempt(Yes, serde_json::json!({})).await.unwrap();
+/// assert!(verdict.is_passed());
+/// # });
+/// ```
+pub struct TestHost {
+    clock: Arc<dyn Clock>,
+    tenant: String,
+    state: Arc<State>,
+}
+
+struct State {
+    inner: Mutex<Inner>,
+    stop: watch::Sender<Option<Stop>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    attempts: u32,
+    saves: Vec<Value>,
+    progress: Vec<Value>,
+    die_at_save: Option<usize>,
+}
+
+impl TestHost {
+    /// A job of the tenant `default` without a checkpoint.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let state = State { inner: Mutex::default(), stop: watch::Sender::new(None) };
+        Self { clock, tenant: "default".into(), state: Arc::new(state) }
+    }
+
+    /// Lets the host die at the `n`-th save from now on (1 is the next): it is not stored and the attempt is interrupted.
+    pub fn die_at_save(&self, n: usize) {
+        self.state.with(|inner| inner.die_at_save = Some(inner.saves.len() + n));
+    }
+
+    /// Asks the running attempt, and later ones, to stop. `None` takes it back.
+    pub fn stop(&self, stop: Option<Stop>) {
+        self.state.stop.send_replace(stop);
+    }
+
+    /// Every checkpoint that was stored, oldest first.
+    pub fn saves(&self) -> Vec<Value> {
+        self.state.with(|inner| inner.saves.clone())
+    }
+
+    /// Every progress that was reported, oldest first.
+    pub fn progress(&self) -> Vec<Value> {
+        self.state.with(|inner| inner.progress.clone())
+    }
+
+    /// Runs the next attempt, which starts from the last stored checkpoint.
+    pub async fn attempt<A: Activity>(&self, activity: A, input: Value) -> Result<Verdict, ActivityError> {
+        let registry = Registry::default().with(activity);
+        let activity: &Arc<dyn ErasedActivity> = registry.get(A::NAME).expect("it was registered a line above");
+        activity.run(&self.next_context(), input).await
+    }
+
+    fn next_context(&self) -> ActivityContext {
+        let (number, checkpoint) = self.state.with(|inner| {
+            inner.attempts += 1;
+            (inner.attempts, inner.saves.last().cloned())
+        });
+        let attempt = Attempt {
+            job_id: "job".into(),
+            run_id: "run".into(),
+            tenant: self.tenant.clone(),
+            number,
+            enqueued_at: self.clock.now(),
+            checkpoint,
+        };
+        ActivityContext::new(attempt, self.state.clone(), self.clock.clone())
+    }
+}
+
+impl State {
+    fn with<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
+        f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Host for State {
+    fn heartbeat(&self, progress: Value) {
+        self.with(|inner| inner.progress.push(progress));
+    }
+
+    fn save(&self, checkpoint: Value) -> BoxFuture<'_, Result<(), Interrupted>> {
+        let saved = self.with(|inner| {
+            if inner.die_at_save == Some(inner.saves.len() + 1) {
+                inner.die_at_save = None;
+                return Err(Interrupted);
+            }
+            inner.saves.push(checkpoint);
+            Ok(())
+        });
+        Box::pin(std::future::ready(saved))
+    }
+
+    fn stopped(&self) -> BoxFuture<'_, Stop> {
+        let mut stop = self.stop.subscribe();
+        Box::pin(async move {
+            match stop.wait_for(Option::is_some).await {
+                Ok(stop) => stop.clone().unwrap_or(Stop::LeaseLost),
+                Err(_) => Stop::LeaseLost,
+            }
+        })
+    }
+
+    fn may_act(&self) -> bool {
+        true
+    }
+}
