@@ -2,3 +2,4 @@
 pub mod client;
 pub mod intake;
 pub mod job;
+pub mod telemetry;
