@@ -1,5 +1,6 @@
 //! placeholder
 pub mod client;
+pub mod config;
 pub mod intake;
 pub mod job;
 pub mod telemetry;
