@@ -17,13 +17,36 @@ pub(super) struct Role {
     level: &'static str,
 }
 
-pub(super) static ADMIN: Role = Role { id: "a0000000-0000-4000-8000-000000000001", name: "$admin", description: "Admin", level: "workspace" };
-pub(super) static MEMBER: Role = Role { id: "a0000000-0000-4000-8000-000000000002", name: "$member", description: "Member", level: "workspace" };
-static GUEST: Role = Role { id: "a0000000-0000-4000-8000-000000000003", name: "$guest", description: "Guest", level: "workspace" };
-static CONNECTION_ADMINS: Role =
-    Role { id: "a0000000-0000-4000-8000-000000000004", name: "$admin_connections", description: "Admins (Connections)", level: "admin-subrole" };
-pub(super) static API_TOKEN: Role =
-    Role { id: "a0000000-0000-4000-8000-000000000005", name: "$api-token-default-access", description: "API token default access", level: "client" };
+pub(super) static ADMIN: Role = Role {
+    id: "a0000000-0000-4000-8000-000000000001",
+    name: "$admin",
+    description: "Admin",
+    level: "workspace",
+};
+pub(super) static MEMBER: Role = Role {
+    id: "a0000000-0000-4000-8000-000000000002",
+    name: "$member",
+    description: "Member",
+    level: "workspace",
+};
+static GUEST: Role = Role {
+    id: "a0000000-0000-4000-8000-000000000003",
+    name: "$guest",
+    description: "Guest",
+    level: "workspace",
+};
+static CONNECTION_ADMINS: Role = Role {
+    id: "a0000000-0000-4000-8000-000000000004",
+    name: "$admin_connections",
+    description: "Admins (Connections)",
+    level: "admin-subrole",
+};
+pub(super) static API_TOKEN: Role = Role {
+    id: "a0000000-0000-4000-8000-000000000005",
+    name: "$api-token-default-access",
+    description: "API token default access",
+    level: "client",
+};
 
 /// Somebody with a bearer.
 #[derive(Debug)]
@@ -69,10 +92,13 @@ pub(super) fn routes() -> Router<SharedTenant> {
         .route("/roles", route(MethodFilter::GET, roles))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every route has this type")]
 fn whoami(_: &mut Tenant, call: &Call, _: &str) -> Reply {
     let who = &call.principal;
-    Ok(json!({ "userId": who.user_id, "username": who.username, "email": who.email,
-               "roles": [{ "id": who.role.id, "name": who.role.name }] }))
+    Ok(
+        json!({ "userId": who.user_id, "username": who.username, "email": who.email,
+               "roles": [{ "id": who.role.id, "name": who.role.name }] }),
+    )
 }
 
 fn roles(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {

@@ -59,6 +59,7 @@
 
 mod admin;
 mod answer;
+mod arrival;
 mod connections;
 mod faults;
 mod grant;
@@ -66,12 +67,14 @@ mod identity;
 mod ledger;
 mod listener;
 mod listing;
+mod metastore;
 mod preflight;
 mod runs;
 mod search;
 mod seed;
 mod server;
 mod state;
+mod submit;
 mod time;
 mod tokens;
 mod workflows;
@@ -164,7 +167,10 @@ pub struct Sandbox {
 
 impl fmt::Debug for Sandbox {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Sandbox").field("address", &self.address).finish_non_exhaustive()
+        formatter
+            .debug_struct("Sandbox")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -180,11 +186,21 @@ impl Sandbox {
             already_active: options.already_active,
         };
         let tenant = seed::tenant(settings, options.ledger_limit, (options.clock)());
-        let shared = Shared::new(Arc::new(Mutex::new(tenant)), options.clock, options.ledger_limit, options.date_header);
+        let shared = Shared::new(
+            Arc::new(Mutex::new(tenant)),
+            options.clock,
+            options.ledger_limit,
+            options.date_header,
+        );
         let shared = Arc::new(shared);
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(listener::run(listener, shared.clone(), stopped));
-        Ok(Self { address, shared, stop, accepting })
+        Ok(Self {
+            address,
+            shared,
+            stop,
+            accepting,
+        })
     }
 
     /// Where it listens.

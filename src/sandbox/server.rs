@@ -6,31 +6,21 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Query;
-use axum::http::{HeaderMap, Uri, request};
+use axum::http::Uri;
 use axum::response::Response;
-use http_body_util::BodyExt;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, USER_AGENT};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::answer::{Refusal, json_response, respond, status_code};
+use super::arrival::{Arrived, Cut, MAX_BODY};
 use super::faults::{Action, Fault, Faults};
 use super::ledger::{Effect, Exchange, RequestLog};
 use super::state::{Call, Directives, SharedTenant, lock};
 use super::time::{self, TimeSource};
-use super::{admin, connections, identity, preflight, runs, tokens, workflows};
-
-/// The largest request body that is served.
-const MAX_BODY: usize = 2 * 1024 * 1024;
-/// Of a body that is too large so much is read and thrown away, so that the client gets to read its 413.
-const MAX_DISCARDED: usize = 32 * 1024 * 1024;
-
-/// The connection shall be closed without a byte.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection is cut")]
-pub(super) struct Cut;
+use super::{admin, identity, metastore, preflight, runs, tokens, workflows};
 
 /// What all connections of one sandbox share.
 pub(super) struct Shared {
@@ -47,24 +37,33 @@ struct Traffic {
     log: RequestLog,
 }
 
-/// A request that was read completely.
-struct Arrived {
-    parts: request::Parts,
-    body: Bytes,
-    json: Option<Value>,
-    too_large: bool,
-}
-
 impl Shared {
-    pub(super) fn new(tenant: SharedTenant, clock: TimeSource, log_limit: usize, date_header: bool) -> Self {
+    pub(super) fn new(
+        tenant: SharedTenant,
+        clock: TimeSource,
+        log_limit: usize,
+        date_header: bool,
+    ) -> Self {
         let tenant_routes = tenant_routes().with_state(tenant.clone());
-        let traffic = Mutex::new(Traffic { faults: Faults::default(), log: RequestLog::new(log_limit) });
-        Self { tenant, traffic, clock, date_header, tenant_routes }
+        let traffic = Mutex::new(Traffic {
+            faults: Faults::default(),
+            log: RequestLog::new(log_limit),
+        });
+        Self {
+            tenant,
+            traffic,
+            clock,
+            date_header,
+            tenant_routes,
+        }
     }
 
     /// Serves one request; `Err` closes the connection without an answer.
-    pub(super) async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Result<Response, Cut> {
-        let arrived = read(request).await?;
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response, Cut> {
+        let arrived = Arrived::read(request).await?;
         let answer = if arrived.parts.uri.path().starts_with(admin::PREFIX) {
             self.administer(arrived).await
         } else {
@@ -88,39 +87,34 @@ impl Shared {
             None => self.apply(arrived, None).await,
             Some(action) => self.misbehave(arrived, &action).await?,
         };
-        lock(&self.traffic).log.answered(n, answer.status().as_u16());
+        lock(&self.traffic)
+            .log
+            .answered(n, answer.status().as_u16());
         tracing::debug!(n, status = answer.status().as_u16(), "sandbox answered");
         Ok(answer)
     }
 
     /// Numbers and logs a request, and asks the faults whether it is hit.
     fn arrive(&self, arrived: &Arrived) -> (u64, Option<Action>) {
-        let (method, target) = (arrived.parts.method.as_str(), target(&arrived.parts.uri));
-        let headers = &arrived.parts.headers;
-        let principal = bearer(headers).and_then(|bearer| lock(&self.tenant).principal(bearer));
+        let principal = arrived
+            .bearer()
+            .and_then(|bearer| lock(&self.tenant).principal(bearer));
         let mut traffic = lock(&self.traffic);
-        let action = traffic.faults.hit(method, target);
-        let exchange = Exchange {
-            n: 0,
-            method: method.to_owned(),
-            target: target.to_owned(),
-            principal: principal.map(|principal| principal.username.clone()),
-            authorization: headers.contains_key(AUTHORIZATION),
-            user_agent: header(headers, &USER_AGENT),
-            request_id: header(headers, &REQUEST_ID),
-            traceparent: header(headers, &TRACEPARENT),
-            content_type: header(headers, &CONTENT_TYPE),
-            accept: header(headers, &ACCEPT),
-            body: arrived.json.clone().unwrap_or_default(),
-            status: None,
-            fault: action.as_ref().map(|action| action.name().to_owned()),
-        };
+        let action = traffic
+            .faults
+            .hit(arrived.parts.method.as_str(), arrived.target());
+        let username = principal.map(|principal| principal.username.clone());
+        let exchange = arrived.exchange(username, action.as_ref().map(Action::name));
         (traffic.log.arrive(exchange, arrived.body.len()), action)
     }
 
     async fn misbehave(&self, arrived: Arrived, action: &Action) -> Result<Response, Cut> {
         Ok(match action {
-            Action::Status { status, headers, body } => with_headers(faulty(*status, body), headers),
+            Action::Status {
+                status,
+                headers,
+                body,
+            } => with_headers(faulty(*status, body), headers),
             Action::StatusAfterApplying { status, body } => {
                 self.apply(arrived, None).await;
                 faulty(*status, body)
@@ -141,7 +135,9 @@ impl Shared {
                 answer
             }
             Action::Hang => std::future::pending().await,
-            Action::SwallowGrant | Action::EndAs { .. } | Action::StaleIndex => self.apply(arrived, Some(action)).await,
+            Action::SwallowGrant | Action::EndAs { .. } | Action::StaleIndex => {
+                self.apply(arrived, Some(action)).await
+            }
         })
     }
 
@@ -151,7 +147,7 @@ impl Shared {
         let principal = {
             let mut tenant = lock(&self.tenant);
             tenant.advance(now);
-            bearer(&arrived.parts.headers).and_then(|bearer| tenant.principal(bearer))
+            arrived.bearer().and_then(|bearer| tenant.principal(bearer))
         };
         let Some(principal) = principal else {
             return respond(Err(Refusal::new(401, "the bearer is missing or unknown")));
@@ -159,18 +155,21 @@ impl Shared {
         if arrived.too_large {
             return too_large();
         }
+        let request_id = arrived.request_id();
         let Some(body) = arrived.json else {
             return respond(Err(Refusal::new(400, "the body is no JSON")));
         };
         let uri = &arrived.parts.uri;
-        let query = Query::<Vec<(String, String)>>::try_from_uri(uri).map(|Query(pairs)| pairs).unwrap_or_default();
+        let query = Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map(|Query(pairs)| pairs)
+            .unwrap_or_default();
         let call = Call {
             now,
             principal,
             path: uri.path().to_owned(),
             query,
             body,
-            request_id: header(&arrived.parts.headers, &REQUEST_ID),
+            request_id,
             directives: Directives::of(action),
         };
         let mut request = Request::from_parts(arrived.parts, Body::empty());
@@ -196,7 +195,11 @@ impl Shared {
     pub(super) fn admin_users(&self, connection: &str) -> Vec<String> {
         let mut tenant = lock(&self.tenant);
         tenant.advance((self.clock)());
-        tenant.connections.get(connection).map(|connection| connection.admins().users.clone()).unwrap_or_default()
+        tenant
+            .connections
+            .get(connection)
+            .map(|connection| connection.admins().users.clone())
+            .unwrap_or_default()
     }
 
     pub(super) fn requests(&self) -> Vec<Exchange> {
@@ -221,18 +224,28 @@ impl Shared {
     }
 }
 
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-atlan-request-id");
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-
 /// The routes of the tenant, one file per area.
 fn tenant_routes() -> Router<SharedTenant> {
-    let heracles =
-        identity::routes().merge(preflight::routes()).merge(workflows::routes()).merge(runs::routes()).merge(tokens::routes());
+    let heracles = identity::routes()
+        .merge(preflight::routes())
+        .merge(workflows::routes())
+        .merge(runs::routes())
+        .merge(tokens::routes());
     Router::new()
         .nest("/api/service", heracles)
-        .nest("/api/meta", connections::routes())
-        .fallback(async |uri: Uri| respond(Err(Refusal::new(404, format!("no route for {}", uri.path())))))
-        .method_not_allowed_fallback(async |uri: Uri| respond(Err(Refusal::new(405, format!("method not allowed on {}", uri.path())))))
+        .nest("/api/meta", metastore::routes())
+        .fallback(async |uri: Uri| {
+            respond(Err(Refusal::new(
+                404,
+                format!("no route for {}", uri.path()),
+            )))
+        })
+        .method_not_allowed_fallback(async |uri: Uri| {
+            respond(Err(Refusal::new(
+                405,
+                format!("method not allowed on {}", uri.path()),
+            )))
+        })
 }
 
 async fn ask(routes: Router, request: Request<Body>) -> Response {
@@ -242,43 +255,19 @@ async fn ask(routes: Router, request: Request<Body>) -> Response {
     }
 }
 
-/// Reads the body up to its bound; a client that goes away meanwhile gets no answer and is no exchange.
-async fn read(request: Request<Incoming>) -> Result<Arrived, Cut> {
-    let (parts, mut incoming) = request.into_parts();
-    let (mut body, mut total) = (Vec::new(), 0_usize);
-    while let Some(frame) = incoming.frame().await {
-        let Ok(data) = frame.map_err(|_| Cut)?.into_data() else { continue };
-        total = total.saturating_add(data.len());
-        if total > MAX_DISCARDED {
-            break;
-        }
-        if total <= MAX_BODY {
-            body.extend_from_slice(&data);
-        }
-    }
-    let json = if body.is_empty() { Some(Value::Null) } else { serde_json::from_slice(&body).ok() };
-    Ok(Arrived { parts, body: Bytes::from(body), json, too_large: total > MAX_BODY })
-}
-
-fn target(uri: &Uri) -> &str {
-    uri.path_and_query().map_or("/", |target| target.as_str())
-}
-
-fn header(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
 fn too_large() -> Response {
-    respond(Err(Refusal::new(413, format!("the body is larger than {MAX_BODY} bytes"))))
+    respond(Err(Refusal::new(
+        413,
+        format!("the body is larger than {MAX_BODY} bytes"),
+    )))
 }
 
 fn faulty(status: u16, body: &Value) -> Response {
-    let body = if body.is_null() { json!({ "code": status, "message": "a fault of the sandbox" }) } else { body.clone() };
+    let body = if body.is_null() {
+        json!({ "code": status, "message": "a fault of the sandbox" })
+    } else {
+        body.clone()
+    };
     json_response(status_code(status), &body)
 }
 
@@ -293,8 +282,12 @@ fn with_headers(mut answer: Response, headers: &[(String, String)]) -> Response 
 }
 
 fn garbage() -> Response {
-    let mut answer = Response::new(Body::from("<html><body>upstream said something else</body></html>"));
+    let mut answer = Response::new(Body::from(
+        "<html><body>upstream said something else</body></html>",
+    ));
     *answer.status_mut() = StatusCode::OK;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
     answer
 }

@@ -28,26 +28,41 @@ pub(crate) struct Mapping {
 }
 
 /// The indexes of workflow templates and of runs: `metadata` and `spec` are nested.
-pub(crate) static WORKFLOWS: Mapping = Mapping { nested: &["metadata", "spec"], kind: workflow_kind };
+pub(crate) static WORKFLOWS: Mapping = Mapping {
+    nested: &["metadata", "spec"],
+    kind: workflow_kind,
+};
 
 /// The index of the metastore: flat.
-pub(crate) static METASTORE: Mapping = Mapping { nested: &[], kind: metastore_kind };
+pub(crate) static METASTORE: Mapping = Mapping {
+    nested: &[],
+    kind: metastore_kind,
+};
 
 fn workflow_kind(name: &str) -> Option<Kind> {
     match name {
         "_id" => return Some(Kind::Keyword),
-        "metadata.creationTimestamp" | "status.startedAt" | "status.finishedAt" => return Some(Kind::Date),
+        "metadata.creationTimestamp" | "status.startedAt" | "status.finishedAt" => {
+            return Some(Kind::Date);
+        }
         _ => {}
     }
-    let known = ["metadata", "spec", "status"].iter().any(|root| below(name, root));
-    known.then(|| if name.ends_with(".keyword") { Kind::Keyword } else { Kind::Text })
+    let known = ["metadata", "spec", "status"]
+        .iter()
+        .any(|root| below(name, root));
+    known.then(|| {
+        if name.ends_with(".keyword") {
+            Kind::Keyword
+        } else {
+            Kind::Text
+        }
+    })
 }
 
 fn metastore_kind(name: &str) -> Option<Kind> {
     match name {
-        "__typeName.keyword" | "__state" | "__guid" | "qualifiedName" | "name.keyword" | "connectorName" | "adminUsers" => {
-            Some(Kind::Keyword)
-        }
+        "__typeName.keyword" | "__state" | "__guid" | "qualifiedName" | "name.keyword"
+        | "connectorName" | "adminUsers" => Some(Kind::Keyword),
         "__typeName" | "name" => Some(Kind::Text),
         "__timestamp" | "__modificationTimestamp" => Some(Kind::Date),
         _ => None,
@@ -55,14 +70,22 @@ fn metastore_kind(name: &str) -> Option<Kind> {
 }
 
 fn below(name: &str, root: &str) -> bool {
-    name.strip_prefix(root).is_some_and(|rest| rest.starts_with('.') && rest.len() > 1)
+    name.strip_prefix(root)
+        .is_some_and(|rest| rest.starts_with('.') && rest.len() > 1)
 }
 
 impl Mapping {
     /// Looks a field up as it is named in a clause within the nested path `context`.
-    pub(super) fn field(&self, name: &str, context: Option<&str>, clause: &str) -> Result<Field, Unsupported> {
+    pub(super) fn field(
+        &self,
+        name: &str,
+        context: Option<&str>,
+        clause: &str,
+    ) -> Result<Field, Unsupported> {
         let Some(kind) = (self.kind)(name) else {
-            return Err(Unsupported::new(format!("no mapping found for [{name}] in [{clause}]")));
+            return Err(Unsupported::new(format!(
+                "no mapping found for [{name}] in [{clause}]"
+            )));
         };
         if let Some(path) = context {
             self.nested(path)?;
@@ -70,10 +93,14 @@ impl Mapping {
         let needed = self.nested.iter().copied().find(|path| below(name, path));
         match (needed, context) {
             (Some(needed), None) => {
-                return Err(Unsupported::new(format!("[{name}] in [{clause}] needs nested path [{needed}]")));
+                return Err(Unsupported::new(format!(
+                    "[{name}] in [{clause}] needs nested path [{needed}]"
+                )));
             }
             (needed, Some(given)) if needed != Some(given) => {
-                return Err(Unsupported::new(format!("[{name}] in [{clause}] is not below nested path [{given}]")));
+                return Err(Unsupported::new(format!(
+                    "[{name}] in [{clause}] is not below nested path [{given}]"
+                )));
             }
             _ => {}
         }
@@ -86,7 +113,9 @@ impl Mapping {
         if self.nested.contains(&path) {
             Ok(())
         } else {
-            Err(Unsupported::new(format!("failed to find nested object under path [{path}]")))
+            Err(Unsupported::new(format!(
+                "failed to find nested object under path [{path}]"
+            )))
         }
     }
 }
