@@ -15,7 +15,7 @@ use super::search::{Document, Search, WORKFLOWS};
 use super::state::{Call, SharedTenant, Tenant, route};
 use super::time;
 
-/// So many runs are kept; the oldest that has ended goes first.
+/// So many runs are kept; the oldest goes first.
 const MAX_RUNS: usize = 100_000;
 /// 36^5: the suffixes that there are.
 const SUFFIXES: u64 = 60_466_176;

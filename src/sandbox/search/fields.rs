@@ -18,6 +18,8 @@ pub(super) enum Kind {
 pub(super) struct Field {
     pub(super) path: String,
     pub(super) kind: Kind,
+    /// Compared without regard to case, whatever the clause says.
+    pub(super) ignore_case: bool,
 }
 
 /// The fields of one index.
@@ -105,7 +107,13 @@ impl Mapping {
             _ => {}
         }
         let path = name.strip_suffix(".keyword").unwrap_or(name).to_owned();
-        Ok(Field { path, kind })
+        // The vendor's client asks for `Connection` in one place and for `CONNECTION` in another.
+        let ignore_case = path == "__typeName";
+        Ok(Field {
+            path,
+            kind,
+            ignore_case,
+        })
     }
 
     /// Refuses a nested path that the index does not have.

@@ -150,13 +150,13 @@ impl Reader<'_> {
     ) -> Result<Query, Unsupported> {
         let (name, body) = single(body, clause)?;
         let field = self.whole_values(name, context, clause)?;
-        let (mut value, mut ignore_case) = (None, false);
+        let (mut value, mut ignore_case) = (None, field.ignore_case);
         match body {
             Value::Object(options) => {
                 for (key, option) in options {
                     match (key.as_str(), option) {
                         ("value", option) => value = Some(scalar(option, clause)?),
-                        ("case_insensitive", Value::Bool(given)) => ignore_case = *given,
+                        ("case_insensitive", Value::Bool(given)) => ignore_case |= *given,
                         (other, _) => return Err(unknown(other, clause)),
                     }
                 }
@@ -193,7 +193,7 @@ impl Reader<'_> {
             path: field.path,
             test: Test::OneOf {
                 values,
-                ignore_case: false,
+                ignore_case: field.ignore_case,
             },
         })
     }

@@ -246,6 +246,20 @@ async fn an_entity_is_read_at_once_while_the_index_lags() {
     );
 }
 
+#[tokio::test]
+async fn a_connection_is_found_by_name_with_its_type_in_upper_case() {
+    let harness = Harness::start().await;
+    let term = |field: &str, value: &str| json!({ "term": { field: { "value": value } } });
+    let filter = [
+        term("__typeName.keyword", "CONNECTION"),
+        term("name.keyword", "prod"),
+        term("connectorName", "snowflake"),
+    ];
+    let body = json!({ "attributes": ["adminUsers"], "dsl": { "query": { "bool": { "filter": filter } } }, "relationAttributes": ["name"] });
+    let (_, answer) = harness.post("/api/meta/search/indexsearch", &body).await;
+    assert_eq!(answer["entities"][0]["attributes"]["qualifiedName"], PROD);
+}
+
 async fn searched(harness: &Harness, from: usize) -> Value {
     let term = |field: &str, value: &str| json!({ "term": { field: { "value": value, "case_insensitive": false } } });
     let filter = [
