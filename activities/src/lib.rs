@@ -4,10 +4,12 @@
 //! in [`shipped`]. Everything it needs of the world comes through [`ActivityContext`] and [`tenant`].
 
 mod activity;
+mod await_completion;
 mod clock;
 mod context;
 pub mod duration;
 mod failure;
+mod follow;
 mod publish_preflight;
 mod retry;
 pub mod tenant;
@@ -18,6 +20,7 @@ mod verdict;
 pub use activity::{
     Activity, ActivityError, ActivityInfo, ActivityOptions, ErasedActivity, InputError, Prepared, Registry, SlotClass, Timeouts,
 };
+pub use await_completion::{AwaitCompletion, AwaitCompletionInput};
 pub use clock::{BoxFuture, Clock, ManualClock, SystemClock};
 pub use context::{ActivityContext, Attempt, Host, Interrupted, Stop, TimeoutKind};
 pub use failure::{Audience, Category, Failure, FailureRecord, FailureSource, codes};
@@ -34,5 +37,5 @@ use std::sync::Arc;
 /// assert!(names.contains(&"publish_preflight") && names.is_sorted());
 /// ```
 pub fn shipped(tenants: &Arc<tenant::Tenants>) -> Registry {
-    Registry::default().with(PublishPreflight::new(tenants.clone()))
+    Registry::default().with(AwaitCompletion::new(tenants.clone())).with(PublishPreflight::new(tenants.clone()))
 }

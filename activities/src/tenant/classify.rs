@@ -112,11 +112,11 @@ pub(super) fn is_denied(sent: &Sent) -> bool {
     matches!(sent, Sent::Answered(answer) if answer.status == 403)
 }
 
-/// Whether a read that ended so may be sent again within the same attempt.
+/// Whether a read that ended so may be sent again within the same attempt. One that took too long may not: it has cost enough time.
 pub(super) fn worth_resending(sent: &Sent) -> bool {
     match sent {
         Sent::NotDelivered(failure) => failure.retryable,
-        Sent::UnknownDelivery(_) => true,
+        Sent::UnknownDelivery(failure) => failure.category != Category::Timeout,
         Sent::Answered(answer) => {
             matches!(answer.status, 429 | 502 | 503 | 504) || (is_success(answer.status) && matches!(answer.body, Body::Cut(_)))
         }
