@@ -1,4 +1,5 @@
 //! placeholder
 pub mod client;
+pub mod executor;
 pub mod intake;
 pub mod job;
