@@ -3,3 +3,4 @@ pub mod client;
 pub mod executor;
 pub mod intake;
 pub mod job;
+pub mod telemetry;

@@ -9,6 +9,7 @@ mod context;
 pub mod duration;
 mod failure;
 mod retry;
+pub mod tenant;
 pub mod testing;
 pub mod timestamp;
 mod verdict;

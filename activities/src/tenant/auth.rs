@@ -1,0 +1,96 @@
+//! Who we are to the tenant: `GET /api/service/whoami`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::send::Call;
+use super::{Tenant, classify};
+use crate::failure::Failure;
+
+/// How long an answer to "who am I" is believed.
+const BELIEVED: Duration = Duration::from_secs(600);
+/// Holders of one of these submit under `workflows`; others under `package-workflows`.
+const LEGACY_ROLES: [&str; 2] = ["$admin", "$api-token-default-access"];
+
+/// Who the tenant takes us for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user's id; may be empty.
+    pub user_id: String,
+    /// The user's name, as in `service-account-apikey-…`; may be empty.
+    pub username: String,
+    /// The names of the roles held.
+    pub roles: Vec<String>,
+}
+
+impl Identity {
+    /// The part of the API where this identity creates and submits workflows.
+    pub(super) fn workflows_path(&self) -> &'static str {
+        let legacy = self.roles.iter().any(|role| LEGACY_ROLES.contains(&role.as_str()));
+        if legacy { "workflows" } else { "package-workflows" }
+    }
+}
+
+/// What a tenant that answers looks like from here.
+#[derive(Debug, Clone)]
+pub struct Ping {
+    /// Who it takes us for.
+    pub identity: Arc<Identity>,
+    /// How long the answer took.
+    pub round_trip: Duration,
+    /// By how much its clock is ahead of ours, to the second, where it shows one.
+    pub clock_ahead: Option<SignedDuration>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire {
+    #[serde(default)]
+    user_id: String,
+    #[serde(default)]
+    username: String,
+    roles: Vec<Role>,
+}
+
+#[derive(Deserialize)]
+struct Role {
+    name: String,
+}
+
+impl Tenant {
+    /// Who we are, believed for ten minutes.
+    pub async fn whoami(&self) -> Result<Arc<Identity>, Failure> {
+        let now = self.clock.monotonic();
+        let known = self.learned(|learned| learned.identity.clone());
+        match known {
+            Some((identity, until)) if now < until => Ok(identity),
+            _ => self.ask_whoami().await,
+        }
+    }
+
+    /// Asks afresh who we are, and measures how long that takes and what the tenant's clock shows.
+    pub async fn ping(&self) -> Result<Ping, Failure> {
+        let before = self.clock.monotonic();
+        let identity = self.ask_whoami().await?;
+        let round_trip = self.clock.monotonic().saturating_sub(before);
+        Ok(Ping { identity, round_trip, clock_ahead: self.clock_ahead() })
+    }
+
+    async fn ask_whoami(&self) -> Result<Arc<Identity>, Failure> {
+        let call = Call::get("auth.whoami", "api/service/whoami").needs("a valid API key");
+        let body = self.read(&call).await?;
+        let identity = Arc::new(decode(&body).map_err(|problem| self.unexpected(&call, &problem))?);
+        let until = self.clock.monotonic().saturating_add(BELIEVED);
+        self.learned(|learned| learned.identity = Some((identity.clone(), until)));
+        Ok(identity)
+    }
+}
+
+fn decode(body: &Value) -> Result<Identity, String> {
+    let Wire { user_id, username, roles } = classify::decode(body)?;
+    Ok(Identity { user_id, username, roles: roles.into_iter().map(|role| role.name).collect() })
+}

@@ -1,0 +1,145 @@
+//! The client of an Atlan tenant: one private `send` that authenticates, traces, limits and measures, one place that reads an HTTP
+//! status, one place that sends again, and one file per area of the tenant's API. Nothing here knows an activity.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `send` | one exchange: what was answered, or whether it can have arrived |
+//! | `classify` | what a status and a body mean |
+//! | `resend` | reads, sent again a few times within one attempt |
+//! | `auth`, `preflight`, `workflows`, `runs` | the areas of the API |
+
+mod auth;
+mod classify;
+mod preflight;
+mod resend;
+mod runs;
+mod send;
+mod settings;
+mod workflows;
+
+#[cfg(test)]
+pub(crate) mod scripted;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Semaphore;
+
+use crate::clock::Clock;
+use crate::failure::{Category, Failure};
+
+pub use auth::{Identity, Ping};
+pub use preflight::PreflightAnswer;
+pub use runs::{Run, Standing};
+pub use settings::{Generation, SettingsError, TenantSettings};
+pub use workflows::{Submission, Workflow, package_name};
+
+pub use send::new_request_id;
+
+/// The tenants that this program knows, by name.
+pub struct Tenants {
+    tenants: BTreeMap<String, Arc<Tenant>>,
+}
+
+impl Tenants {
+    /// No tenant at all: enough to enqueue, since that needs only what activities say of their inputs.
+    pub fn none() -> Arc<Self> {
+        Arc::new(Self { tenants: BTreeMap::new() })
+    }
+
+    /// Checks the settings and makes one pooled client per tenant. A tenant without address or key is no error: whatever is asked of it
+    /// fails with `tenant.unconfigured` or `credentials.missing`.
+    ///
+    /// # Panics
+    /// When the program has installed no default TLS provider of rustls, which it does once, first thing in `main`.
+    pub fn new(settings: BTreeMap<String, TenantSettings>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, SettingsError> {
+        let make = move |(name, settings)| Ok((String::clone(&name), Arc::new(Tenant::new(name, settings, clock.clone())?)));
+        let tenants = settings.into_iter().map(make).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { tenants }))
+    }
+
+    /// The tenant of this name, or `tenant.unknown`, which names those that there are.
+    pub fn get(&self, name: &str) -> Result<Arc<Tenant>, Failure> {
+        self.tenants.get(name).cloned().ok_or_else(|| {
+            let known = self.names().collect::<Vec<_>>().join(", ");
+            let known = if known.is_empty() { "none is configured".to_owned() } else { format!("known: {known}") };
+            Failure::new("tenant.unknown", Category::Precondition, format!("no tenant is named `{name}` ({known})"))
+                .suggest(format!("add a section [tenants.{name}] to the configuration, or choose another with --tenant"))
+        })
+    }
+
+    /// Their names, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tenants.keys().map(String::as_str)
+    }
+}
+
+/// One named Atlan instance, behind one pooled client.
+pub struct Tenant {
+    name: String,
+    settings: TenantSettings,
+    link: settings::Checked,
+    http: reqwest::Client,
+    clock: Arc<dyn Clock>,
+    permits: Semaphore,
+    learned: Mutex<Learned>,
+}
+
+/// What earlier answers taught.
+#[derive(Default)]
+struct Learned {
+    /// The tenant's clock less ours, from the newest `Date` header.
+    ahead: Option<SignedDuration>,
+    /// Who we are, and until when (monotonic) that is believed.
+    identity: Option<(Arc<Identity>, Duration)>,
+}
+
+impl Tenant {
+    fn new(name: String, settings: TenantSettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
+        let link = settings::check(&name, &settings)?;
+        let http = send::client(&settings, link.base.as_ref()).map_err(|error| SettingsError {
+            tenant: name.clone(),
+            key: "base_url",
+            problem: format!("cannot be served by an HTTP client: {}", send::chain(&error)),
+            mend: "check the proxy variables and the system's certificates",
+        })?;
+        let permits = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
+        Ok(Self { name, settings, link, http, clock, permits, learned: Mutex::default() })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &TenantSettings {
+        &self.settings
+    }
+
+    /// By how much the tenant's clock is ahead of ours, to the second; None before its first answer.
+    pub fn clock_ahead(&self) -> Option<SignedDuration> {
+        self.learned(|learned| learned.ahead)
+    }
+
+    /// One of our times as the tenant's clock shows it, cut to the second.
+    pub fn on_its_clock(&self, ours: Timestamp) -> Timestamp {
+        let moved = ours.saturating_add(self.clock_ahead().unwrap_or_default()).unwrap_or(ours);
+        Timestamp::from_second(moved.as_second()).unwrap_or(moved)
+    }
+
+    /// The earliest second at which the tenant may say that something of ours was created that was started at `ours`: on its clock,
+    /// less the tolerance.
+    pub fn earliest(&self, ours: Timestamp) -> Timestamp {
+        let on_its_clock = self.on_its_clock(ours);
+        on_its_clock.saturating_sub(self.settings.clock_tolerance).unwrap_or(on_its_clock)
+    }
+
+    fn learned<T>(&self, f: impl FnOnce(&mut Learned) -> T) -> T {
+        f(&mut self.learned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

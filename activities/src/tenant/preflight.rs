@@ -1,0 +1,32 @@
+//! The publish preflight: `POST /api/service/workflows/preflight/user-publish-check`. It changes nothing, so it is sent like a read.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::send::Call;
+use super::{Tenant, classify};
+use crate::failure::Failure;
+
+/// The tenant's answer: may this user publish to this connection?
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct PreflightAnswer {
+    /// The tenant's yes or no. Without it there is no answer.
+    pub passed: bool,
+    /// The checks that failed, exactly as they were sent; null or absent when none did.
+    #[serde(default)]
+    pub failed_checks: Value,
+    /// The tenant's own words.
+    #[serde(default)]
+    pub message: Option<String>,
+}
+
+impl Tenant {
+    /// Asks whether a user may publish to a connection; an empty connection asks about the user alone.
+    pub async fn publish_preflight(&self, user_id: &str, connection_qualified_name: &str) -> Result<PreflightAnswer, Failure> {
+        let body = json!({"user_id": user_id, "connection_qualified_name": connection_qualified_name});
+        let call = Call::post("preflight.user_publish_check", "api/service/workflows/preflight/user-publish-check", Some(body))
+            .needs("a service account (a user name that starts with service-account-), as API keys are");
+        let body = self.read(&call).await?;
+        classify::decode(&body).map_err(|problem| self.unexpected(&call, &problem))
+    }
+}

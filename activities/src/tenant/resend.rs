@@ -1,0 +1,60 @@
+//! Reads, sent again within one attempt: at most three sends, never sooner than the tenant asks. Effects never come here.
+//!
+//! The one file that uses the crate `backoff`. That crate is no longer maintained; we use only its arithmetic, with its randomness off
+//! and without its clock or its loops. Should it have to go, `delays` is the place: `200 ms * 2^n` is all that is taken from it.
+
+use std::time::Duration;
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff;
+use serde_json::Value;
+
+use super::Tenant;
+use super::classify::worth_resending;
+use super::send::{Call, Sent};
+use crate::failure::Failure;
+
+/// How often a read is sent at most.
+const SENDS: usize = 3;
+/// The longest wait within an attempt. Whoever asks for more gets it between attempts.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+impl Tenant {
+    /// Sends a call that changes nothing, a few times if need be, and reads its answer.
+    pub(super) async fn read(&self, call: &Call) -> Result<Value, Failure> {
+        let mut delays = delays();
+        loop {
+            let sent = self.send(call).await;
+            let again = worth_resending(&sent);
+            let failure = match sent {
+                Sent::Answered(answer) => match self.read_answer(call, answer) {
+                    Ok(body) => return Ok(body),
+                    Err(failure) => failure,
+                },
+                Sent::NotDelivered(failure) | Sent::UnknownDelivery(failure) => failure,
+            };
+            let Some(delay) = delays.next().filter(|_| again) else { return Err(failure) };
+            let wanted = failure.retry_after.unwrap_or_default();
+            if wanted > LONGEST_WAIT {
+                return Err(failure);
+            }
+            // The upper half of the delay is left to chance, so that callers that failed together do not come back together.
+            let jittered = delay.mul_f64(self.clock.random().mul_add(0.5, 0.5));
+            self.clock.sleep(jittered.max(wanted)).await;
+        }
+    }
+}
+
+/// The waits between the sends of one call.
+fn delays() -> impl Iterator<Item = Duration> {
+    let mut backoff = ExponentialBackoff {
+        initial_interval: Duration::from_millis(200),
+        current_interval: Duration::from_millis(200),
+        multiplier: 2.0,
+        randomization_factor: 0.0,
+        max_interval: LONGEST_WAIT,
+        max_elapsed_time: None,
+        ..ExponentialBackoff::default()
+    };
+    std::iter::from_fn(move || backoff.next_backoff()).take(SENDS - 1)
+}

@@ -1,0 +1,257 @@
+//! One exchange with a tenant. Says what was answered or, when nothing was, whether the request can have arrived. Never sends twice,
+//! and does not read the status: that is `classify`'s.
+
+use std::error::Error;
+use std::fmt::Write;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+use opentelemetry_http::HeaderInjector;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Method, Request, Response, Url};
+use serde_json::Value;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use super::{Tenant, TenantSettings};
+use crate::failure::{Category, Failure, FailureSource};
+
+/// One call of an operation. Its request id stays the same however often it is sent.
+pub(super) struct Call {
+    /// The operation, as in `workflows.submit`.
+    pub(super) operation: &'static str,
+    method: Method,
+    /// What follows the base address, query included, already encoded.
+    target: String,
+    body: Option<Value>,
+    pub(super) request_id: String,
+    /// What a caller needs in order to be allowed this.
+    pub(super) needs: &'static str,
+}
+
+impl Call {
+    pub(super) fn get(operation: &'static str, target: impl Into<String>) -> Self {
+        Self {
+            operation,
+            method: Method::GET,
+            target: target.into(),
+            body: None,
+            request_id: new_request_id(),
+            needs: "a right that it lacks",
+        }
+    }
+
+    pub(super) fn post(operation: &'static str, target: impl Into<String>, body: Option<Value>) -> Self {
+        Self { method: Method::POST, body, ..Self::get(operation, target) }
+    }
+
+    /// Sets the request id, for an effect whose id was saved before.
+    pub(super) fn with_request_id(self, request_id: &str) -> Self {
+        Self { request_id: request_id.to_owned(), ..self }
+    }
+
+    /// Says what a caller needs in order to be allowed this.
+    pub(super) fn needs(self, needs: &'static str) -> Self {
+        Self { needs, ..self }
+    }
+
+    pub(super) fn source(&self) -> FailureSource {
+        FailureSource {
+            operation: Some(self.operation.to_owned()),
+            request_id: Some(self.request_id.clone()),
+            ..FailureSource::default()
+        }
+    }
+}
+
+/// A fresh id for one call.
+pub fn new_request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// How an exchange ended.
+pub(super) enum Sent {
+    /// A status came back.
+    Answered(Answer),
+    /// The request cannot have arrived.
+    NotDelivered(Failure),
+    /// The request may have arrived, and may have been carried out.
+    UnknownDelivery(Failure),
+}
+
+/// A status, and what came with it.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Body,
+    /// The `Retry-After` header, as it stands.
+    pub(super) retry_after: Option<String>,
+    /// When the answer was complete, on the tenant's clock where it shows one.
+    pub(super) at: Timestamp,
+}
+
+/// A body, as far as it could be read.
+pub(super) enum Body {
+    Json(Value),
+    /// Not JSON; the first part of it.
+    Text(String),
+    /// The connection ended before the body did.
+    Cut(String),
+    /// Longer than the limit.
+    TooLong,
+}
+
+/// The one client of a tenant. Redirects are answers and not followed; the library's own repeats are off.
+pub(super) fn client(settings: &TenantSettings, base: Option<&Url>) -> reqwest::Result<Client> {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let builder = Client::builder()
+        .user_agent(concat!("iolaus/", env!("CARGO_PKG_VERSION")))
+        .default_headers(headers)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(settings.connect_timeout);
+    // A tenant on this very machine is a sandbox or a tunnel; no proxy stands between.
+    let loopback = base.and_then(Url::host_str).is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
+    if loopback { builder.no_proxy() } else { builder }.build()
+}
+
+impl Tenant {
+    /// Sends a call once.
+    pub(super) async fn send(&self, call: &Call) -> Sent {
+        let request = match self.request(call) {
+            Ok(request) => request,
+            Err(failure) => return Sent::NotDelivered(failure),
+        };
+        // The semaphore is never closed, so this waits and does not fail.
+        let _permit = self.permits.acquire().await;
+        let span = tracing::info_span!(
+            "tenant.request",
+            otel.name = format!("{} {}", call.method, call.operation),
+            otel.kind = "client",
+            otel.status_code = Empty,
+            http.request.method = %call.method,
+            server.address = request.url().host_str(),
+            url.path = request.url().path(),
+            http.response.status_code = Empty,
+            error.type = Empty,
+        );
+        let sent = self.exchange(call, request).instrument(span.clone()).await;
+        record(&span, &sent);
+        sent
+    }
+
+    async fn exchange(&self, call: &Call, mut request: Request) -> Sent {
+        let context = Span::current().context();
+        opentelemetry::global::get_text_map_propagator(|propagator| {
+            propagator.inject_context(&context, &mut HeaderInjector(request.headers_mut()));
+        });
+        tokio::select! {
+            biased;
+            sent = self.transfer(call, request) => sent,
+            () = self.clock.deadline(self.settings.request_timeout) => {
+                let limit = crate::duration::format(self.settings.request_timeout);
+                let message = format!("tenant `{}` gave no answer to {} within {limit}", self.name, call.operation);
+                Sent::UnknownDelivery(Failure::new("tenant.timeout", Category::Timeout, message).with_source(call.source()))
+            }
+        }
+    }
+
+    async fn transfer(&self, call: &Call, request: Request) -> Sent {
+        let response = match self.http.execute(request).await {
+            Ok(response) => response,
+            Err(error) => return self.undelivered(call, &error.without_url()),
+        };
+        let status = response.status().as_u16();
+        let header = |name| response.headers().get(name).and_then(|value| HeaderValue::to_str(value).ok()).map(str::to_owned);
+        let retry_after = header(RETRY_AFTER);
+        let at = header(DATE).and_then(|date| DateTimeParser::new().parse_timestamp(date).ok());
+        if let Some(at) = at {
+            let ahead = at.duration_since(self.clock.now());
+            self.learned(|learned| learned.ahead = Some(ahead));
+        }
+        let body = read(response, self.settings.body_limit).await;
+        Sent::Answered(Answer { status, body, retry_after, at: at.unwrap_or_else(|| self.clock.now()) })
+    }
+
+    fn undelivered(&self, call: &Call, error: &reqwest::Error) -> Sent {
+        let failure = |code, what: &str| {
+            let message = format!("tenant `{}` {what} ({}): {}", self.name, call.operation, chain(error));
+            Failure::new(code, Category::DependencyUnavailable, message).with_source(call.source())
+        };
+        if error.is_connect() {
+            Sent::NotDelivered(failure("tenant.unreachable", "could not be reached"))
+        } else if error.is_builder() {
+            Sent::NotDelivered(failure("tenant.unreachable", "cannot be asked"))
+        } else {
+            Sent::UnknownDelivery(failure("tenant.connection_lost", "broke off before it answered"))
+        }
+    }
+
+    fn request(&self, call: &Call) -> Result<Request, Failure> {
+        let base = self.link.base.as_ref().ok_or_else(|| {
+            Failure::new("tenant.unconfigured", Category::Precondition, format!("tenant `{}` has no base_url", self.name))
+                .suggest(format!("set tenants.{}.base_url (ATLAN_BASE_URL for the tenant `default`)", self.name))
+                .with_source(call.source())
+        })?;
+        let authorization = self.link.authorization.clone().ok_or_else(|| {
+            Failure::new("credentials.missing", Category::Auth, format!("no API key is set for tenant `{}`", self.name))
+                .suggest(format!("set ATLAN_API_KEY, or tenants.{}.api_key_file to a file that holds the key", self.name))
+                .with_source(call.source())
+        })?;
+        let broken = |error: &dyn Error| {
+            Failure::new("request.invalid", Category::Internal, format!("{} cannot be asked: {error}", call.operation))
+                .with_source(call.source())
+        };
+        let url = base.join(&call.target).map_err(|error| broken(&error))?;
+        let mut request = Request::new(call.method.clone(), url);
+        let request_id = HeaderValue::from_str(&call.request_id).map_err(|error| broken(&error))?;
+        request.headers_mut().insert(AUTHORIZATION, authorization);
+        request.headers_mut().insert("x-atlan-request-id", request_id);
+        if let Some(body) = &call.body {
+            *request.body_mut() = Some(serde_json::to_vec(body).map_err(|error| broken(&error))?.into());
+        }
+        Ok(request)
+    }
+}
+
+async fn read(mut response: Response, limit: usize) -> Body {
+    let mut bytes = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if bytes.len() + chunk.len() > limit => return Body::TooLong,
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) => return Body::Cut(chain(&error.without_url())),
+        }
+    }
+    serde_json::from_slice(&bytes).map_or_else(|_| Body::Text(String::from_utf8_lossy(&bytes).into_owned()), Body::Json)
+}
+
+fn record(span: &Span, sent: &Sent) {
+    let error = match sent {
+        Sent::Answered(answer) => {
+            span.record("http.response.status_code", answer.status);
+            if answer.status < 400 {
+                return;
+            }
+            answer.status.to_string()
+        }
+        Sent::NotDelivered(failure) | Sent::UnknownDelivery(failure) => failure.code.to_string(),
+    };
+    span.record("error.type", error);
+    span.record("otel.status_code", "ERROR");
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Writing to a String cannot fail.
+        write!(text, ": {error}").ok();
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,131 @@
+//! Workflows, that is templates: search, show, submit.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::classify::Effect;
+use super::runs::{Run, hits, newest_created_first, text, time};
+use super::send::Call;
+use super::{Identity, Tenant};
+use crate::failure::{Category, Failure};
+
+/// The namespace of every workflow.
+const NAMESPACE: &str = "default";
+/// How many matches a search by package reads.
+const BY_PACKAGE: usize = 50;
+/// The annotation that names the package of a workflow.
+const PACKAGE: &str = "package.argoproj.io/name";
+
+/// A workflow of the tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workflow {
+    /// Its name, as in `atlan-snowflake-1684500411`.
+    pub name: String,
+    /// Its package, as in `@atlan/snowflake`.
+    pub package: Option<String>,
+    /// When it was created.
+    pub created_at: Option<Timestamp>,
+    /// Who created it, as far as the tenant says.
+    pub creator: Option<String>,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Submission {
+    /// The answer names the run.
+    Applied(Run),
+    /// The tenant refused because a run of this workflow is active.
+    AlreadyActive(Failure),
+    /// It was not carried out.
+    NotApplied(Failure),
+    /// It may have been carried out; only the tenant's runs can tell.
+    UnknownFate(Failure),
+}
+
+/// The full name of a package: `snowflake` and `atlan-snowflake` are `@atlan/snowflake`; what starts with `@` stays.
+///
+/// ```
+/// # use iolaus_activities::tenant::package_name;
+/// assert_eq!(package_name("atlan-snowflake-miner"), "@atlan/snowflake-miner");
+/// assert_eq!(package_name("@csa/asset-import"), "@csa/asset-import");
+/// ```
+pub fn package_name(written: &str) -> String {
+    let written = written.trim();
+    if written.starts_with('@') {
+        return written.to_owned();
+    }
+    format!("@atlan/{}", written.strip_prefix("atlan-").unwrap_or(written))
+}
+
+impl Tenant {
+    /// The workflow of this name.
+    pub async fn workflow(&self, name: &str) -> Result<Option<Workflow>, Failure> {
+        let must = json!([{"term": {"metadata.name.keyword": {"value": name}}}]);
+        let query = json!({"nested": {"path": "metadata", "query": {"bool": {"must": must}}}});
+        let call = search("workflows.show", 1, &query);
+        let found = self.workflows(&call).await?;
+        Ok(found.into_iter().find(|workflow| workflow.name == name))
+    }
+
+    /// The workflows of a package, newest first, at most 50. Packages that only start alike do not match.
+    pub async fn workflows_of_package(&self, package: &str) -> Result<Vec<Workflow>, Failure> {
+        let package = package_name(package);
+        let term = json!({"term": {format!("metadata.annotations.{PACKAGE}.keyword"): {"value": package}}});
+        let query = json!({"nested": {"path": "metadata", "query": term}});
+        let call = search("workflows.find", BY_PACKAGE, &query);
+        let mut found = self.workflows(&call).await?;
+        found.retain(|workflow| workflow.package.as_deref() == Some(&package));
+        Ok(found)
+    }
+
+    /// Submits a workflow once, as `identity`. No other request is made, so nothing stands between a caller's saved intent and this one.
+    /// `request_id` was saved too, so that a support case can be opened about a submission of unknown fate.
+    pub async fn submit(&self, identity: &Identity, workflow: &str, request_id: &str) -> Submission {
+        let path = identity.workflows_path();
+        let body = json!({"namespace": NAMESPACE, "resourceKind": "WorkflowTemplate", "resourceName": workflow});
+        let call = Call::post("workflows.submit", format!("api/service/{path}/submit"), Some(body))
+            .with_request_id(request_id)
+            .needs("the right to run workflows");
+        let sent = self.send(&call).await;
+        match self.effect(&call, sent) {
+            Effect::Applied(body) => match Run::of_answer(&body, workflow) {
+                Some(run) => Submission::Applied(run),
+                None => Submission::UnknownFate(self.unexpected(&call, "it names no run")),
+            },
+            Effect::Conflict(failure) => Submission::AlreadyActive(failure),
+            Effect::NotApplied(failure) => Submission::NotApplied(failure),
+            Effect::UnknownFate(failure) => Submission::UnknownFate(failure),
+        }
+    }
+
+    async fn workflows(&self, call: &Call) -> Result<Vec<Workflow>, Failure> {
+        let body = self.read(call).await?;
+        let hits = hits(&body).map_err(|problem| self.unexpected(call, &problem))?;
+        Ok(hits.iter().filter_map(|hit| decode(&hit["_source"])).collect())
+    }
+
+    /// A success whose body is not what the operation promises.
+    pub(super) fn unexpected(&self, call: &Call, problem: &str) -> Failure {
+        let message = format!("tenant `{}` answered {} with something unexpected: {problem}", self.name, call.operation);
+        Failure::new("tenant.unreadable", Category::DependencyUnavailable, message).with_source(call.source())
+    }
+}
+
+fn search(operation: &'static str, size: usize, filter: &Value) -> Call {
+    let body = json!({
+        "from": 0, "size": size, "track_total_hits": true,
+        "query": {"bool": {"filter": [filter]}},
+        "sort": newest_created_first(),
+    });
+    Call::post(operation, "api/service/workflows/indexsearch", Some(body)).needs("the right to see workflows")
+}
+
+fn decode(source: &Value) -> Option<Workflow> {
+    let metadata = &source["metadata"];
+    Some(Workflow {
+        name: text(&metadata["name"])?,
+        package: text(&metadata["annotations"][PACKAGE]),
+        created_at: time(&metadata["creationTimestamp"]),
+        creator: text(&metadata["labels"]["workflows.argoproj.io/creator"]),
+    })
+}
