@@ -1,5 +1,6 @@
 //! placeholder
 pub mod client;
+pub mod embedded;
 pub mod executor;
 pub mod intake;
 pub mod job;

@@ -110,7 +110,7 @@ pub(super) fn next_timer(conn: &Connection) -> Result<Option<Timestamp>, StoreEr
 
 /// Promotes what is due, then takes leases for a worker. `turn` rotates which tenant goes first.
 pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turn: usize) -> Result<Vec<Claimed>, StoreError> {
-    promote(tx)?;
+    tx.promote()?;
     let ids = match &request.scope {
         ClaimScope::Any => choose(tx.conn, request, turn)?,
         ClaimScope::Job(job_id) => one(tx.conn, request, job_id)?,
@@ -118,16 +118,20 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turn: usize) -> Res
     ids.into_iter().map(|id| lease(tx, request.worker_id, id)).collect()
 }
 
-fn promote(tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    let promoted = tx
-        .conn
-        .prepare_cached(
-            "UPDATE jobs SET state = 'available' WHERE id IN (SELECT id FROM jobs \
-             WHERE state IN ('scheduled', 'retryable') AND run_at <= ?1 ORDER BY run_at LIMIT ?2)",
-        )?
-        .execute(params![ms(tx.now), PROMOTIONS])?;
-    tx.after.timers |= promoted > 0;
-    Ok(())
+impl Tx<'_> {
+    /// Makes due jobs available. True when there may be more.
+    pub(crate) fn promote(&mut self) -> Result<bool, StoreError> {
+        let promoted = self
+            .conn
+            .prepare_cached(
+                "UPDATE jobs SET state = 'available' WHERE id IN (SELECT id FROM jobs \
+                 WHERE state IN ('scheduled', 'retryable') AND run_at <= ?1 ORDER BY run_at LIMIT ?2)",
+            )?
+            .execute(params![ms(self.now), PROMOTIONS])?;
+        self.after.timers |= promoted > 0;
+        self.after.ready |= promoted > 0;
+        Ok(promoted >= usize::try_from(PROMOTIONS).unwrap_or(usize::MAX))
+    }
 }
 
 /// The ids to claim: by priority, and within a priority by turns of the tenants.
@@ -140,7 +144,8 @@ fn choose(conn: &Connection, request: &ClaimRequest, turn: usize) -> Result<Vec<
         let Some(current) = lane else { break };
         let waits = current.slot_class == SlotClass::Waits.as_str();
         let free = if waits { request.free_waits } else { request.free_work }.min(CLAIMS);
-        let is_paused = paused.contains(&("activity", current.activity.as_str())) || paused.contains(&("tenant", current.tenant.as_str()));
+        let is_paused =
+            paused.contains(&("activity", current.activity.as_str())) || paused.contains(&("tenant", current.tenant.as_str()));
         if free > 0 && !is_paused && request.runs(&current.activity, current.version) {
             let tenant = position(&mut tenants, &current.tenant);
             heads.extend(lane_heads(conn, &current, free)?.into_iter().map(|(id, priority)| Head { id, priority, tenant, waits }));
@@ -185,7 +190,8 @@ fn position(tenants: &mut Vec<String>, tenant: &str) -> usize {
 
 fn paused(conn: &Connection) -> Result<Paused, StoreError> {
     let mut statement = conn.prepare_cached("SELECT kind, name FROM pauses")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<HashSet<(String, String)>>>()?;
+    let rows =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<HashSet<(String, String)>>>()?;
     Ok(Paused(rows))
 }
 
@@ -197,7 +203,8 @@ impl Paused {
     }
 }
 
-const LANE: &str = "SELECT activity, activity_version, slot_class, tenant FROM jobs INDEXED BY jobs_ready WHERE state = 'available'";
+const LANE: &str =
+    "SELECT activity, activity_version, slot_class, tenant FROM jobs INDEXED BY jobs_ready WHERE state = 'available'";
 const LANE_ORDER: &str = "ORDER BY activity, activity_version, slot_class, tenant LIMIT 1";
 
 fn first_lane(conn: &Connection) -> Result<Option<Lane>, StoreError> {

@@ -30,9 +30,9 @@ const SWEEP: i64 = 256;
 impl Tx<'_> {
     /// Ends an attempt as decided.
     pub(crate) fn finish(&mut self, id: i64, token: i64, decision: &Decision) -> Result<Finished, StoreError> {
-        let mut statement = self
-            .conn
-            .prepare_cached("SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = ?1 AND lease_token = ?2 AND state = 'running'")?;
+        let mut statement = self.conn.prepare_cached(
+            "SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = ?1 AND lease_token = ?2 AND state = 'running'",
+        )?;
         let mut found = statement.query(params![id, token])?;
         let Some(row) = found.next()? else { return Ok(Finished::LeaseLost) };
         let cancel_requested: bool = row.get(0)?;

@@ -1,5 +1,6 @@
 //! Stores jobs, under the id policies; cancels and retries them by hand.
 
+use iolaus_activities::FailureRecord;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
@@ -86,8 +87,17 @@ impl Tx<'_> {
         let id = self.conn.last_insert_rowid();
         let labels = if job.labels.is_empty() { None } else { Some(to_json(&job.labels)?) };
         self.conn
-            .prepare_cached("INSERT INTO job_inputs(id, input, options, labels, traceparent, tracestate) VALUES (?1,?2,?3,?4,?5,?6)")?
-            .execute(params![id, to_json(&job.input)?, to_json(&job.options)?, labels, job.trace.traceparent, job.trace.tracestate])?;
+            .prepare_cached(
+                "INSERT INTO job_inputs(id, input, options, labels, traceparent, tracestate) VALUES (?1,?2,?3,?4,?5,?6)",
+            )?
+            .execute(params![
+                id,
+                to_json(&job.input)?,
+                to_json(&job.options)?,
+                labels,
+                job.trace.traceparent,
+                job.trace.tracestate
+            ])?;
         self.after.ready |= delayed.is_none();
         self.after.timers = true;
         self.after.wake_others = true;
@@ -133,8 +143,8 @@ impl Tx<'_> {
         if newest.state.is_open() {
             return Ok(Retried::StillOpen);
         }
-        if let (false, Some(instead)) = (accept_duplicate, self.ambiguity(id)?) {
-            return Ok(Retried::NeedsAcceptDuplicate(instead));
+        if let (false, Some(failure)) = (accept_duplicate, self.ambiguity(id)?) {
+            return Ok(Retried::NeedsAcceptDuplicate(failure.suggested_action));
         }
         let job = self.again(id, target.job_id.clone(), run_id, trace)?;
         self.insert(&job)?;
@@ -165,20 +175,19 @@ impl Tx<'_> {
         })?)
     }
 
-    /// Whether an execution ended as `rerun.ambiguous`, with the suggested command.
-    fn ambiguity(&self, id: i64) -> Result<Option<Option<String>>, StoreError> {
+    /// The failure of an execution that ended as `rerun.ambiguous`.
+    fn ambiguity(&self, id: i64) -> Result<Option<FailureRecord>, StoreError> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT json_extract(verdict, '$.failure.suggested_action') FROM job_verdicts WHERE id = ?1 AND code = 'rerun.ambiguous'",
+            "SELECT json_extract(verdict, '$.failure') FROM job_verdicts WHERE id = ?1 AND code = 'rerun.ambiguous'",
         )?;
-        Ok(statement.query_row([id], |row| row.get(0)).optional()?)
+        Ok(statement.query_row([id], |row| rows::json(row, 0)).optional()?)
     }
 
     pub(super) fn newest(&self, job_id: &JobId) -> Result<Option<Newest>, StoreError> {
         let mut statement =
             self.conn.prepare_cached("SELECT id, run_id, state FROM jobs WHERE job_id = ?1 ORDER BY id DESC LIMIT 1")?;
-        let newest = statement.query_row([job_id.as_str()], |row| {
-            Ok(Newest { id: row.get(0)?, run_id: parsed(row, 1)?, state: parsed(row, 2)? })
-        });
+        let newest = statement
+            .query_row([job_id.as_str()], |row| Ok(Newest { id: row.get(0)?, run_id: parsed(row, 1)?, state: parsed(row, 2)? }));
         Ok(newest.optional()?)
     }
 

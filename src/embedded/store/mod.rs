@@ -20,11 +20,12 @@ use iolaus_activities::Clock;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-pub(super) use claim::{ClaimRequest, Claimed, Claimer, ClaimScope};
+pub(super) use claim::{ClaimRequest, ClaimScope, Claimed, Claimer};
 pub(super) use closing::Finished;
-pub(super) use enqueue::Admission;
+pub(super) use enqueue::{Admission, Retried};
+pub(super) use read::{closed_among, counts, detail, find, list, oldest_due, pauses, verdict, workers as workers_status};
 pub(super) use turnstile::beside;
-pub(super) use workers::{WorkerBeat, WorkerRegistration};
+pub(super) use workers::{WorkerBeat, WorkerRegistration, beats, cancel_requests};
 pub(super) use writer::{After, Tx};
 
 use super::hub::Hub;
@@ -58,7 +59,9 @@ pub(super) enum StoreError {
         version: String,
     },
     /// The file is on a network file system, where SQLite's WAL does not work.
-    #[error("the file is on a network file system ({kind}), which cannot keep a queue safe; set database.allow_network_filesystem to use it all the same")]
+    #[error(
+        "the file is on a network file system ({kind}), which cannot keep a queue safe; set database.allow_network_filesystem to use it all the same"
+    )]
     NetworkFileSystem {
         /// What it is.
         kind: &'static str,
@@ -102,7 +105,7 @@ impl Store {
     /// Opens or creates the file and starts its writer.
     pub(super) fn open(path: &Path, allow_network: bool, hub: Arc<Hub>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
         if let Some(parent) = path.parent() {
-            private_dir(parent).map_err(StoreError::io)?;
+            create_private_dir(parent).map_err(StoreError::io)?;
             if let (false, Some(kind)) = (allow_network, super::filesystem::network_kind(parent)) {
                 return Err(StoreError::NetworkFileSystem { kind });
             }
@@ -171,7 +174,8 @@ fn private_file(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-fn private_dir(path: &Path) -> io::Result<()> {
+/// Creates a directory that only its owner reads, with its parents.
+pub(super) fn create_private_dir(path: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -41,7 +41,6 @@ pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
 /// An execution with what a transaction needs beside it.
 pub(super) struct Stored {
     pub(super) execution: Execution,
-    pub(super) activity_version: u32,
     pub(super) state: JobState,
     pub(super) token: i64,
     pub(super) cancel_requested: bool,
@@ -81,7 +80,6 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
             close_by: optional_time(row, 14)?,
             trace: TraceContext { traceparent: row.get(16)?, tracestate: row.get(17)? },
         },
-        activity_version: row.get(3)?,
         state: parsed(row, 5)?,
         token: row.get(8)?,
         cancel_requested: row.get::<_, Option<i64>>(9)?.is_some(),

@@ -43,7 +43,7 @@ fn lock_file(database: &Path, name: &str) -> io::Result<File> {
 }
 
 /// `iolaus.db` -> `iolaus.db-NAME`.
-pub(super) fn beside(database: &Path, name: &str) -> PathBuf {
+pub(crate) fn beside(database: &Path, name: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push("-");
     path.push(name);

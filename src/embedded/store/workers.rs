@@ -64,7 +64,8 @@ impl Tx<'_> {
         for id in &ids {
             let Some(stored) = rows::load(self.conn, *id)? else { continue };
             let decision = executor::rescued(&stored.execution, &seen.name, stored.cancel_requested, self.now, self.jitter);
-            debug_assert_ne!(self.finish(*id, stored.token, &decision)?, Finished::CancelRequested, "decided with the request in view");
+            let finished = self.finish(*id, stored.token, &decision)?;
+            debug_assert_eq!(finished, Finished::Done, "decided in this transaction, with the cancel request in view");
         }
         let more = ids.len() >= usize::try_from(RESCUES).unwrap_or(usize::MAX);
         if !more {

@@ -67,9 +67,9 @@ where
     }
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
-        let answer = committed.and_then(|()| self.result.ok_or(StoreError::Closed));
+        let Self { result, reply, .. } = *self;
         // Whoever asked may have gone away; what was committed stays.
-        self.reply.send(answer).ok();
+        reply.send(committed.and_then(|()| result.ok_or(StoreError::Closed))).ok();
     }
 }
 
@@ -103,7 +103,7 @@ impl Operation {
 pub(super) struct Writer {
     path: PathBuf,
     conn: Connection,
-    turnstile: Turnstile,
+    turnstile: Arc<Turnstile>,
     hub: Arc<Hub>,
     clock: Arc<dyn Clock>,
     claimers: Vec<Arc<dyn Claimer>>,
@@ -120,12 +120,13 @@ impl Writer {
         hub: Arc<Hub>,
         clock: Arc<dyn Clock>,
     ) -> Result<(), StoreError> {
-        let turnstile = Turnstile::open(path).map_err(StoreError::io)?;
+        let turnstile = Arc::new(Turnstile::open(path)?);
         let conn = {
-            let _turn = turnstile.enter().map_err(StoreError::io)?;
+            let _turn = turnstile.enter()?;
             schema::open_writer(path)?
         };
-        let mut writer = Self { path: path.to_owned(), conn, turnstile, hub, clock, claimers: Vec::new(), maybe_ready: true, turn: 0 };
+        let mut writer =
+            Self { path: path.to_owned(), conn, turnstile, hub, clock, claimers: Vec::new(), maybe_ready: true, turn: 0 };
         writer.publish_timers();
         std::thread::Builder::new()
             .name("iolaus-writer".into())
@@ -153,7 +154,11 @@ impl Writer {
     fn take(&mut self, operation: Operation, batch: &mut Vec<Box<dyn Run>>) {
         match operation.0 {
             Kind::Run(run) => batch.push(run),
-            Kind::Nudge { ready } => self.maybe_ready |= ready,
+            Kind::Nudge { ready: false } => {}
+            Kind::Nudge { ready: true } => {
+                self.maybe_ready = true;
+                self.publish_timers();
+            }
             Kind::AddClaimer(claimer) => {
                 self.claimers.push(claimer);
                 self.maybe_ready = true;
@@ -180,9 +185,8 @@ impl Writer {
                 for (claimer, jobs) in claimed {
                     claimer.deliver(jobs);
                 }
-                let timers = after.timers;
-                self.hub.publish(after);
-                if timers {
+                self.hub.publish(&after);
+                if after.timers {
                     self.publish_timers();
                 }
                 for (run, refusal) in batch.into_iter().zip(refused) {
@@ -205,7 +209,8 @@ impl Writer {
         batch: &mut [Box<dyn Run>],
         refused: &mut [Option<StoreError>],
     ) -> Result<(After, Vec<(Arc<dyn Claimer>, Vec<Claimed>)>), StoreError> {
-        let _turn = self.turnstile.enter().map_err(StoreError::io)?;
+        let turnstile = self.turnstile.clone();
+        let _turn = turnstile.enter()?;
         execute(&self.conn, "BEGIN IMMEDIATE")?;
         let ran = self.run_within(batch, refused);
         match ran {
