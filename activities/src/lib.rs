@@ -4,10 +4,13 @@
 //! in [`shipped`]. Everything it needs of the world comes through [`ActivityContext`] and [`tenant`].
 
 mod activity;
+mod await_completion;
 mod clock;
 mod context;
 pub mod duration;
 mod failure;
+mod follow;
+mod publish_preflight;
 mod retry;
 pub mod tenant;
 pub mod testing;
@@ -17,8 +20,22 @@ mod verdict;
 pub use activity::{
     Activity, ActivityError, ActivityInfo, ActivityOptions, ErasedActivity, InputError, Prepared, Registry, SlotClass, Timeouts,
 };
+pub use await_completion::{AwaitCompletion, AwaitCompletionInput};
 pub use clock::{BoxFuture, Clock, ManualClock, SystemClock};
 pub use context::{ActivityContext, Attempt, Host, Interrupted, Stop, TimeoutKind};
 pub use failure::{Audience, Category, Failure, FailureRecord, FailureSource, codes};
+pub use publish_preflight::{PublishPreflight, PublishPreflightInput};
 pub use retry::{Next, RetryPolicy};
 pub use verdict::{Check, MESSAGE_LIMIT, Status, Verdict, VerdictRecord, clip};
+
+use std::sync::Arc;
+
+/// Every activity of this build, in alphabetical order: the one list. Enqueueing uses it with [`Tenants::none`](tenant::Tenants::none).
+///
+/// ```
+/// let names: Vec<_> = iolaus_activities::shipped(&iolaus_activities::tenant::Tenants::none()).infos().map(|info| info.name).collect();
+/// assert!(names.contains(&"publish_preflight") && names.is_sorted());
+/// ```
+pub fn shipped(tenants: &Arc<tenant::Tenants>) -> Registry {
+    Registry::default().with(AwaitCompletion::new(tenants.clone())).with(PublishPreflight::new(tenants.clone()))
+}

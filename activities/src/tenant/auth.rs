@@ -9,8 +9,10 @@ use serde_json::Value;
 
 use super::send::Call;
 use super::{Tenant, classify};
+use crate::clock::BoxFuture;
 use crate::failure::Failure;
 
+const WHOAMI: &str = "auth.whoami";
 /// How long an answer to "who am I" is believed.
 const BELIEVED: Duration = Duration::from_secs(600);
 /// Holders of one of these submit under `workflows`; others under `package-workflows`.
@@ -80,8 +82,24 @@ impl Tenant {
         Ok(Ping { identity, round_trip, clock_ahead: self.clock_ahead() })
     }
 
+    /// The user name that the tenant last called us by.
+    pub(super) fn known_name(&self) -> Option<String> {
+        let name = self.learned(|learned| learned.identity.as_ref().map(|(identity, _)| identity.username.clone()));
+        name.filter(|name| !name.is_empty())
+    }
+
+    /// Finds out who we are, so that the denial of `call` can name who asked. Not knowing it is no failure of its own.
+    pub(super) fn learn_who(&self, call: &Call) -> BoxFuture<'_, ()> {
+        let pointless = call.operation == WHOAMI || self.known_name().is_some();
+        Box::pin(async move {
+            if !pointless {
+                self.whoami().await.ok();
+            }
+        })
+    }
+
     async fn ask_whoami(&self) -> Result<Arc<Identity>, Failure> {
-        let call = Call::get("auth.whoami", "api/service/whoami").needs("a valid API key");
+        let call = Call::get(WHOAMI, "api/service/whoami").needs("a valid API key");
         let body = self.read(&call).await?;
         let identity = Arc::new(decode(&body).map_err(|problem| self.unexpected(&call, &problem))?);
         let until = self.clock.monotonic().saturating_add(BELIEVED);

@@ -79,8 +79,7 @@ impl Tenant {
     fn refusal(&self, call: &Call, answer: &Answer) -> Failure {
         let Kind { code, category, what } = kind(answer.status);
         let (tenant_code, said) = answer.error();
-        let who = self.learned(|learned| learned.identity.as_ref().map(|(identity, _)| identity.username.clone()));
-        let who = who.filter(|who| !who.is_empty()).unwrap_or_else(|| "the holder of this API key".to_owned());
+        let who = self.known_name().unwrap_or_else(|| "the holder of this API key".to_owned());
         let mut message = format!("tenant `{}` {what} {} ({})", self.name, call.operation, answer.status);
         if answer.status == 403 {
             message = format!("{message}: {who} needs {}", call.needs);
@@ -108,11 +107,16 @@ pub(super) fn decode<T: DeserializeOwned>(body: &Value) -> Result<T, String> {
     serde_path_to_error::deserialize(body).map_err(|error| error.to_string())
 }
 
-/// Whether a read that ended so may be sent again within the same attempt.
+/// Whether the tenant forbade it, so that it is worth finding out who asked.
+pub(super) fn is_denied(sent: &Sent) -> bool {
+    matches!(sent, Sent::Answered(answer) if answer.status == 403)
+}
+
+/// Whether a read that ended so may be sent again within the same attempt. One that took too long may not: it has cost enough time.
 pub(super) fn worth_resending(sent: &Sent) -> bool {
     match sent {
         Sent::NotDelivered(failure) => failure.retryable,
-        Sent::UnknownDelivery(_) => true,
+        Sent::UnknownDelivery(failure) => failure.category != Category::Timeout,
         Sent::Answered(answer) => {
             matches!(answer.status, 429 | 502 | 503 | 504) || (is_success(answer.status) && matches!(answer.body, Body::Cut(_)))
         }
@@ -132,6 +136,7 @@ fn kind(status: u16) -> Kind {
         401 => ("tenant.unauthenticated", C::Auth, "does not know who asks for"),
         403 => ("tenant.forbidden", C::Permission, "does not permit"),
         404 => ("tenant.not_found", C::NotFound, "found nothing for"),
+        405 | 501 => ("tenant.unsupported", C::Unimplemented, "does not know the operation"),
         408 | 504 => ("tenant.timeout", C::Timeout, "took too long over"),
         409 => ("tenant.conflict", C::AlreadyExists, "sees a conflict in"),
         429 => ("tenant.rate_limited", C::RateLimited, "asks for fewer requests than"),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::send::Call;
 use super::{Tenant, classify};
-use crate::failure::Failure;
+use crate::failure::{Category, Failure};
 
 /// The tenant's answer: may this user publish to this connection?
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -26,7 +26,19 @@ impl Tenant {
         let body = json!({"user_id": user_id, "connection_qualified_name": connection_qualified_name});
         let call = Call::post("preflight.user_publish_check", "api/service/workflows/preflight/user-publish-check", Some(body))
             .needs("a service account (a user name that starts with service-account-), as API keys are");
-        let body = self.read(&call).await?;
+        let body = self.read(&call).await.map_err(endpoint_absent)?;
         classify::decode(&body).map_err(|problem| self.unexpected(&call, &problem))
     }
+}
+
+/// "Not found" here speaks of the endpoint: a user who does not exist is a check that failed, under status 200.
+fn endpoint_absent(failure: Failure) -> Failure {
+    if !matches!(failure.code.as_ref(), "tenant.not_found" | "tenant.unsupported") {
+        return failure;
+    }
+    let message =
+        format!("the tenant has no publish preflight, or hides an unknown user behind the same answer: {}", failure.message);
+    Failure::new("preflight.endpoint_absent", Category::Unimplemented, message)
+        .suggest("ask the tenant's platform team for the endpoint workflows/preflight/user-publish-check")
+        .with_source(failure.source)
 }

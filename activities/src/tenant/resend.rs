@@ -10,7 +10,7 @@ use backoff::backoff::Backoff;
 use serde_json::Value;
 
 use super::Tenant;
-use super::classify::worth_resending;
+use super::classify::{is_denied, worth_resending};
 use super::send::{Call, Sent};
 use crate::failure::Failure;
 
@@ -26,6 +26,9 @@ impl Tenant {
         loop {
             let sent = self.send(call).await;
             let again = worth_resending(&sent);
+            if is_denied(&sent) {
+                self.learn_who(call).await;
+            }
             let failure = match sent {
                 Sent::Answered(answer) => match self.read_answer(call, answer) {
                     Ok(body) => return Ok(body),

@@ -27,9 +27,8 @@ async fn each_status_becomes_its_failure() {
         (302, 1, "tenant.redirected", Category::DependencyUnavailable, true),
         (400, 1, "tenant.refused", Category::InvalidInput, false),
         (401, 1, "tenant.unauthenticated", Category::Auth, false),
-        (403, 1, "tenant.forbidden", Category::Permission, false),
         (404, 1, "tenant.not_found", Category::NotFound, false),
-        (405, 1, "tenant.refused", Category::InvalidInput, false),
+        (405, 1, "tenant.unsupported", Category::Unimplemented, false),
         (408, 1, "tenant.timeout", Category::Timeout, true),
         (409, 1, "tenant.conflict", Category::AlreadyExists, false),
         (422, 1, "tenant.refused", Category::InvalidInput, false),
@@ -51,9 +50,15 @@ async fn each_status_becomes_its_failure() {
 
 #[tokio::test]
 async fn a_denial_names_who_asked_for_what_and_what_is_needed() {
-    let failure = failure_of(Reply::json(403, &json!({})), 1).await;
-    for part in ["test.read", "the holder of this API key", "the right to things"] {
-        assert!(failure.message.contains(part), "{failure}");
+    let me = Reply::ok(&json!({"username": "jane", "roles": []}));
+    for (whoami, who) in [(me, "jane"), (Reply::json(403, &json!({})), "the holder of this API key")] {
+        let clock = clock();
+        let server = Scripted::script([Reply::json(403, &json!({})), whoami]).await;
+        let failure = server.tenant(&clock).read(&call()).await.expect_err("it is denied");
+        assert_eq!((failure.code.as_ref(), failure.category, failure.retryable), ("tenant.forbidden", Category::Permission, false));
+        for part in ["test.read", who, "the right to things"] {
+            assert!(failure.message.contains(part), "{failure}");
+        }
     }
     let failure = failure_of(Reply::json(401, &json!({})), 1).await;
     assert!(failure.suggested_action.is_some_and(|action| action.contains("ATLAN_API_KEY")));

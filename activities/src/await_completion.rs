@@ -1,0 +1,117 @@
+//! `await_completion`: waits until one workflow run is at its end, and says how it ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::activity::{Activity, ActivityError, ActivityOptions, InputError, SlotClass, Timeouts};
+use crate::context::ActivityContext;
+use crate::duration;
+use crate::failure::{Category, Failure};
+use crate::follow::{Follow, OnCancel, Waiting, check_name, check_timeout, conclude, deadline, one_day};
+use crate::tenant::Tenants;
+use crate::verdict::Verdict;
+
+/// Waits for one workflow run: that one, not the newest of its workflow.
+///
+/// Repeat story: it only looks, and its deadline is saved at the first attempt, so a second attempt goes on where the first one was.
+/// The one effect, asking the run to stop when the job is cancelled, may be asked twice without harm.
+pub struct AwaitCompletion {
+    tenants: Arc<Tenants>,
+}
+
+/// What `await_completion` takes: exactly one of `run` and `app_run`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AwaitCompletionInput {
+    /// The name of a workflow run, as in `atlan-snowflake-1684500411-t7s8b`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// The id of a run of a native app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_run: Option<String>,
+    /// How long to wait in all, from the first attempt on.
+    #[serde(default = "one_day", with = "duration")]
+    #[schemars(with = "String")]
+    pub timeout: Duration,
+    /// How long to wait between two looks at most. By default the tenant's setting, and more for a run that is hours old.
+    #[serde(default, with = "duration::optional", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub poll_interval: Option<Duration>,
+    /// Whether cancelling the job asks the tenant to stop the run.
+    #[serde(default)]
+    pub stop_on_cancel: bool,
+}
+
+impl AwaitCompletion {
+    /// Waits at these tenants.
+    pub fn new(tenants: Arc<Tenants>) -> Self {
+        Self { tenants }
+    }
+}
+
+impl Activity for AwaitCompletion {
+    const NAME: &'static str = "await_completion";
+    type Input = AwaitCompletionInput;
+
+    fn options(input: &Self::Input) -> ActivityOptions {
+        waits(input.timeout)
+    }
+
+    fn validate(input: &Self::Input) -> Result<(), InputError> {
+        match (&input.run, &input.app_run) {
+            (Some(run), None) => check_name("run", run)?,
+            (None, Some(run)) => check_name("app_run", run)?,
+            _ => return Err(InputError::new("run", "exactly one of `run` and `app_run` must be given")),
+        }
+        if input.poll_interval.is_some_and(|interval| interval < Duration::from_millis(100)) {
+            return Err(InputError::new("poll_interval", "must be at least 100ms"));
+        }
+        check_timeout(input.timeout)
+    }
+
+    async fn run(&self, ctx: &ActivityContext, input: Self::Input) -> Result<Verdict, ActivityError> {
+        let tenant = self.tenants.get(ctx.tenant())?;
+        let Some(run) = input.run else { return Err(native_is_absent("app_run").into()) };
+        let deadline = saved_deadline(ctx, input.timeout).await?;
+        let on_cancel = if input.stop_on_cancel { OnCancel::Stop } else { OnCancel::Leave };
+        let follow =
+            Follow { tenant: &tenant, run: &run, deadline, poll_interval: input.poll_interval, on_cancel, named_by_tenant: false };
+        let run = follow.to_its_end(ctx).await?;
+        Ok(conclude(&run).fact("generation", "argo"))
+    }
+}
+
+/// The options of a job that waits up to `timeout`.
+pub(crate) fn waits(timeout: Duration) -> ActivityOptions {
+    ActivityOptions {
+        slot_class: SlotClass::Waits,
+        timeouts: Timeouts {
+            start_to_close: timeout.saturating_add(Duration::from_secs(600)),
+            schedule_to_close: Some(timeout.saturating_add(Duration::from_secs(3600))),
+            heartbeat: Some(Duration::from_secs(120)),
+            ..Timeouts::default()
+        },
+        ..ActivityOptions::default()
+    }
+}
+
+/// The failure of an input that belongs to the native generation.
+pub(crate) fn native_is_absent(field: &str) -> Failure {
+    let message = format!("`{field}` names something of a native tenant, which this build does not speak to yet");
+    Failure::new("generation.unsupported", Category::Unimplemented, message)
+}
+
+async fn saved_deadline(ctx: &ActivityContext, timeout: Duration) -> Result<jiff::Timestamp, ActivityError> {
+    if let Some(Waiting { deadline }) = ctx.checkpoint()? {
+        return Ok(deadline);
+    }
+    let deadline = deadline(ctx, timeout);
+    ctx.save(&Waiting { deadline }).await?;
+    Ok(deadline)
+}
+
+#[cfg(test)]
+mod tests;

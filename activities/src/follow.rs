@@ -1,0 +1,318 @@
+//! Waiting for one run of a workflow: that run, and not the newest of its workflow. Shared by the activities that wait.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::activity::ActivityError;
+use crate::context::{ActivityContext, Stop};
+use crate::duration;
+use crate::failure::{Category, Failure};
+use crate::tenant::{Run, Standing, Tenant};
+use crate::timestamp;
+use crate::verdict::Verdict;
+
+/// How often a long wait gives a sign of life; well within every heartbeat timeout that is of use.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+/// How many looks in a row may fail before the attempt does.
+const PATIENCE: u32 = 5;
+/// A run of this age is looked at every `poll_interval`.
+const SETTLED: Duration = Duration::from_secs(3600);
+/// The default interval grows with the age of the run to this multiple.
+const GROWTH: u32 = 6;
+/// A run that the tenant itself named is waited for this many times longer than one that somebody typed.
+const NAMED_BY_TENANT: u32 = 10;
+
+/// Which run to wait for, and how.
+pub(crate) struct Follow<'a> {
+    pub(crate) tenant: &'a Tenant,
+    pub(crate) run: &'a str,
+    /// Saved by the caller, so that it outlives the attempt.
+    pub(crate) deadline: Timestamp,
+    /// The caller's own; None lets the tenant's interval grow with the run's age.
+    pub(crate) poll_interval: Option<Duration>,
+    pub(crate) on_cancel: OnCancel,
+    /// The tenant named this run in an answer or in a search, so it exists, whether or not the index shows it.
+    pub(crate) named_by_tenant: bool,
+}
+
+/// What a cancelled wait does to the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnCancel {
+    /// It goes on.
+    Leave,
+    /// It goes on, although stopping was asked for: it was not started by this job.
+    LeaveOthers,
+    /// It is asked to stop, once.
+    Stop,
+}
+
+/// What is reported at each look. Without a counter: unchanged progress writes nothing, and a wait that stalls can be seen.
+#[derive(Serialize)]
+struct Progress<'a> {
+    run: &'a str,
+    phase: Option<&'a str>,
+    /// When this phase was first seen.
+    #[serde(with = "timestamp")]
+    since: Timestamp,
+}
+
+/// What is known of the run while it is followed.
+struct Seen {
+    run: Option<Run>,
+    since: Timestamp,
+    /// Monotonic: when it was last found, or when looking began.
+    found: Duration,
+    /// The unknown phase that was logged last.
+    logged: Option<String>,
+}
+
+impl Follow<'_> {
+    /// Looks until the run is at its end, and returns it as it ended.
+    pub(crate) async fn to_its_end(&self, ctx: &ActivityContext) -> Result<Run, ActivityError> {
+        let begun = ctx.monotonic();
+        let mut seen = Seen { run: None, since: ctx.now(), found: begun, logged: None };
+        let mut patience = Patience::default();
+        loop {
+            let progress = Progress { run: self.run, phase: seen.phase(), since: seen.since };
+            let looked = alive(ctx, &progress, self.tenant.look(self.run)).await;
+            let wanted = match looked {
+                Err(stop) => return Err(self.stopped(ctx, stop, &seen).await),
+                Ok(Err(failure)) => patience.after(failure).map_err(|failure| self.explain(failure, &seen))?,
+                Ok(Ok(found)) => {
+                    patience = Patience::default();
+                    if let Some(run) = self.saw(ctx, &mut seen, found)? {
+                        return Ok(run);
+                    }
+                    Duration::ZERO
+                }
+            };
+            let progress = Progress { run: self.run, phase: seen.phase(), since: seen.since };
+            ctx.heartbeat(&progress);
+            let left = Duration::try_from(self.deadline.duration_since(ctx.now())).unwrap_or_default();
+            if left.is_zero() {
+                return Err(self.timed_out(ctx, &seen).into());
+            }
+            let interval = self.interval(ctx, &seen, ctx.monotonic().saturating_sub(begun));
+            let jittered = interval.mul_f64(ctx.random().mul_add(0.5, 0.75));
+            let nap = ctx.clock().sleep(jittered.max(wanted).min(left));
+            if let Err(stop) = alive(ctx, &progress, nap).await {
+                return Err(self.stopped(ctx, stop, &seen).await);
+            }
+        }
+    }
+
+    /// Takes in what a look found; Some when it is the end.
+    fn saw(&self, ctx: &ActivityContext, seen: &mut Seen, found: Option<Run>) -> Result<Option<Run>, Failure> {
+        let Some(run) = found else {
+            let settings = self.tenant.settings();
+            let grace = settings.index_grace * if self.named_by_tenant || seen.run.is_some() { NAMED_BY_TENANT } else { 1 };
+            let missing = ctx.monotonic().saturating_sub(seen.found);
+            return if missing < grace { Ok(None) } else { Err(self.not_found(missing, seen)) };
+        };
+        seen.found = ctx.monotonic();
+        if run.standing() != Standing::Active {
+            return Ok(Some(run));
+        }
+        if !run.phase_is_known() && seen.logged != run.phase {
+            tracing::warn!(run = self.run, phase = run.phase, "a phase that this build does not know; taken for not ended");
+            seen.logged.clone_from(&run.phase);
+        }
+        if seen.phase() != run.phase.as_deref() {
+            seen.since = ctx.now();
+        }
+        seen.run = Some(run);
+        Ok(None)
+    }
+
+    /// A second for a young run, more with its age, never more than the caller allows.
+    fn interval(&self, ctx: &ActivityContext, seen: &Seen, followed: Duration) -> Duration {
+        let created = seen.run.as_ref().and_then(|run| run.created_at);
+        let age = created.map(|created| self.tenant.on_its_clock(ctx.now()).duration_since(created));
+        let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or(followed);
+        interval(age, self.poll_interval, self.tenant.settings().poll_interval)
+    }
+
+    async fn stopped(&self, ctx: &ActivityContext, stop: Stop, seen: &Seen) -> ActivityError {
+        let Stop::Cancelled { reason } = stop else { return stop.into() };
+        let (requested, outcome) = match self.on_cancel {
+            OnCancel::Leave => (false, format!("run {} goes on", self.run)),
+            OnCancel::LeaveOthers => (false, format!("run {} goes on: it was not started by this job", self.run)),
+            OnCancel::Stop if ctx.may_act().is_err() => return ActivityError::Interrupted,
+            OnCancel::Stop => match self.tenant.stop_run(self.run).await {
+                Ok(()) => (true, format!("run {} was asked to stop", self.run)),
+                Err(failure) => (false, format!("run {} could not be asked to stop: {failure}", self.run)),
+            },
+        };
+        let message = reason.map_or_else(|| outcome.clone(), |reason| format!("{reason}; {outcome}"));
+        let mut facts = self.facts(seen);
+        facts.insert("stop_requested".into(), requested.into());
+        ActivityError::Cancelled { message: Some(message), facts }
+    }
+
+    fn timed_out(&self, ctx: &ActivityContext, seen: &Seen) -> Failure {
+        let phase = seen.phase().unwrap_or("in no phase yet");
+        let message = format!("the time for run {} is up; it was last seen {phase}", self.run);
+        let failure = Failure::new("wait.timed_out", Category::Timeout, message).with_retryable(false);
+        self.explain(failure.suggest(resume(ctx, self.run)), seen)
+    }
+
+    fn not_found(&self, missing: Duration, seen: &Seen) -> Failure {
+        let seconds = missing.as_secs();
+        let message = match seen.phase() {
+            Some(phase) => format!("run {} was last seen {phase} and has not been found for {seconds} s", self.run),
+            None => format!("run {} was not found within {seconds} s", self.run),
+        };
+        let failure = Failure::new("run.not_found", Category::NotFound, message);
+        failure.suggest("check the name: a run is named after its workflow with five letters or digits behind it")
+    }
+
+    fn explain(&self, mut failure: Failure, seen: &Seen) -> Failure {
+        failure.facts.append(&mut self.facts(seen));
+        failure
+    }
+
+    fn facts(&self, seen: &Seen) -> Map<String, Value> {
+        Map::from_iter([("run".to_owned(), json!(self.run)), ("phase".to_owned(), json!(seen.phase()))])
+    }
+}
+
+/// Runs a future that changes nothing, and gives signs of life while it takes long. A stop drops it.
+pub(crate) async fn alive<F: Future>(ctx: &ActivityContext, progress: &impl Serialize, future: F) -> Result<F::Output, Stop> {
+    let mut future = std::pin::pin!(future);
+    loop {
+        tokio::select! {
+            biased;
+            output = ctx.unless_stopped(&mut future) => return output,
+            () = ctx.clock().deadline(SIGN_OF_LIFE) => ctx.heartbeat(progress),
+        }
+    }
+}
+
+impl Seen {
+    fn phase(&self) -> Option<&str> {
+        self.run.as_ref()?.phase.as_deref()
+    }
+}
+
+/// What may fail a few times in a row before the attempt does.
+#[derive(Default)]
+pub(crate) struct Patience {
+    failed: u32,
+}
+
+impl Patience {
+    /// How long the tenant wants to be left alone at least, or the failure once it is final or one too many.
+    pub(crate) fn after(&mut self, failure: Failure) -> Result<Duration, Failure> {
+        self.failed += 1;
+        if !failure.retryable || self.failed >= PATIENCE {
+            return Err(failure);
+        }
+        tracing::info!(code = %failure.code, failed = self.failed, "a look at the tenant failed; looking again");
+        Ok(failure.retry_after.unwrap_or_default())
+    }
+}
+
+/// The verdict that the end of a run is.
+pub(crate) fn conclude(run: &Run) -> Verdict {
+    let phase = run.phase.as_deref().unwrap_or("unknown");
+    let verdict = if run.standing() == Standing::Succeeded {
+        Verdict::passed(format!("run {} succeeded", run.name))
+    } else {
+        let said = run.message.as_deref().map(|said| format!(": {said}")).unwrap_or_default();
+        Verdict::failed(format!("run {} ended as {phase}{said}", run.name))
+    };
+    facts(run).into_iter().fold(verdict, |verdict, (name, value)| verdict.fact(&name, value))
+}
+
+/// What there is to say about a run, in every verdict alike.
+pub(crate) fn facts(run: &Run) -> Map<String, Value> {
+    Map::from_iter([
+        ("workflow".to_owned(), json!(run.workflow)),
+        ("run".to_owned(), json!(run.name)),
+        ("phase".to_owned(), json!(run.phase)),
+        ("created_at".to_owned(), json!(run.created_at.map(timestamp::format))),
+        ("creator".to_owned(), json!(run.creator)),
+    ])
+}
+
+/// The command that waits for a run again.
+pub(crate) fn resume(ctx: &ActivityContext, run: &str) -> String {
+    command(ctx, &format!("await_completion run={run} timeout=24h"))
+}
+
+/// A command that executes an activity on this tenant.
+pub(crate) fn command(ctx: &ActivityContext, words: &str) -> String {
+    match ctx.tenant() {
+        "default" => format!("iolaus execute {words}"),
+        tenant => format!("iolaus execute {words} --tenant {tenant}"),
+    }
+}
+
+/// When a wait that may take `timeout` from now ends.
+pub(crate) fn deadline(ctx: &ActivityContext, timeout: Duration) -> Timestamp {
+    SignedDuration::try_from(timeout).ok().and_then(|timeout| ctx.now().checked_add(timeout).ok()).unwrap_or(Timestamp::MAX)
+}
+
+/// How long to wait before the next look at a run of this age.
+pub(crate) fn interval(age: Duration, own: Option<Duration>, usual: Duration) -> Duration {
+    let young = Duration::from_secs(1);
+    if let Some(own) = own {
+        return (age / 10).clamp(young.min(own), own);
+    }
+    let grown = usual.mul_f64(age.as_secs_f64() / SETTLED.as_secs_f64()).min(usual * GROWTH);
+    (age / 10).clamp(young.min(usual), usual).max(grown)
+}
+
+/// Durations of inputs: longer than a tenth of a second and at most thirty days.
+pub(crate) fn check_timeout(timeout: Duration) -> Result<(), crate::activity::InputError> {
+    const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+    let reason = format!("must be between 1s and {}", duration::format(LONGEST));
+    crate::activity::InputError::unless((Duration::from_secs(1)..=LONGEST).contains(&timeout), "timeout", &reason)
+}
+
+/// Serde's default for `timeout`.
+pub(crate) fn one_day() -> Duration {
+    Duration::from_secs(86_400)
+}
+
+/// The checkpoint of a wait.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Waiting {
+    #[serde(with = "timestamp")]
+    pub(crate) deadline: Timestamp,
+}
+
+/// A name that may stand in a path and in a search.
+pub(crate) fn check_name(field: &str, name: &str) -> Result<(), crate::activity::InputError> {
+    let fine = name.len() <= 253
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
+    let reason = "must be a name: letters, digits, `-`, `.` and `_`, the first one a letter or digit";
+    crate::activity::InputError::unless(fine, field, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_grow_rarer_with_the_age_of_the_run() {
+        let (s, usual) = (Duration::from_secs, Duration::from_secs(5));
+        for (age, own, expected) in [
+            (s(0), None, s(1)),
+            (s(20), None, s(2)),
+            (s(600), None, s(5)),
+            (s(3_600), None, s(5)),
+            (s(4 * 3_600), None, s(20)),
+            (s(1_000 * 3_600), None, s(30)),
+            (s(0), Some(Duration::from_millis(200)), Duration::from_millis(200)),
+            (s(1_000 * 3_600), Some(s(60)), s(60)),
+            (Duration::MAX, None, s(30)),
+        ] {
+            assert_eq!(interval(age, own, usual), expected, "{age:?} {own:?}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! `publish_preflight`: may this user publish to this connection? Asked before an extraction runs for hours in vain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::activity::{Activity, ActivityError, ActivityOptions, InputError, Timeouts};
+use crate::context::ActivityContext;
+use crate::retry::RetryPolicy;
+use crate::tenant::{PreflightAnswer, Tenants};
+use crate::verdict::Verdict;
+
+/// The checks that the tenant is known to make. The second needs a connection.
+const USER_ENABLED: &str = "UserEnabled";
+const PUBLISH_PERMISSION: &str = "AtlanPublishPermission";
+
+/// Asks the tenant whether a user may publish to a connection.
+///
+/// Repeat story: it only asks. A second attempt gets the answer of its own moment.
+///
+/// Only a 200 with a boolean `passed` is a verdict. Whatever else comes back means that the tenant could not be asked, which is
+/// neither yes nor no.
+pub struct PublishPreflight {
+    tenants: Arc<Tenants>,
+}
+
+/// What `publish_preflight` takes.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PublishPreflightInput {
+    /// The user's id (a GUID of the tenant's identity provider), usually that of the workflow's creator.
+    #[serde(alias = "user-id")]
+    pub user_id: String,
+    /// The connection, as in `default/snowflake/1234567890`. Empty: only the user is checked.
+    #[serde(alias = "connection-qualified-name")]
+    pub connection_qualified_name: String,
+}
+
+impl PublishPreflight {
+    /// Asks these tenants.
+    pub fn new(tenants: Arc<Tenants>) -> Self {
+        Self { tenants }
+    }
+}
+
+impl Activity for PublishPreflight {
+    const NAME: &'static str = "publish_preflight";
+    type Input = PublishPreflightInput;
+
+    /// It is a gate: better no answer in two minutes than a late one.
+    fn options(_: &Self::Input) -> ActivityOptions {
+        ActivityOptions {
+            retry: RetryPolicy { maximum_attempts: 5, ..RetryPolicy::default() },
+            timeouts: Timeouts {
+                start_to_close: Duration::from_secs(30),
+                schedule_to_close: Some(Duration::from_secs(120)),
+                ..Timeouts::default()
+            },
+            ..ActivityOptions::default()
+        }
+    }
+
+    fn validate(input: &Self::Input) -> Result<(), InputError> {
+        InputError::unless(!input.user_id.trim().is_empty(), "user_id", "must not be empty")
+    }
+
+    async fn run(&self, ctx: &ActivityContext, input: Self::Input) -> Result<Verdict, ActivityError> {
+        let tenant = self.tenants.get(ctx.tenant())?;
+        let asked = tenant.publish_preflight(&input.user_id, &input.connection_qualified_name);
+        let answer = ctx.unless_stopped(asked).await??;
+        Ok(conclude(&input, answer))
+    }
+}
+
+/// The tenant's boolean decides; the list of failed checks explains it, and stands verbatim in the facts.
+fn conclude(input: &PublishPreflightInput, answer: PreflightAnswer) -> Verdict {
+    let PreflightAnswer { passed, failed_checks, message } = answer;
+    let (user, connection) = (&input.user_id, &input.connection_qualified_name);
+    let message = message.filter(|message| !message.trim().is_empty()).unwrap_or_else(|| match (passed, connection.as_str()) {
+        (true, "") => format!("user {user} may publish"),
+        (false, "") => format!("user {user} may not publish"),
+        (true, _) => format!("user {user} may publish to {connection}"),
+        (false, _) => format!("user {user} may not publish to {connection}"),
+    });
+    let verdict = if passed { Verdict::passed(message) } else { Verdict::failed(message) };
+    with_checks(verdict, &failed_checks, !connection.is_empty())
+        .fact("user_id", user.as_str())
+        .fact("connection_qualified_name", connection.as_str())
+        .fact("failed_checks", failed_checks)
+}
+
+/// One check per known name, passed unless listed, and a failing one per unknown name. A no without a list says of no check how it went.
+fn with_checks(mut verdict: Verdict, failed_checks: &Value, has_connection: bool) -> Verdict {
+    let failed: Vec<&str> = failed_checks.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if failed.is_empty() && !verdict.is_passed() {
+        return verdict;
+    }
+    for name in [USER_ENABLED, PUBLISH_PERMISSION] {
+        let listed = failed.contains(&name);
+        if listed || name == USER_ENABLED || has_connection {
+            verdict = verdict.check(name, !listed);
+        }
+    }
+    let unknown = failed.into_iter().filter(|name| ![USER_ENABLED, PUBLISH_PERMISSION].contains(name));
+    unknown.fold(verdict, |verdict, name| verdict.check(name, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::activity::ActivityInfo;
+    use crate::clock::ManualClock;
+    use crate::context::Stop;
+    use crate::failure::{Category, Failure};
+    use crate::tenant::scripted::{Reply, Scripted, clock, drive};
+    use crate::testing::TestHost;
+
+    const INPUT: fn() -> Value = || json!({"user_id": "8c1e", "connection_qualified_name": "default/snowflake/1"});
+
+    async fn ask(input: Value, replies: impl IntoIterator<Item = Reply>) -> Result<Verdict, ActivityError> {
+        let clock = clock();
+        let server = Scripted::script(replies).await;
+        let host = TestHost::new(clock.clone());
+        drive(&clock, host.attempt(PublishPreflight::new(server.tenants(&clock)), input)).await
+    }
+
+    async fn failure(replies: impl IntoIterator<Item = Reply>) -> Failure {
+        match ask(INPUT(), replies).await {
+            Err(ActivityError::Failed(failure)) => failure,
+            other => panic!("no failure: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_tenants_boolean_decides_and_its_list_explains() {
+        let (user, publish) = (USER_ENABLED, PUBLISH_PERMISSION);
+        // (passed, failed_checks, has a connection) -> checks
+        let rows = [
+            (true, json!([]), true, vec![(user, true), (publish, true)]),
+            (true, json!(null), true, vec![(user, true), (publish, true)]),
+            (true, json!([]), false, vec![(user, true)]),
+            (false, json!([publish]), true, vec![(user, true), (publish, false)]),
+            (false, json!([user, publish]), true, vec![(user, false), (publish, false)]),
+            (false, json!([user]), false, vec![(user, false)]),
+            (false, json!(["Quota"]), true, vec![(user, true), (publish, true), ("Quota", false)]),
+            (false, json!([]), true, vec![]),
+            (false, json!(null), true, vec![]),
+            (true, json!([user]), true, vec![(user, false), (publish, true)]),
+        ];
+        for (passed, failed_checks, has_connection, checks) in rows {
+            let mut input = INPUT();
+            if !has_connection {
+                input["connection_qualified_name"] = json!("");
+            }
+            let body = json!({"passed": passed, "failed_checks": failed_checks, "message": "their words"});
+            let verdict = ask(input, [Reply::ok(&body)]).await.expect("a verdict");
+            assert_eq!(verdict.is_passed(), passed, "{body}");
+            assert_eq!(verdict.message(), "their words");
+            let got: Vec<_> = verdict.checks().iter().map(|check| (check.name.as_str(), check.passed)).collect();
+            assert_eq!(got, checks, "{body}");
+            assert_eq!(verdict.facts()["failed_checks"], failed_checks);
+        }
+    }
+
+    #[tokio::test]
+    async fn could_not_ask_is_neither_yes_nor_no() {
+        let rows = [
+            (Reply::ok(&json!({"failed_checks": []})), 1, "tenant.unreadable", Category::DependencyUnavailable),
+            (Reply::ok(&json!({"passed": "true"})), 1, "tenant.unreadable", Category::DependencyUnavailable),
+            (Reply::ok(&json!([])), 1, "tenant.unreadable", Category::DependencyUnavailable),
+            (Reply::text(200, "<html>"), 1, "tenant.unreadable", Category::DependencyUnavailable),
+            (Reply::text(404, "404 page not found"), 1, "preflight.endpoint_absent", Category::Unimplemented),
+            (Reply::text(405, ""), 1, "preflight.endpoint_absent", Category::Unimplemented),
+            (Reply::json(401, &json!({})), 1, "tenant.unauthenticated", Category::Auth),
+            (Reply::json(500, &json!({})), 1, "tenant.unavailable", Category::DependencyUnavailable),
+            (Reply::json(503, &json!({})), 3, "tenant.unavailable", Category::DependencyUnavailable),
+            (Reply::cut(), 3, "tenant.connection_lost", Category::DependencyUnavailable),
+        ];
+        for (reply, sends, code, category) in rows {
+            let failure = failure(vec![reply; sends]).await;
+            assert_eq!((failure.code.as_ref(), failure.category), (code, category), "{failure}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_denial_names_who_asked_and_what_is_needed() {
+        let me = Reply::ok(&json!({"username": "jane", "roles": []}));
+        let failure = failure([Reply::json(403, &json!({"message": "no"})), me]).await;
+        assert!(failure.category == Category::Permission && !failure.retryable);
+        assert!(failure.message.contains("jane") && failure.message.contains("service account"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_asking() {
+        let clock: Arc<ManualClock> = clock();
+        let server = Scripted::answering(|_| Some(Reply::hang())).await;
+        let host = TestHost::new(clock.clone());
+        host.stop(Some(Stop::Draining));
+        let ended = host.attempt(PublishPreflight::new(server.tenants(&clock)), INPUT()).await;
+        assert_eq!(ended, Err(ActivityError::Interrupted));
+    }
+
+    #[test]
+    fn input_is_read_in_both_spellings_and_strictly() {
+        let info = ActivityInfo::of::<PublishPreflight>();
+        let kebab = info.prepare(json!({"user-id": "u", "connection-qualified-name": ""})).expect("it is accepted");
+        assert_eq!(kebab.input, json!({"user_id": "u", "connection_qualified_name": ""}));
+        for (input, field) in [
+            (json!({"user_id": " ", "connection_qualified_name": ""}), "user_id"),
+            (json!({"user_id": "u", "connection_qualified_name": "", "mode": 1}), "mode"),
+        ] {
+            assert_eq!(info.prepare(input).expect_err("it is refused").field, field);
+        }
+        assert!(info.prepare(json!({"user_id": "u"})).is_err());
+    }
+}
