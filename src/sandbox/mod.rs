@@ -55,7 +55,18 @@
 //! # Its own routes
 //!
 //! `GET /sandbox/health`, `GET /sandbox/ledger`, `GET /sandbox/requests`, `GET | POST | DELETE /sandbox/faults`,
-//! `POST /sandbox/index-lag {"ms":…}`. They need no bearer, count as no exchange, and are hit by no fault.
+//! `POST /sandbox/index-lag {"ms":…}`. They need no bearer, count as no exchange, and are hit by no fault. A fault in JSON:
+//! `{"method":"POST","path":"/submit","nth":2,"times":1,"action":{"kind":"cut_after_applying"}}`.
+//!
+//! # What is a choice, because it is not publicly known or would not help
+//!
+//! - API tokens may administer every connection but the refusing one; a real token needs to be named as its admin.
+//! - Nobody may publish to a connection that does not exist: the preflight's permission check fails, it is no 404.
+//! - Stopping a run that has ended is a 400; a member at a `workflows` endpoint gets a 403.
+//! - A Pending run has no `startedAt`, so that it sorts last. Equal sort values keep the newest run first.
+//! - Searches are stricter than a real index: what would silently match nothing (a field without its `.keyword`, or
+//!   without its nested path) is a 400 that names it.
+//! - A bulk write knows connections and their admin lists only, and refuses any other type or attribute.
 
 mod admin;
 mod answer;

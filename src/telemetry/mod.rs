@@ -21,7 +21,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, filter, fmt};
 
-pub use trace::{command_span, context_of, process_span, record_outcome, send_span, verdict_event};
+pub use trace::{command_span, context_of, process_span, record_outcome, record_wait, send_span, verdict_event};
 
 /// How long the last spans may take to leave when nobody says otherwise.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);

@@ -26,6 +26,8 @@ pub mod attribute {
     pub const RUN_ID: &str = "iolaus.run.id";
     /// Which attempt, counted from 1.
     pub const ATTEMPT: &str = "iolaus.attempt";
+    /// Seconds from being due to the start of an attempt.
+    pub const WAIT: &str = "iolaus.job.wait.duration";
     /// How the attempt ended: `completed`, `retry_scheduled`, `discarded`, `timed_out`, `cancelled`, `lost` or `drained`.
     pub const OUTCOME: &str = "iolaus.outcome";
     /// An HTTP status or a failure code; only on failure.

@@ -77,6 +77,11 @@ pub fn record_outcome(span: &Span, outcome: &str, error_type: Option<&str>) {
     }
 }
 
+/// Says how long a job waited, from being due to this attempt. Nobody executes the wait, so it is no span.
+pub fn record_wait(span: &Span, waited: std::time::Duration) {
+    span.set_attribute(attribute::WAIT, waited.as_secs_f64());
+}
+
 /// The W3C context of a span; one of its own when nothing traces.
 pub fn context_of(span: &Span) -> TraceContext {
     let mut carrier = HashMap::new();
