@@ -7,8 +7,8 @@
 //! |---|---|---|
 //! | [`intake`] | turns a request into a job | what is refused names its field, and nothing is stored |
 //! | [`cli`] | one file per command | exit codes in one place; data to stdout, all else to stderr |
-| [`config`] | defaults, file, environment | an unknown key is an error that names key, source and mend |
-| [`client`] | the verbs on jobs | no SQL, no protocol; every host implements the same |
+//! | [`config`] | defaults, file, environment | an unknown key is an error that names key, source and mend |
+//! | [`client`] | the verbs on jobs | no SQL, no protocol; every host implements the same |
 //! | [`job`] | ids, states, policies, limits | what is stored is forever |
 //! | [`executor`] | one attempt as named steps | pure decisions; time and jitter are arguments |
 //! | [`embedded`] | the SQLite host | one writer; fenced writes; one verdict for each closed execution |
