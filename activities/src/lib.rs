@@ -12,10 +12,12 @@ mod failure;
 mod follow;
 mod publish_preflight;
 mod retry;
+mod submission;
 pub mod tenant;
 pub mod testing;
 pub mod timestamp;
 mod verdict;
+mod workflow_rerun;
 
 pub use activity::{
     Activity, ActivityError, ActivityInfo, ActivityOptions, ErasedActivity, InputError, Prepared, Registry, SlotClass, Timeouts,
@@ -27,6 +29,7 @@ pub use failure::{Audience, Category, Failure, FailureRecord, FailureSource, cod
 pub use publish_preflight::{PublishPreflight, PublishPreflightInput};
 pub use retry::{Next, RetryPolicy};
 pub use verdict::{Check, MESSAGE_LIMIT, Status, Verdict, VerdictRecord, clip};
+pub use workflow_rerun::{Older, Pick, UnknownFate, Until, WorkflowRerun, WorkflowRerunInput};
 
 use std::sync::Arc;
 

@@ -3,18 +3,20 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Tenant;
 use super::classify::Effect;
 use super::send::Call;
 use crate::failure::Failure;
+use crate::verdict::clip;
 
 /// How many runs one page of a search holds.
 const PAGE: usize = 50;
 
 /// A run of a workflow, as the tenant's index shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     /// Its name, as in `atlan-snowflake-1684500411-t7s8b`.
     pub name: String,
@@ -97,7 +99,7 @@ impl Run {
             started_at: time(&status["startedAt"]),
             finished_at: time(&status["finishedAt"]),
             creator: text(&metadata["labels"]["workflows.argoproj.io/creator"]),
-            message: text(&status["message"]),
+            message: text(&status["message"]).map(clip),
         })
     }
 }
