@@ -31,10 +31,10 @@ pub(crate) struct JobArgs {
     #[arg(long, value_name = "ID", value_parser = utf8())]
     job_id: Option<String>,
     /// While a job of this id is open: refuse, or answer with it [default: `fail`; `use_existing` for execute]
-    #[arg(long, value_name = "POLICY", value_parser = policy::<IdConflictPolicy>(&["fail", "use_existing"]))]
+    #[arg(long, value_name = "POLICY", value_parser = policy::<IdConflictPolicy>(&[("fail", None), ("use_existing", Some("use-existing"))]))]
     id_conflict_policy: Option<IdConflictPolicy>,
     /// When a job of this id is closed and still kept [default: allow]
-    #[arg(long, value_name = "POLICY", value_parser = policy::<IdReusePolicy>(&["allow", "allow_failed_only", "reject"]))]
+    #[arg(long, value_name = "POLICY", value_parser = policy::<IdReusePolicy>(&[("allow", None), ("allow_failed_only", Some("allow-failed-only")), ("reject", None)]))]
     id_reuse_policy: Option<IdReusePolicy>,
     /// The tenant to act on [default: default]
     #[arg(long, value_name = "NAME", value_parser = utf8())]
@@ -142,10 +142,10 @@ fn labels(arguments: &[OsString]) -> Result<BTreeMap<String, String>, Problem> {
 }
 
 /// A policy under its stored name, or with hyphens.
-fn policy<P: DeserializeOwned + Clone + Send + Sync + 'static>(names: &'static [&'static str]) -> impl TypedValueParser<Value = P> {
-    let values = names.iter().map(|name| {
-        let value = PossibleValue::new(*name);
-        if name.contains('_') { value.alias(name.replace('_', "-")) } else { value }
-    });
+fn policy<P>(names: &'static [(&'static str, Option<&'static str>)]) -> impl TypedValueParser<Value = P>
+where
+    P: DeserializeOwned + Clone + Send + Sync + 'static,
+{
+    let values = names.iter().map(|(name, hyphens)| PossibleValue::new(*name).aliases(*hyphens));
     PossibleValuesParser::new(values).try_map(|name| serde_json::from_value(name.replace('-', "_").into()))
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use iolaus_activities::tenant::TenantSettings;
 use iolaus_activities::VerdictRecord;
+use iolaus_activities::tenant::TenantSettings;
 use serde::Serialize;
 use tokio::task::JoinSet;
 

@@ -10,7 +10,7 @@ use super::App;
 use super::exit::Exit;
 use super::input::utf8;
 use super::render::plain_line;
-use crate::client::{HostStatus, JobClient, PauseKind};
+use crate::client::{HostStatus, PauseKind};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -138,8 +138,12 @@ async fn queue(app: &App) -> Vec<Finding> {
 fn workers(status: &HostStatus) -> Vec<Finding> {
     let live: Vec<_> = status.workers.iter().filter(|worker| worker.live).collect();
     let served = |activity: &str| live.iter().any(|worker| worker.activities.iter().any(|name| name == activity));
-    let mut waiting: Vec<&str> =
-        status.counts.iter().filter(|count| count.state.is_open() && !served(&count.activity)).map(|c| c.activity.as_str()).collect();
+    let mut waiting: Vec<&str> = status
+        .counts
+        .iter()
+        .filter(|count| count.state.is_open() && !served(&count.activity))
+        .map(|c| c.activity.as_str())
+        .collect();
     waiting.dedup();
     let mut findings = match live.len() {
         0 => vec![
@@ -185,7 +189,7 @@ fn unreachable(app: &App, tenant: &Tenant, failure: &Failure) -> Vec<Finding> {
         _ => "address",
     };
     let mut finding = Finding::new(format!("tenant {} {part}", tenant.name()), State::Fail, failure.to_string());
-    finding.mend = failure.suggested_action.clone();
+    finding.mend.clone_from(&failure.suggested_action);
     // The section that is always there may stay empty beside others.
     if tenant.settings().base_url.trim().is_empty() && tenant.name() == "default" && app.config.tenants.len() > 1 {
         finding.state = State::Warn;
@@ -224,7 +228,8 @@ async fn abilities(tenant: &Tenant, ping: &Ping) -> Vec<Finding> {
             .mend("use an API token that administers the connection, or one of a tenant's admin")
     };
     let endpoint = if privileged { "workflows/submit" } else { "package-workflows/submit" };
-    let find = asked(what("workflow_rerun"), format!("may search workflows; submits by {endpoint}"), tenant.workflow(NOTHING).await);
+    let find =
+        asked(what("workflow_rerun"), format!("may search workflows; submits by {endpoint}"), tenant.workflow(NOTHING).await);
     let look = asked(what("await_completion"), "may search runs".to_owned(), tenant.look(NOTHING).await);
     vec![look, preflight, grant, find]
 }
@@ -253,7 +258,8 @@ mod tests {
             running: 0,
             live,
         };
-        let count = StateCount { activity: "from_the_future".into(), tenant: "default".into(), state: JobState::Available, count: 1 };
+        let count =
+            StateCount { activity: "from_the_future".into(), tenant: "default".into(), state: JobState::Available, count: 1 };
         HostStatus { place: "q".into(), counts: vec![count], oldest_due: None, workers: vec![worker], pauses: Vec::new() }
     }
 

@@ -42,7 +42,7 @@ const SENDS: u32 = 3;
         Many jobs come as JSON lines (`iolaus schema job_request`); without --on-error skip, one bad line stores nothing."
 )]
 pub(crate) struct Enqueue {
-    /// What to do, as in publish_preflight
+    /// What to do, as in `publish_preflight`
     #[arg(value_name = "ACTIVITY", required_unless_present = "jobs", conflicts_with = "jobs", value_parser = utf8())]
     activity: Option<String>,
     #[command(flatten)]
@@ -83,13 +83,14 @@ impl Enqueue {
         let command = telemetry::command_span("enqueue");
         let admitted = command.in_scope(|| self.admit(app, &intake))?;
         let signals = Signals::listen()?;
-        let client = app.open()?.client();
+        let host = app.open()?;
+        let client = host.client();
         if self.require_worker {
             let mut names: Vec<&str> = admitted.jobs.iter().map(|job| job.activity.as_str()).collect();
             names.sort_unstable();
             names.dedup();
             for name in names {
-                wait::require_worker(&client, name).await?;
+                wait::require_worker(client, name).await?;
             }
         }
         let mut exit = admitted.exit;
@@ -100,8 +101,8 @@ impl Enqueue {
                 return Ok(exit);
             }
             let activities: Vec<String> = some.iter().map(|job| job.activity.clone()).collect();
-            let stored = store(&client, some).await;
-            exit = exit.worst(self.tell(app, &client, &signals, stored, activities).await?);
+            let stored = store(client, some).await;
+            exit = exit.worst(self.tell(app, client, &signals, stored, activities).await?);
         }
     }
 
@@ -116,7 +117,7 @@ impl Enqueue {
         let text = input::read(file, FILE)?;
         let mut admitted = Admitted { jobs: Vec::new(), exit: Exit::Passed };
         for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            match request(line).and_then(|request| Ok(app.admit(intake, request)?)) {
+            match request(line).and_then(|request| app.admit(intake, request)) {
                 Ok(job) => admitted.jobs.push(job),
                 Err(error) if self.on_error == OnError::Skip => {
                     app.out.note(&format!("line {}: {error:#}; skipped", n + 1));

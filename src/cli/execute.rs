@@ -1,7 +1,6 @@
 //! `iolaus execute`: one job, worked in this process, and its verdict.
 
 use clap::Args;
-use iolaus_activities::Clock;
 use tracing::Instrument;
 
 use super::args::JobArgs;
@@ -28,7 +27,7 @@ Examples:
         SIGTERM and Ctrl-C give the job back and exit with 5; the same command goes on where it stopped."
 )]
 pub(crate) struct Execute {
-    /// What to do, as in publish_preflight
+    /// What to do, as in `publish_preflight`
     #[arg(value_name = "ACTIVITY", value_parser = utf8())]
     activity: String,
     #[command(flatten)]

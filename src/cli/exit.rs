@@ -142,9 +142,7 @@ fn of_client(error: &ClientError) -> (Exit, Option<String>) {
             let safe = instead.as_ref().map(|command| format!("{command} (or, if a second run does no harm: {duplicate})"));
             (Exit::Usage, Some(safe.unwrap_or(duplicate)))
         }
-        ClientError::Unavailable { .. } => {
-            (Exit::Unusable, Some("iolaus doctor tells what is wrong with the queue".to_owned()))
-        }
+        ClientError::Unavailable { .. } => (Exit::Unusable, Some("iolaus doctor tells what is wrong with the queue".to_owned())),
     };
     (exit, hint)
 }

@@ -18,18 +18,17 @@ const INPUT_TEXT: u64 = 16 * limits::INPUT as u64;
 
 /// Reads an argument that must be text, and names it when it is none.
 pub(crate) fn utf8() -> impl TypedValueParser<Value = String> {
-    OsStringValueParser::new().try_map(|argument| {
-        argument.into_string().map_err(|argument| format!("`{}` is not UTF-8", argument.to_string_lossy()))
-    })
+    OsStringValueParser::new()
+        .try_map(|argument| argument.into_string().map_err(|argument| format!("`{}` is not UTF-8", argument.to_string_lossy())))
 }
 
 /// `name=value`, both as text.
 pub(crate) fn pair(argument: &OsStr) -> Result<(&str, &str), Problem> {
-    let text = argument
-        .to_str()
-        .ok_or_else(|| Problem::usage(format!("argument `{}` is not UTF-8", argument.to_string_lossy())))?;
+    let text =
+        argument.to_str().ok_or_else(|| Problem::usage(format!("argument `{}` is not UTF-8", argument.to_string_lossy())))?;
     text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| {
-        Problem::usage(format!("argument `{text}` is no key=value word")).hint("write key=value, or give the whole input with --input JSON")
+        Problem::usage(format!("argument `{text}` is no key=value word"))
+            .hint("write key=value, or give the whole input with --input JSON")
     })
 }
 
@@ -155,7 +154,8 @@ mod tests {
 
     #[test]
     fn a_word_is_a_text_where_the_schema_takes_a_text_and_json_elsewhere() {
-        let input = words(&["user_id=12", "idempotent=false", "since=2026-01-01T00:00:00Z", "older=wait", "count=3", "names=[\"a\"]"]);
+        let input =
+            words(&["user_id=12", "idempotent=false", "since=2026-01-01T00:00:00Z", "older=wait", "count=3", "names=[\"a\"]"]);
         let expected = json!({"user_id": "12", "idempotent": false, "since": "2026-01-01T00:00:00Z", "older": "wait", "count": 3, "names": ["a"]});
         assert_eq!(input.expect("it parses"), expected);
     }
@@ -168,7 +168,9 @@ mod tests {
 
     #[test]
     fn bad_words_are_refused_by_name() {
-        for (given, part) in [(&["alone"][..], "`alone`"), (&["=x"], "`=x`"), (&["user_id=1", "user_id=2"], "input.user_id: is given twice")] {
+        for (given, part) in
+            [(&["alone"][..], "`alone`"), (&["=x"], "`=x`"), (&["user_id=1", "user_id=2"], "input.user_id: is given twice")]
+        {
             let text = words(given).expect_err("it is refused").to_string();
             assert!(text.contains(part), "{text}");
         }

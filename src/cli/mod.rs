@@ -57,7 +57,7 @@ pub struct Cli {
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
 struct Global {
-    /// The configuration file [default: $IOLAUS_CONFIG, else ~/.config/iolaus/config.toml if there is one]
+    /// The configuration file [default: `IOLAUS_CONFIG`, else `~/.config/iolaus/config.toml` if there is one]
     #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     config: Option<PathBuf>,
     /// How data is written to stdout [default: text on a terminal, one line of JSON otherwise]

@@ -23,6 +23,7 @@ pub struct Out {
     colour: bool,
 }
 
+#[expect(clippy::unused_self, reason = "whoever writes holds the handle, also where the handle has nothing to say")]
 impl Out {
     /// The process's own streams. `format` is what `--output` says.
     pub fn of_process(format: Option<OutputFormat>) -> Self {

@@ -36,13 +36,6 @@ pub(crate) fn verdict(verdict: &VerdictRecord, colour: bool) -> String {
     text
 }
 
-/// One line of a verdict.
-pub(crate) fn verdict_line(verdict: &VerdictRecord, colour: bool) -> String {
-    let message = verdict.message.as_deref().unwrap_or_default();
-    plain_line(&format!("{}  {}  {}  {message}", status(verdict.status, false), verdict.job_id, verdict.activity))
-        .replacen(verdict.status.as_str(), &status(verdict.status, colour), 1)
-}
-
 /// An execution: its verdict once there is one, else where it stands.
 pub(crate) fn detail(detail: &JobDetail, colour: bool) -> String {
     let job = &detail.job;
@@ -76,7 +69,11 @@ pub(crate) fn detail(detail: &JobDetail, colour: bool) -> String {
     }
     for attempt in &detail.failures {
         let at = timestamp::format(attempt.at);
-        field(&mut text, "attempt", &format!("{} at {at}: {} ({})", attempt.attempt, attempt.failure.message, attempt.failure.code));
+        field(
+            &mut text,
+            "attempt",
+            &format!("{} at {at}: {} ({})", attempt.attempt, attempt.failure.message, attempt.failure.code),
+        );
     }
     text
 }
@@ -209,11 +206,24 @@ mod tests {
 
     #[test]
     fn an_unresolved_verdict_names_code_source_and_what_to_try() {
-        let source = FailureSource { operation: Some("preflight.ask".into()), http_status: Some(403), request_id: Some("r-1".into()), ..FailureSource::default() };
-        let failure = Failure::new("tenant.forbidden", Category::Permission, "not yours\nat all").suggest("iolaus doctor").with_source(source);
+        let source = FailureSource {
+            operation: Some("preflight.ask".into()),
+            http_status: Some(403),
+            request_id: Some("r-1".into()),
+            ..FailureSource::default()
+        };
+        let failure = Failure::new("tenant.forbidden", Category::Permission, "not yours\nat all")
+            .suggest("iolaus doctor")
+            .with_source(source);
         let unresolved = VerdictRecord { failure: Some(failure.record()), checks: Vec::new(), ..record(Status::Unresolved) };
         let text = verdict(&unresolved, true);
-        for part in ["\u{1b}[1;33munresolved\u{1b}[0m", "tenant.forbidden (PERMISSION): not yours", "at all", "preflight.ask, HTTP 403, request r-1", "try        iolaus doctor"] {
+        for part in [
+            "\u{1b}[1;33munresolved\u{1b}[0m",
+            "tenant.forbidden (PERMISSION): not yours",
+            "at all",
+            "preflight.ask, HTTP 403, request r-1",
+            "try        iolaus doctor",
+        ] {
             assert!(text.contains(part), "`{part}` is missing in:\n{text}");
         }
     }
@@ -222,11 +232,5 @@ mod tests {
     fn a_table_is_as_wide_as_its_widest_cell() {
         let rows = [vec!["a".to_owned(), "b".to_owned()], vec!["longer\n".to_owned(), String::new()]];
         assert_eq!(table(&["ONE", "TWO"], &rows), "ONE      TWO\na        b\nlonger\n");
-    }
-
-    #[test]
-    fn one_line_keeps_the_colour_of_the_status_only() {
-        let line = verdict_line(&record(Status::Passed), true);
-        assert!(line.starts_with("\u{1b}[1;32mpassed\u{1b}[0m  nightly"), "{line:?}");
     }
 }

@@ -79,7 +79,8 @@ impl Sandbox {
             .with_context(|| Problem::unusable(format!("{} cannot be listened on", self.listen)).hint(hint))?;
         let url = sandbox.base_url();
         let said = serde_json::json!({"base_url": url, "ATLAN_BASE_URL": url, "ATLAN_API_KEY": API_KEY});
-        app.out.data(&said, || format!("a sandbox listens on {url}\nexport ATLAN_BASE_URL={url}\nexport ATLAN_API_KEY={API_KEY}"))?;
+        app.out
+            .data(&said, || format!("a sandbox listens on {url}\nexport ATLAN_BASE_URL={url}\nexport ATLAN_API_KEY={API_KEY}"))?;
         signals.stopped().await;
         sandbox.stop().await;
         Ok(Exit::Passed)

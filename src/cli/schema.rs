@@ -23,7 +23,7 @@ Examples:
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Schema {
-    /// One of them: verdict, job_request, or an activity; all of them if absent
+    /// One of them: `verdict`, `job_request`, or an activity; all of them if absent
     #[arg(value_name = "NAME", value_parser = utf8())]
     name: Option<String>,
 }
@@ -36,21 +36,19 @@ impl Schema {
 
 fn print(out: Out, name: Option<&str>) -> anyhow::Result<Exit> {
     let registry = shipped(&Tenants::none());
-    let activities: Map<String, Value> = registry.infos().map(|info| (info.name.to_owned(), info.input_schema().to_value())).collect();
+    let activities: Map<String, Value> =
+        registry.infos().map(|info| (info.name.to_owned(), info.input_schema().to_value())).collect();
     let (verdict, job_request) = (schema_for!(VerdictRecord).to_value(), schema_for!(JobRequest).to_value());
     let schema = match name {
         None => json!({"verdict": verdict, "job_request": job_request, "activities": activities}),
         Some("verdict") => verdict,
         Some("job_request") => job_request,
-        Some(name) => match activities.get(name) {
-            Some(schema) => schema.clone(),
-            None => {
-                let known = activities.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-                let problem = Problem::usage(format!("there is no schema of `{name}`"));
-                return Err(problem.hint(format!("there are verdict, job_request, {known}")).into());
-            }
-        },
+        Some(name) => activities.get(name).cloned().ok_or_else(|| {
+            let known = activities.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            Problem::usage(format!("there is no schema of `{name}`")).hint(format!("there are verdict, job_request, {known}"))
+        })?,
     };
-    if out.is_json() { out.json(&schema)? } else { out.line(&serde_json::to_string_pretty(&schema)?)? }
+    let pretty = || serde_json::to_string_pretty(&schema).unwrap_or_default();
+    out.data(&schema, pretty)?;
     Ok(Exit::Passed)
 }

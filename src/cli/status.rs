@@ -32,9 +32,10 @@ fn text(status: &HostStatus) -> String {
     let oldest = if status.oldest_due.is_some() { moment(status.oldest_due) } else { "none".to_owned() };
     writeln!(text, "oldest due  {oldest}").ok();
     if !status.counts.is_empty() {
-        let rows = status.counts.iter().map(|count| {
-            vec![count.activity.clone(), count.tenant.clone(), count.state.to_string(), count.count.to_string()]
-        });
+        let rows = status
+            .counts
+            .iter()
+            .map(|count| vec![count.activity.clone(), count.tenant.clone(), count.state.to_string(), count.count.to_string()]);
         writeln!(text, "\n{}", table(&["ACTIVITY", "TENANT", "STATE", "JOBS"], &rows.collect::<Vec<_>>()).trim_end()).ok();
     }
     if status.workers.is_empty() {
@@ -42,7 +43,13 @@ fn text(status: &HostStatus) -> String {
     } else {
         let rows = status.workers.iter().map(|worker| {
             let live = if worker.live { "live" } else { "silent" };
-            vec![worker.name.clone(), live.to_owned(), worker.version.clone(), worker.running.to_string(), moment(Some(worker.last_beat))]
+            vec![
+                worker.name.clone(),
+                live.to_owned(),
+                worker.version.clone(),
+                worker.running.to_string(),
+                moment(Some(worker.last_beat)),
+            ]
         });
         let head = ["WORKER", "STATE", "VERSION", "RUNNING", "LAST BEAT"];
         writeln!(text, "\n{}", table(&head, &rows.collect::<Vec<_>>()).trim_end()).ok();

@@ -113,7 +113,9 @@ impl Show {
         let tenant = app.tenants()?.get(&self.tenant)?;
         let Some(workflow) = tenant.workflow(&self.name).await? else {
             let message = format!("tenant {} has no workflow named {}", self.tenant, self.name);
-            return Err(Failure::new("workflow.not_found", Category::NotFound, message).suggest("iolaus workflows find TYPE").into());
+            return Err(Failure::new("workflow.not_found", Category::NotFound, message)
+                .suggest("iolaus workflows find TYPE")
+                .into());
         };
         let shown = with_last_run(&tenant, workflow).await?;
         app.out.data(&shown, || text(&shown))?;

@@ -82,9 +82,14 @@ pub(super) fn samples() -> Vec<Sample> {
         grant("an API token becomes an administrator of a connection", CONNECTION, TOKEN),
         grant("an API token that is one already", "default/postgres/1111111111", "a11ead1e-0000-4000-8000-000000000003"),
         rerun("a crawler, by its type, to its end", json!({"type": "snowflake"}), Passed).with_fact("started", true.into()),
-        rerun("its miner, by its name, until it is submitted", json!({"workflow": "atlan-snowflake-miner-1684500600", "until": "submitted"}), Passed),
+        rerun(
+            "its miner, by its name, until it is submitted",
+            json!({"workflow": "atlan-snowflake-miner-1684500600", "until": "submitted"}),
+            Passed,
+        ),
         rerun("a crawler that fails", json!({"workflow": "atlan-postgres-1684500700"}), Failed),
-        rerun("a crawler that runs already: its run is adopted", json!({"type": "redshift"}), Passed).with_fact("started", false.into()),
+        rerun("a crawler that runs already: its run is adopted", json!({"type": "redshift"}), Passed)
+            .with_fact("started", false.into()),
         rerun("two workflows of one type, so that it is unclear which is meant", json!({"type": "tableau"}), Unresolved),
         Sample::new(
             "the end of a run that somebody else started",
