@@ -191,17 +191,17 @@ mod tests {
 
     #[test]
     fn a_verdict_is_told_with_checks_facts_and_trace_and_without_control_characters() {
-        insta::assert_snapshot!(verdict(&record(Status::Failed), false), @r"
+        insta::assert_snapshot!(verdict(&record(Status::Failed), false), @r#"
         failed  publish_preflight of tenant default
           message    user 8c1e may not publish
           check      UserEnabled passed
           check      AtlanPublishPermission failed: no  [31mright
-          fact       failed_checks = [\x22x\x22]
+          fact       failed_checks = ["x"]
           fact       user_id = 8c1e
           job        nightly  run 0190
           took       1 attempt, 1.2 s
           trace      0af7
-        ");
+        "#);
     }
 
     #[test]

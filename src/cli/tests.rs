@@ -35,9 +35,24 @@ fn every_example_is_accepted_by_the_parser() {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         for line in help.lines().filter_map(|line| line.trim().strip_prefix("iolaus ")) {
             let line = line.split(" | ").next().and_then(|line| line.split("   ").next()).unwrap_or_default();
-            let words = line.split_whitespace().take_while(|word| !matches!(*word, ">" | "&"));
-            let parsed = Cli::try_parse_from(std::iter::once("iolaus").chain(words));
+            let words = shell_words(line).into_iter().take_while(|word| !matches!(word.as_str(), ">" | "&"));
+            let parsed = Cli::try_parse_from(std::iter::once("iolaus".to_owned()).chain(words));
             assert!(parsed.is_ok(), "`iolaus {line}`: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
         }
     }
+}
+
+/// Words as a shell splits them, as far as the examples need it: single quotes hold a word together.
+fn shell_words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in line.chars() {
+        match c {
+            '\'' => quoted = !quoted,
+            ' ' if !quoted => words.push(String::new()),
+            c => words.last_mut().expect("there is one").push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
