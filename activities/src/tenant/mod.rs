@@ -18,6 +18,8 @@ mod settings;
 mod workflows;
 
 #[cfg(test)]
+mod recordings;
+#[cfg(test)]
 pub(crate) mod scripted;
 #[cfg(test)]
 mod tests;
