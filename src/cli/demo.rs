@@ -19,10 +19,9 @@ use super::exit::{Exit, Problem};
 use super::out::Out;
 use super::sandbox::API_KEY;
 use super::{App, render};
-use crate::client::{ClientError, JobClient, Target};
+use crate::client::{JobClient, Target};
 use crate::config::{Config, ConfigError, Environment};
 use crate::sandbox::{Sandbox, SandboxOptions};
-use crate::telemetry;
 use board::Board;
 use jobs::Sample;
 
@@ -114,7 +113,6 @@ fn prepare(config: &mut Config, directory: &Path, sandbox: &Sandbox) {
 /// Enqueues everything and waits for every verdict, in the order of the samples.
 async fn work(app: &App, client: &Arc<dyn JobClient>, sandbox: &Sandbox, samples: &[Sample]) -> anyhow::Result<Vec<Ended>> {
     let intake = app.intake()?;
-    let command = telemetry::command_span("demo");
     let mut board = Board::new(app.out, samples);
     let mut waits = JoinSet::new();
     let mut verdicts: Vec<Option<VerdictRecord>> = vec![None; samples.len()];
@@ -122,7 +120,7 @@ async fn work(app: &App, client: &Arc<dyn JobClient>, sandbox: &Sandbox, samples
         if let Some(fault) = &sample.fault {
             sandbox.add_fault(fault.clone());
         }
-        let job = command.in_scope(|| app.admit(&intake, sample.request(n)))?;
+        let job = app.admit(&intake, sample.request(n))?;
         let enqueued = client.enqueue(job).await?;
         board.enqueued(n, Target::run(enqueued.job_id, enqueued.run_id));
         let (client, target) = (client.clone(), board.target(n));
@@ -134,7 +132,6 @@ async fn work(app: &App, client: &Arc<dyn JobClient>, sandbox: &Sandbox, samples
             waits.spawn(wait);
         }
     }
-    drop(command);
     loop {
         board.draw(client, &verdicts).await;
         tokio::select! {
@@ -184,7 +181,8 @@ fn next(directory: &Path, port: &str) -> String {
 Try next:
   iolaus sandbox --listen 127.0.0.1:{port} &
   export ATLAN_BASE_URL=http://127.0.0.1:{port} ATLAN_API_KEY={API_KEY}
-  iolaus execute publish_preflight user_id={} connection_qualified_name={}
+  iolaus execute publish_preflight user_id={} \\
+      connection_qualified_name={}
   iolaus execute workflow_rerun type=snowflake
   iolaus doctor
   IOLAUS_DATABASE__PATH={} iolaus jobs list",
@@ -192,9 +190,4 @@ Try next:
         jobs::CONNECTION,
         database.display()
     )
-}
-
-/// What a look at one job said; a look that fails changes nothing.
-async fn look(client: &Arc<dyn JobClient>, target: Target) -> Result<crate::client::JobDetail, ClientError> {
-    client.get(target).await
 }

@@ -22,9 +22,11 @@ use crate::telemetry;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  iolaus enqueue publish_preflight user_id=8c1e2d8a-1564-4e95-8b14-ea14522fcf61 connection_qualified_name=default/snowflake/1234567890
-  iolaus enqueue workflow_rerun workflow=atlan-snowflake-1684500411 --job-id nightly --wait --timeout 2h
-  echo '{\"activity\": \"workflow_rerun\", \"input\": {\"type\": \"snowflake\"}, \"job_id\": \"n-1\"}' | iolaus enqueue --jobs -";
+  iolaus enqueue publish_preflight \\
+      user_id=8c1e2d8a-1564-4e95-8b14-ea14522fcf61 \\
+      connection_qualified_name=default/snowflake/1234567890
+  iolaus enqueue workflow_rerun type=snowflake --job-id nightly --wait --timeout 2h
+  echo '{\"activity\": \"workflow_rerun\", \"input\": {\"type\": \"snowflake\"}}' | iolaus enqueue --jobs -";
 
 /// The most that a file of jobs may have, in bytes.
 const FILE: u64 = 256 * 1024 * 1024;
@@ -80,8 +82,7 @@ struct Admitted {
 impl Enqueue {
     pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
         let intake = app.intake()?;
-        let command = telemetry::command_span("enqueue");
-        let admitted = command.in_scope(|| self.admit(app, &intake))?;
+        let admitted = self.admit(app, &intake)?;
         let signals = Signals::listen()?;
         let host = app.open()?;
         let client = host.client();
@@ -112,7 +113,8 @@ impl Enqueue {
             let activity = self.activity.as_deref().unwrap_or_default();
             let info = intake.activities().find(|info| info.name == activity);
             let request = self.job.request(activity, info, IdConflictPolicy::Fail)?;
-            return Ok(Admitted { jobs: vec![app.admit(intake, request)?], exit: Exit::Passed });
+            let job = telemetry::command_span("enqueue").in_scope(|| app.admit(intake, request))?;
+            return Ok(Admitted { jobs: vec![job], exit: Exit::Passed });
         };
         let text = input::read(file, FILE)?;
         let mut admitted = Admitted { jobs: Vec::new(), exit: Exit::Passed };

@@ -36,13 +36,14 @@ use out::{Out, OutputFormat};
 
 const EXAMPLES: &str = "\
 Examples:
-  iolaus demo                                   see it all in one process
-  iolaus execute publish_preflight user_id=8c1e2d8a-1564-4e95-8b14-ea14522fcf61 connection_qualified_name=default/snowflake/1234567890
-  iolaus worker                                 work what others enqueue
-  iolaus enqueue workflow_rerun type=snowflake --wait
+  iolaus demo                                           see it all in one process
+  iolaus execute workflow_rerun type=snowflake          one job, and its verdict
+  iolaus worker                                         work what others enqueue
+  iolaus enqueue workflow_rerun type=snowflake --wait   one job for a worker
 
 Exit codes:
-  0 passed   1 failed   2 usage or bad input   3 unresolved   4 cancelled   5 not yet   6 queue or host unusable";
+  0 passed, 1 failed, 2 usage or bad input, 3 unresolved, 4 cancelled, 5 not yet,
+  6 queue or host unusable";
 
 /// A durable activity worker for Atlan tenants
 #[derive(Debug, Clone, Parser)]

@@ -32,7 +32,7 @@ fn every_example_is_accepted_by_the_parser() {
     let mut commands = vec![("iolaus".to_owned(), Cli::command())];
     every(&Cli::command(), "iolaus", &mut commands);
     for (_, command) in commands {
-        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default().replace("\\\n      ", " ");
         for line in help.lines().filter_map(|line| line.trim().strip_prefix("iolaus ")) {
             let line = line.split(" | ").next().and_then(|line| line.split("   ").next()).unwrap_or_default();
             let words = shell_words(line).into_iter().take_while(|word| !matches!(word.as_str(), ">" | "&"));

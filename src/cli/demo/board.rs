@@ -7,10 +7,9 @@ use std::time::Duration;
 use iolaus_activities::VerdictRecord;
 
 use super::jobs::Sample;
-use super::look;
 use crate::cli::out::Out;
 use crate::cli::render;
-use crate::client::{JobClient, Target};
+use crate::client::{JobClient, JobDetail, Target};
 
 /// Between two pictures.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
@@ -23,14 +22,13 @@ pub(super) struct Board {
 
 struct Row {
     title: &'static str,
-    activity: &'static str,
     target: Option<Target>,
     state: String,
 }
 
 impl Board {
     pub(super) fn new(out: Out, samples: &[Sample]) -> Self {
-        let row = |sample: &Sample| Row { title: sample.title, activity: sample.activity(), target: None, state: String::new() };
+        let row = |sample: &Sample| Row { title: sample.title, target: None, state: String::new() };
         Self { out, rows: samples.iter().map(row).collect(), drawn: String::new() }
     }
 
@@ -51,7 +49,8 @@ impl Board {
             row.state = match (verdict, &row.target) {
                 (Some(verdict), _) => render::status(verdict.status, true),
                 (None, None) => String::new(),
-                (None, Some(target)) => match look(client, target.clone()).await {
+                (None, Some(target)) => match client.get(target.clone()).await {
+                    Ok(JobDetail { verdict: Some(verdict), .. }) => render::status(verdict.status, true),
                     Ok(detail) => detail.job.state.to_string(),
                     Err(_) => continue,
                 },
@@ -68,7 +67,7 @@ impl Board {
     fn picture(&self) -> String {
         self.rows.iter().fold(String::new(), |mut text, row| {
             // Writing to a String cannot fail.
-            writeln!(text, "\u{1b}[2K{:<18} {:<62} {}", row.activity, row.title, row.state).ok();
+            writeln!(text, "\u{1b}[2K{:<66} {}", row.title, row.state).ok();
             text
         })
     }

@@ -49,10 +49,6 @@ impl Sample {
         }
     }
 
-    pub(super) fn activity(&self) -> &'static str {
-        self.activity
-    }
-
     pub(super) fn judge(&self, verdict: VerdictRecord) -> Ended {
         let fact = self.fact.as_ref().is_none_or(|(name, value)| verdict.facts.get(*name) == Some(value));
         Ended { title: self.title, as_expected: verdict.status == self.expected && fact, verdict }
