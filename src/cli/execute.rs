@@ -8,7 +8,8 @@ use super::exit::Exit;
 use super::host::Executed;
 use super::input::utf8;
 use super::signals::Signals;
-use super::{App, render};
+use super::{App, render, wait};
+use crate::client::Target;
 use crate::job::IdConflictPolicy;
 use crate::telemetry;
 
@@ -48,13 +49,19 @@ impl Execute {
         app.out.progress(&format!("{}: {} on {}", job.job_id, job.activity, host.client().place()));
         let job_id = job.job_id.clone();
         let began = app.clock.monotonic();
-        match host.execute(app, job, signals).instrument(command).await? {
+        let target = Target::newest(job_id.clone());
+        let executed = tokio::select! {
+            biased;
+            executed = host.execute(app, job, signals).instrument(command) => executed?,
+            never = wait::watch(host.client(), &app.clock, app.out, &target) => match never {},
+        };
+        match executed {
             Executed::Verdict(verdict) => {
                 app.out.data(&verdict, || render::verdict(&verdict, app.out.has_colour()))?;
                 Ok(Exit::of_status(verdict.status))
             }
             Executed::NotYet(why) => {
-                let detail = host.client().get(crate::client::Target::newest(job_id.clone())).await?;
+                let detail = host.client().get(target).await?;
                 app.out.data(&detail.job, || render::detail(&detail, app.out.has_colour()))?;
                 let after = app.clock.monotonic().saturating_sub(began).as_secs();
                 app.out.note(&format!("not yet, after {after} s: {why}; go on with the same command and --job-id {job_id}"));

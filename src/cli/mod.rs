@@ -145,8 +145,17 @@ impl Cli {
 /// Tells an error and its mend on stderr, and gives its exit code.
 pub fn report(out: Out, error: &anyhow::Error) -> Exit {
     let (exit, hint) = exit::explain(error);
-    out.error(&render::plain_line(&format!("{error:#}")), hint.as_deref());
+    out.error(&render::plain_line(&chain(error)), hint.as_deref());
     exit
+}
+
+/// An error with its causes, without those that it tells itself.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |told, cause| match cause.to_string() {
+        cause if told.ends_with(&cause) => told,
+        cause if told.is_empty() => cause,
+        cause => format!("{told}: {cause}"),
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Waiting for a verdict, as `enqueue --wait` and `jobs wait` do: bounded, with a word when nobody works.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +10,15 @@ use super::exit::{Exit, Problem};
 use super::out::Out;
 use super::render;
 use super::signals::Signals;
-use crate::client::{ClientError, JobClient, Target};
+use crate::client::{ClientError, JobClient, JobDetail, Pause, PauseKind, Target};
+use crate::job::JobState;
 
 /// After this long without a live worker, it is said.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two looks at a job that somebody watches.
 const LOOK: Duration = Duration::from_secs(1);
-/// What is shown of an open job that is not waited for any longer.
-const COMMAND: &str = "iolaus worker";
+/// What helps when nobody works.
+const START: &str = "iolaus worker";
 
 /// Waits for verdicts through one client.
 pub(crate) struct Waiting<'a> {
@@ -46,28 +48,56 @@ impl Waiting<'_> {
         }
     }
 
-    /// Says what goes on, for as long as it is waited.
-    async fn tell(&self, target: &Target, activity: Option<&str>) -> std::convert::Infallible {
+    async fn tell(&self, target: &Target, activity: Option<&str>) -> Infallible {
         self.clock.sleep(PATIENCE).await;
         if let Some(activity) = activity
             && let Some(problem) = nobody(self.client, activity).await
         {
-            self.out.note(&format!("{problem}; start one with: {COMMAND}"));
+            self.out.note(&format!("{problem}; start one with: {START}"));
         }
-        let mut last = String::new();
-        while self.out.is_watched() {
-            if let Ok(detail) = self.client.get(target.clone()).await {
-                let progress = detail.progress.map(|progress| format!(", {progress}")).unwrap_or_default();
-                let line = format!("{}: {}, attempt {}{progress}", detail.job.job_id, detail.job.state, detail.job.attempts);
-                if line != last {
-                    self.out.progress(&render::plain_line(&line));
-                    last = line;
-                }
-            }
-            self.clock.sleep(LOOK).await;
-        }
-        std::future::pending().await
+        watch(self.client, self.clock, self.out, target).await
     }
+}
+
+/// Tells what becomes of an open job, for as long as somebody polls this: what holds it, and, to a person, how it goes.
+pub(crate) async fn watch(client: &Arc<dyn JobClient>, clock: &Arc<dyn Clock>, out: Out, target: &Target) -> Infallible {
+    clock.sleep(LOOK).await;
+    if let (Ok(detail), Ok(status)) = (client.get(target.clone()).await, client.status().await) {
+        let holds = |pause: &&Pause| match pause.kind {
+            PauseKind::Activity => pause.name == detail.job.activity,
+            PauseKind::Tenant => pause.name == detail.job.tenant,
+        };
+        for pause in status.pauses.iter().filter(holds).filter(|_| detail.job.state.is_open()) {
+            let (kind, name) = (pause.kind.as_str(), &pause.name);
+            out.note(&format!("{kind} {name} is paused; let it go on with: iolaus resume {kind} {name}"));
+        }
+    }
+    let mut last = String::new();
+    while out.is_watched() {
+        if let Ok(detail) = client.get(target.clone()).await {
+            let line = goes(&detail);
+            if line != last {
+                out.progress(&render::plain_line(&line));
+                last = line;
+            }
+        }
+        clock.sleep(LOOK).await;
+    }
+    std::future::pending().await
+}
+
+/// How an open job goes, in a line.
+fn goes(detail: &JobDetail) -> String {
+    let job = &detail.job;
+    let more = match (job.state, &detail.progress, detail.failures.last()) {
+        (JobState::Retryable, _, Some(failed)) => {
+            format!("; attempt {} failed: {}; next at {}", failed.attempt, failed.failure.message, render::moment(Some(job.run_at)))
+        }
+        (JobState::Running, Some(progress), _) => format!(", attempt {}, {progress}", job.attempts),
+        (JobState::Running, None, _) => format!(", attempt {}", job.attempts),
+        _ => String::new(),
+    };
+    format!("{}: {}{more}", job.job_id, job.state)
 }
 
 /// Shows a verdict, or that there is none yet, and gives the exit code.
@@ -95,7 +125,7 @@ pub(crate) async fn conclude(
 pub(crate) async fn require_worker(client: &Arc<dyn JobClient>, activity: &str) -> anyhow::Result<()> {
     match nobody(client, activity).await {
         None => Ok(()),
-        Some(problem) => Err(Problem::unusable(problem).hint(COMMAND).into()),
+        Some(problem) => Err(Problem::unusable(problem).hint(START).into()),
     }
 }
 

@@ -1,1 +1,3 @@
 //! One integration binary, linked once: a module per concern.
+
+mod cli;
