@@ -30,16 +30,12 @@ pub(super) fn precise(at: i64) -> String {
 
 /// The value of an HTTP `Date` header.
 pub(super) fn http_date(at: i64) -> String {
-    timestamp(at)
-        .strftime("%a, %d %b %Y %H:%M:%S GMT")
-        .to_string()
+    timestamp(at).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
 /// Reads RFC 3339 back into Unix milliseconds.
 pub(super) fn parse(text: &str) -> Option<i64> {
-    text.parse::<Timestamp>()
-        .ok()
-        .map(Timestamp::as_millisecond)
+    text.parse::<Timestamp>().ok().map(Timestamp::as_millisecond)
 }
 
 /// A clock outside of what the calendar can write is shown as the epoch.

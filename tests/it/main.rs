@@ -1,1 +1,5 @@
-//! One integration binary, linked once: a module per concern.
+//! One integration binary, linked once: a module for each concern.
+
+mod lifecycle;
+mod processes;
+mod support;
