@@ -69,7 +69,7 @@ async fn a_success_that_cannot_be_read_is_no_success() {
     for (reply, sends, code) in [
         (Reply::text(200, "<html>"), 1, "tenant.unreadable"),
         (Reply::text(200, ""), 1, "tenant.unreadable"),
-        (Reply::text(200, &"x".repeat(9 << 20)), 1, "tenant.unreadable"),
+        (Reply::text(200, &"x".repeat(9 << 20)), 1, "tenant.oversized"),
         (Reply::cut_body(), 3, "tenant.connection_lost"),
         (Reply::cut(), 3, "tenant.connection_lost"),
     ] {
