@@ -190,7 +190,11 @@ impl Answer {
             _ => return (None, None),
         };
         let first = |names: &[&str]| names.iter().find_map(|name| plain(body.get(name)?));
-        let code = if self.names(ALREADY_ACTIVE) { Some(ALREADY_ACTIVE.to_owned()) } else { first(&["errorCode", "code"]) };
+        let code = if self.names(ALREADY_ACTIVE) {
+            Some(ALREADY_ACTIVE.to_owned())
+        } else {
+            first(&["errorCode", "code"]).map(|code| quote(&code))
+        };
         (code, first(&["errorMessage", "message", "error_description", "error"]))
     }
 }
