@@ -1,1 +1,24 @@
-//! placeholder
+//! Iolaus: a durable activity worker for Atlan tenants. It takes jobs from a queue, runs retryable activities against a tenant, and
+//! answers each job with one structured verdict and one trace.
+//!
+//! The rooms, from the outside in, and what always holds in each:
+//!
+//! | room | role | invariant |
+//! |---|---|---|
+//! | [`intake`] | turns a request into a job | what is refused names its field, and nothing is stored |
+//! | [`client`] | the verbs on jobs | no SQL, no protocol; every host implements the same |
+//! | [`job`] | ids, states, policies, limits | what is stored is forever |
+//! | [`executor`] | one attempt as named steps | pure decisions; time and jitter are arguments |
+//! | [`embedded`] | the SQLite host | one writer; fenced writes; one verdict for each closed execution |
+//! | [`telemetry`] | spans, logs, export | store first, then emit; a lossy copy |
+//! | [`sandbox`] | a simulated tenant | shares no type with the client that it judges |
+//!
+//! What the activities do lives in the crate `iolaus-activities`, which knows none of these rooms.
+
+pub mod client;
+pub mod embedded;
+pub mod executor;
+pub mod intake;
+pub mod job;
+pub mod sandbox;
+pub mod telemetry;

@@ -1,0 +1,267 @@
+//! The only door to jobs for the command line and HTTP: job-lifecycle verbs, no SQL and no protocol. Every host implements it.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use iolaus_activities::{ActivityOptions, FailureRecord, VerdictRecord, timestamp};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::job::{Job, JobId, JobState, NewJob, Refused, RunId, TraceContext};
+
+/// Which execution a verb means: the newest of a job id, or one by its run id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The job.
+    pub job_id: JobId,
+    /// The execution; the newest when absent.
+    pub run_id: Option<RunId>,
+}
+
+impl Target {
+    /// The newest execution.
+    pub fn newest(job_id: JobId) -> Self {
+        Self { job_id, run_id: None }
+    }
+
+    /// One execution.
+    pub fn run(job_id: JobId, run_id: RunId) -> Self {
+        Self { job_id, run_id: Some(run_id) }
+    }
+}
+
+/// The answer to an enqueue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Enqueued {
+    /// The job.
+    pub job_id: JobId,
+    /// Its open execution.
+    pub run_id: RunId,
+    /// True when it was open already and the conflict policy is `use_existing`.
+    pub existing: bool,
+}
+
+/// An execution with all that is known of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct JobDetail {
+    /// The execution.
+    #[serde(flatten)]
+    pub job: Job,
+    /// What it was asked.
+    pub input: Value,
+    /// The options it runs under.
+    pub options: ActivityOptions,
+    /// Names and values for people and filters.
+    pub labels: BTreeMap<String, String>,
+    /// The trace it belongs to.
+    pub trace: TraceContext,
+    /// What the last attempt saved.
+    pub checkpoint: Option<Value>,
+    /// What the running attempt last reported.
+    pub progress: Option<Value>,
+    /// The newest failed attempts, oldest first.
+    pub failures: Vec<AttemptFailure>,
+    /// The verdict, once closed.
+    pub verdict: Option<VerdictRecord>,
+}
+
+/// An attempt that gave no verdict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptFailure {
+    /// Its number.
+    pub attempt: u32,
+    /// When it ended.
+    #[serde(with = "timestamp")]
+    pub at: Timestamp,
+    /// Why.
+    pub failure: FailureRecord,
+}
+
+/// Which executions to list, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListFilter {
+    /// Only these states; all when empty.
+    pub states: Vec<JobState>,
+    /// Only this activity.
+    pub activity: Option<String>,
+    /// Only this tenant.
+    pub tenant: Option<String>,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct JobPage {
+    /// The executions, newest first.
+    pub jobs: Vec<Job>,
+    /// Where the next page starts, when there is one. Opaque.
+    pub next_cursor: Option<String>,
+}
+
+/// What a cancel came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cancelled {
+    /// It is closed now.
+    Closed,
+    /// It runs; the request is stored and will be delivered.
+    Requested,
+    /// It was closed already; nothing changed.
+    AlreadyClosed,
+}
+
+/// The host as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HostStatus {
+    /// Where jobs are kept, as a person would name it.
+    pub place: String,
+    /// How many executions stand where.
+    pub counts: Vec<StateCount>,
+    /// When the oldest due job became due.
+    #[serde(with = "timestamp::optional")]
+    pub oldest_due: Option<Timestamp>,
+    /// The workers that are registered.
+    pub workers: Vec<WorkerStatus>,
+    /// What is paused.
+    pub pauses: Vec<Pause>,
+}
+
+/// How many executions of an activity and tenant are in a state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names say it all")]
+pub struct StateCount {
+    pub activity: String,
+    pub tenant: String,
+    pub state: JobState,
+    pub count: u64,
+}
+
+/// A worker that is registered.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WorkerStatus {
+    /// `host-pid-number`.
+    pub name: String,
+    /// The version of the program.
+    pub version: String,
+    /// The activities that it runs.
+    pub activities: Vec<String>,
+    /// When it started.
+    #[serde(with = "timestamp")]
+    pub started_at: Timestamp,
+    /// When it last renewed its row, by its own clock. For people; nothing is decided by it.
+    #[serde(with = "timestamp")]
+    pub last_beat: Timestamp,
+    /// Executions that it holds.
+    pub running: u64,
+    /// Whether it has renewed its row lately.
+    pub live: bool,
+}
+
+/// What can be paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PauseKind {
+    /// Every job of an activity.
+    Activity,
+    /// Every job of a tenant.
+    Tenant,
+}
+
+impl PauseKind {
+    /// As stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Activity => "activity",
+            Self::Tenant => "tenant",
+        }
+    }
+}
+
+/// A stored pause: workers claim no job of it until it is resumed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Pause {
+    /// What kind of thing.
+    pub kind: PauseKind,
+    /// Its name.
+    pub name: String,
+    /// Why, if somebody said so.
+    pub reason: Option<String>,
+    /// Since when.
+    #[serde(with = "timestamp")]
+    pub paused_at: Timestamp,
+}
+
+/// Why a verb was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The request breaks a rule; nothing was stored.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The job id is taken and the policy says no; nothing was stored.
+    #[error("job {job_id} exists already: its execution {run_id} is {state}")]
+    Conflict {
+        /// The job.
+        job_id: JobId,
+        /// The execution that stands in the way.
+        run_id: RunId,
+        /// Its state.
+        state: JobState,
+    },
+    /// There is no such execution.
+    #[error("no job {0} is known")]
+    NotFound(JobId),
+    /// Only a closed execution can be retried.
+    #[error("job {0} is still open")]
+    StillOpen(JobId),
+    /// Retrying might do the same thing twice.
+    #[error("job {job_id} ended as rerun.ambiguous: a retry may start a second run")]
+    NeedsAcceptDuplicate {
+        /// The job.
+        job_id: JobId,
+        /// The safe way, as a command.
+        instead: Option<String>,
+    },
+    /// The host cannot do this.
+    #[error("{what} is not possible on the {host} host")]
+    Unsupported {
+        /// The verb or filter.
+        what: String,
+        /// The host.
+        host: &'static str,
+    },
+    /// The queue could not be read or written. After a write with unknown fate the same ids may be sent again.
+    #[error("the queue at {place} is unavailable{}: {source}", if *.unknown { " (it is unknown whether the last write was kept)" } else { "" })]
+    Unavailable {
+        /// Where it is.
+        place: String,
+        /// Whether the write may have been kept.
+        unknown: bool,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Job-lifecycle verbs. Arguments are owned, so that it can be used as `Arc<dyn JobClient>` from anywhere.
+#[async_trait]
+pub trait JobClient: Send + Sync + 'static {
+    /// Stores a job durably.
+    async fn enqueue(&self, job: NewJob) -> Result<Enqueued, ClientError>;
+    /// One execution with all that is known of it.
+    async fn get(&self, target: Target) -> Result<JobDetail, ClientError>;
+    /// The verdict of an execution, as soon as it is closed. Bound it from outside.
+    async fn wait(&self, target: Target) -> Result<VerdictRecord, ClientError>;
+    /// Executions, newest first, at most `limit` (1 to 1000) a page.
+    async fn list(&self, filter: ListFilter, limit: usize, cursor: Option<String>) -> Result<JobPage, ClientError>;
+    /// Cancels an execution.
+    async fn cancel(&self, target: Target, reason: Option<String>) -> Result<Cancelled, ClientError>;
+    /// Opens a new execution of a closed job: same id, input and options, no checkpoint.
+    async fn retry(&self, target: Target, accept_duplicate: bool) -> Result<Enqueued, ClientError>;
+    /// Stores a pause.
+    async fn pause(&self, kind: PauseKind, name: String, reason: Option<String>) -> Result<(), ClientError>;
+    /// Takes a pause back; false when there was none.
+    async fn resume(&self, kind: PauseKind, name: String) -> Result<bool, ClientError>;
+    /// The host as a whole.
+    async fn status(&self) -> Result<HostStatus, ClientError>;
+    /// Where jobs are kept, as a person would name it: a database path, a task queue.
+    fn place(&self) -> String;
+}

@@ -1,0 +1,134 @@
+//! The job-lifecycle verbs on the embedded host.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use iolaus_activities::VerdictRecord;
+
+use super::store::{self, Admission, Retried};
+use super::{Embedded, StoreError};
+use crate::client::{Cancelled, ClientError, Enqueued, HostStatus, JobClient, JobDetail, JobPage, ListFilter, PauseKind, Target};
+use crate::job::{NewJob, Refused, RunId};
+use crate::telemetry;
+
+/// Rows of one page at most.
+const PAGE: usize = 1000;
+/// A write of unknown fate is sent again this often, with the same ids.
+const REPEATS: usize = 3;
+
+pub(super) struct EmbeddedClient {
+    host: Arc<Embedded>,
+}
+
+impl EmbeddedClient {
+    pub(super) fn new(host: Arc<Embedded>) -> Self {
+        Self { host }
+    }
+
+    fn fail(&self, error: StoreError) -> ClientError {
+        self.host.unavailable(error)
+    }
+
+    async fn find(&self, target: Target) -> Result<i64, ClientError> {
+        let job_id = target.job_id.clone();
+        let found = self.host.store.read(move |conn| store::find(conn, &target)).await;
+        found.map_err(|error| self.fail(error))?.ok_or(ClientError::NotFound(job_id))
+    }
+}
+
+#[async_trait]
+impl JobClient for EmbeddedClient {
+    async fn enqueue(&self, job: NewJob) -> Result<Enqueued, ClientError> {
+        let job = Arc::new(job);
+        let mut repeats = 0;
+        let admission = loop {
+            let stored = job.clone();
+            match self.host.store.write(move |tx| tx.enqueue(&stored)).await {
+                Err(error) if error.is_unknown() && repeats < REPEATS => repeats += 1,
+                other => break other.map_err(|error| self.fail(error))?,
+            }
+        };
+        let job_id = job.job_id.clone();
+        match admission {
+            Admission::Open { run_id, existing, .. } => Ok(Enqueued { job_id, run_id, existing }),
+            Admission::Taken { run_id, state } => Err(ClientError::Conflict { job_id, run_id, state }),
+        }
+    }
+
+    async fn get(&self, target: Target) -> Result<JobDetail, ClientError> {
+        let job_id = target.job_id.clone();
+        let detail = self.host.store.read(move |conn| store::detail(conn, &target)).await;
+        detail.map_err(|error| self.fail(error))?.ok_or(ClientError::NotFound(job_id))
+    }
+
+    async fn wait(&self, target: Target) -> Result<VerdictRecord, ClientError> {
+        self.host.look_after();
+        let id = self.find(target).await?;
+        loop {
+            let closed = self.host.store.hub().wait_for(id);
+            let verdict = self.host.store.read(move |conn| store::verdict(conn, id)).await.map_err(|error| self.fail(error))?;
+            if let Some(verdict) = verdict {
+                return Ok(verdict);
+            }
+            // Closed or not, the file says which.
+            closed.await.ok();
+        }
+    }
+
+    async fn list(&self, filter: ListFilter, limit: usize, cursor: Option<String>) -> Result<JobPage, ClientError> {
+        if !(1..=PAGE).contains(&limit) {
+            return Err(Refused::new("limit", format!("is {limit}; it goes from 1 to {PAGE}")).into());
+        }
+        let before = cursor
+            .map(|cursor| cursor.parse().map_err(|_| Refused::new("cursor", "is not one that a list gave out")))
+            .transpose()?;
+        let page = self.host.store.read(move |conn| store::list(conn, &filter, limit, before)).await;
+        page.map_err(|error| self.fail(error))
+    }
+
+    async fn cancel(&self, target: Target, reason: Option<String>) -> Result<Cancelled, ClientError> {
+        let job_id = target.job_id.clone();
+        let cancelled = self.host.store.write(move |tx| tx.cancel(&target, reason)).await;
+        cancelled.map_err(|error| self.fail(error))?.ok_or(ClientError::NotFound(job_id))
+    }
+
+    async fn retry(&self, target: Target, accept_duplicate: bool) -> Result<Enqueued, ClientError> {
+        let job_id = target.job_id.clone();
+        let run_id = RunId::generate(self.host.clock.now());
+        let trace = telemetry::context_of(&tracing::Span::current());
+        let retried = self.host.store.write(move |tx| tx.retry(&target, run_id, trace, accept_duplicate)).await;
+        match retried.map_err(|error| self.fail(error))? {
+            Retried::Open(run_id) => Ok(Enqueued { job_id, run_id, existing: false }),
+            Retried::NotFound => Err(ClientError::NotFound(job_id)),
+            Retried::StillOpen => Err(ClientError::StillOpen(job_id)),
+            Retried::NeedsAcceptDuplicate(instead) => Err(ClientError::NeedsAcceptDuplicate { job_id, instead }),
+        }
+    }
+
+    async fn pause(&self, kind: PauseKind, name: String, reason: Option<String>) -> Result<(), ClientError> {
+        let paused = self.host.store.write(move |tx| tx.pause(kind, &name, reason.as_deref())).await;
+        paused.map_err(|error| self.fail(error))
+    }
+
+    async fn resume(&self, kind: PauseKind, name: String) -> Result<bool, ClientError> {
+        self.host.store.write(move |tx| tx.resume(kind, &name)).await.map_err(|error| self.fail(error))
+    }
+
+    async fn status(&self) -> Result<HostStatus, ClientError> {
+        let (place, now, timeout) = (self.place(), self.host.clock.now(), self.host.options.worker_timeout);
+        let status = self.host.store.read(move |conn| {
+            Ok(HostStatus {
+                place,
+                counts: store::counts(conn)?,
+                oldest_due: store::oldest_due(conn)?,
+                workers: store::workers_status(conn, now, timeout)?,
+                pauses: store::pauses(conn)?,
+            })
+        });
+        status.await.map_err(|error| self.fail(error))
+    }
+
+    fn place(&self) -> String {
+        self.host.store.path().display().to_string()
+    }
+}

@@ -1,0 +1,298 @@
+//! Claims jobs: takes a lease on the heads of the ready lanes. A lane is (activity, version, slot class, tenant); its cost to a claim is
+//! one seek, whatever stands behind it, so that a claim does not grow with the backlog, with jobs scheduled for later, or with jobs
+//! that this worker cannot run.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use iolaus_activities::SlotClass;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::Value;
+
+use super::rows::{self, ms};
+use super::{StoreError, Tx};
+use crate::executor::Execution;
+use crate::job::JobId;
+
+/// Lanes that one claim looks at.
+const LANES: usize = 4096;
+/// Jobs that one claim takes.
+const CLAIMS: usize = 256;
+/// Scheduled jobs that one claim promotes.
+const PROMOTIONS: i64 = 256;
+
+/// Somebody who takes claimed jobs: a worker of this process.
+pub(crate) trait Claimer: Send + Sync {
+    /// What it can take now; `None` when nothing.
+    fn request(&self) -> Option<ClaimRequest>;
+    /// Hands over jobs whose lease is durable.
+    fn deliver(&self, jobs: Vec<Claimed>);
+    /// Whether it still takes jobs at all.
+    fn alive(&self) -> bool;
+}
+
+/// What a worker can take.
+#[derive(Debug, Clone)]
+pub(crate) struct ClaimRequest {
+    pub(crate) worker_id: i64,
+    pub(crate) scope: ClaimScope,
+    /// The activities that it runs, with the newest version that it knows.
+    pub(crate) activities: BTreeMap<&'static str, u32>,
+    pub(crate) free_work: usize,
+    pub(crate) free_waits: usize,
+}
+
+/// Which jobs a worker takes.
+#[derive(Debug, Clone)]
+pub(crate) enum ClaimScope {
+    /// Whatever it can run.
+    Any,
+    /// One job.
+    Job(JobId),
+}
+
+impl ClaimRequest {
+    pub(crate) fn free(&self) -> usize {
+        self.free_work + self.free_waits
+    }
+
+    fn runs(&self, activity: &str, version: u32) -> bool {
+        self.activities.get(activity).is_some_and(|known| (1..=*known).contains(&version))
+    }
+}
+
+/// A job under a lease.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) id: i64,
+    pub(crate) token: i64,
+    pub(crate) slot_class: SlotClass,
+    pub(crate) execution: Execution,
+    pub(crate) input: Value,
+    pub(crate) checkpoint: Option<Value>,
+    /// Milliseconds from being due to this claim.
+    pub(crate) waited_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Lane {
+    activity: String,
+    version: u32,
+    slot_class: String,
+    tenant: String,
+}
+
+struct Head {
+    id: i64,
+    priority: i64,
+    tenant: usize,
+    waits: bool,
+}
+
+/// Whether a claim could find anything at all. Two seeks, no lock.
+pub(super) fn peek(conn: &Connection, now: Timestamp) -> Result<bool, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT EXISTS(SELECT 1 FROM jobs WHERE state = 'available') \
+             OR EXISTS(SELECT 1 FROM jobs WHERE state IN ('scheduled', 'retryable') AND run_at <= ?1)",
+    )?;
+    Ok(statement.query_row([ms(now)], |row| row.get(0))?)
+}
+
+/// When the next scheduled or expiring job is due.
+pub(super) fn next_timer(conn: &Connection) -> Result<Option<Timestamp>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT min(coalesce(due, expires), coalesce(expires, due)) FROM ( \
+           SELECT (SELECT run_at FROM jobs WHERE state IN ('scheduled', 'retryable') ORDER BY run_at LIMIT 1) AS due, \
+                  (SELECT expires_at FROM jobs WHERE expires_at IS NOT NULL ORDER BY expires_at LIMIT 1) AS expires)",
+    )?;
+    Ok(statement.query_row([], |row| rows::optional_time(row, 0))?)
+}
+
+/// Promotes what is due, then takes leases for a worker. `turn` rotates which tenant goes first.
+pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turn: usize) -> Result<Vec<Claimed>, StoreError> {
+    tx.promote()?;
+    let ids = match &request.scope {
+        ClaimScope::Any => choose(tx.conn, request, turn)?,
+        ClaimScope::Job(job_id) => one(tx.conn, request, job_id)?,
+    };
+    ids.into_iter().map(|id| lease(tx, request.worker_id, id)).collect()
+}
+
+impl Tx<'_> {
+    /// Makes due jobs available. True when there may be more.
+    pub(crate) fn promote(&mut self) -> Result<bool, StoreError> {
+        let promoted = self
+            .conn
+            .prepare_cached(
+                "UPDATE jobs SET state = 'available' WHERE id IN (SELECT id FROM jobs \
+                 WHERE state IN ('scheduled', 'retryable') AND run_at <= ?1 ORDER BY run_at LIMIT ?2)",
+            )?
+            .execute(params![ms(self.now), PROMOTIONS])?;
+        self.after.timers |= promoted > 0;
+        self.after.ready |= promoted > 0;
+        Ok(promoted >= usize::try_from(PROMOTIONS).unwrap_or(usize::MAX))
+    }
+}
+
+/// The ids to claim: by priority, and within a priority by turns of the tenants.
+fn choose(conn: &Connection, request: &ClaimRequest, turn: usize) -> Result<Vec<i64>, StoreError> {
+    let paused = paused(conn)?;
+    let mut tenants: Vec<String> = Vec::new();
+    let mut heads: Vec<Head> = Vec::new();
+    let mut lane = first_lane(conn)?;
+    for _ in 0..LANES {
+        let Some(current) = lane else { break };
+        let waits = current.slot_class == SlotClass::Waits.as_str();
+        let free = if waits { request.free_waits } else { request.free_work }.min(CLAIMS);
+        let is_paused =
+            paused.contains(&("activity", current.activity.as_str())) || paused.contains(&("tenant", current.tenant.as_str()));
+        if free > 0 && !is_paused && request.runs(&current.activity, current.version) {
+            let tenant = position(&mut tenants, &current.tenant);
+            heads.extend(lane_heads(conn, &current, free)?.into_iter().map(|(id, priority)| Head { id, priority, tenant, waits }));
+        }
+        lane = next_lane(conn, &current)?;
+    }
+    Ok(fair(heads, tenants.len(), turn, request.free_work, request.free_waits))
+}
+
+fn fair(mut heads: Vec<Head>, tenants: usize, turn: usize, mut work: usize, mut waits: usize) -> Vec<i64> {
+    // Stable: within one lane and priority the order of run_at is kept.
+    heads.sort_by_key(|head| head.priority);
+    let mut chosen = Vec::new();
+    let mut rest = heads.into_iter().peekable();
+    while let Some(priority) = rest.peek().map(|head| head.priority) {
+        let mut queues: Vec<VecDeque<Head>> = (0..tenants).map(|_| VecDeque::new()).collect();
+        while let Some(head) = rest.next_if(|head| head.priority == priority) {
+            queues[head.tenant].push_back(head);
+        }
+        if !queues.is_empty() {
+            queues.rotate_left(turn % tenants);
+        }
+        while queues.iter().any(|queue| !queue.is_empty()) {
+            for head in queues.iter_mut().filter_map(VecDeque::pop_front) {
+                let free = if head.waits { &mut waits } else { &mut work };
+                if *free > 0 && chosen.len() < CLAIMS {
+                    *free -= 1;
+                    chosen.push(head.id);
+                }
+            }
+        }
+    }
+    chosen
+}
+
+fn position(tenants: &mut Vec<String>, tenant: &str) -> usize {
+    tenants.iter().position(|known| known == tenant).unwrap_or_else(|| {
+        tenants.push(tenant.to_owned());
+        tenants.len() - 1
+    })
+}
+
+fn paused(conn: &Connection) -> Result<Paused, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT kind, name FROM pauses")?;
+    let rows =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<HashSet<(String, String)>>>()?;
+    Ok(Paused(rows))
+}
+
+struct Paused(HashSet<(String, String)>);
+
+impl Paused {
+    fn contains(&self, (kind, name): &(&str, &str)) -> bool {
+        !self.0.is_empty() && self.0.contains(&((*kind).to_owned(), (*name).to_owned()))
+    }
+}
+
+const LANE: &str =
+    "SELECT activity, activity_version, slot_class, tenant FROM jobs INDEXED BY jobs_ready WHERE state = 'available'";
+const LANE_ORDER: &str = "ORDER BY activity, activity_version, slot_class, tenant LIMIT 1";
+
+fn first_lane(conn: &Connection) -> Result<Option<Lane>, StoreError> {
+    Ok(conn.prepare_cached(&format!("{LANE} {LANE_ORDER}"))?.query_row([], lane).optional()?)
+}
+
+fn next_lane(conn: &Connection, after: &Lane) -> Result<Option<Lane>, StoreError> {
+    let sql = format!("{LANE} AND (activity, activity_version, slot_class, tenant) > (?1, ?2, ?3, ?4) {LANE_ORDER}");
+    let key = params![after.activity, after.version, after.slot_class, after.tenant];
+    Ok(conn.prepare_cached(&sql)?.query_row(key, lane).optional()?)
+}
+
+fn lane(row: &rusqlite::Row<'_>) -> rusqlite::Result<Lane> {
+    Ok(Lane { activity: row.get(0)?, version: row.get(1)?, slot_class: row.get(2)?, tenant: row.get(3)? })
+}
+
+fn lane_heads(conn: &Connection, lane: &Lane, limit: usize) -> Result<Vec<(i64, i64)>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id, priority FROM jobs INDEXED BY jobs_ready WHERE state = 'available' AND activity = ?1 AND activity_version = ?2 \
+         AND slot_class = ?3 AND tenant = ?4 ORDER BY priority, run_at, id LIMIT ?5",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let heads = statement.query_map(params![lane.activity, lane.version, lane.slot_class, lane.tenant, limit], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
+    Ok(heads.collect::<rusqlite::Result<_>>()?)
+}
+
+fn one(conn: &Connection, request: &ClaimRequest, job_id: &JobId) -> Result<Vec<i64>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id, activity, activity_version, tenant FROM jobs WHERE job_id = ?1 AND state = 'available' ORDER BY id DESC LIMIT 1",
+    )?;
+    let found = statement.query_row([job_id.as_str()], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, u32>(2)?, row.get::<_, String>(3)?))
+    });
+    let Some((id, activity, version, tenant)) = found.optional()? else { return Ok(Vec::new()) };
+    let paused = paused(conn)?;
+    let is_paused = paused.contains(&("activity", activity.as_str())) || paused.contains(&("tenant", tenant.as_str()));
+    let mine = !is_paused && request.free() > 0 && request.runs(&activity, version);
+    Ok(if mine { vec![id] } else { Vec::new() })
+}
+
+fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Claimed, StoreError> {
+    tx.conn
+        .prepare_cached(
+            "UPDATE jobs SET state = 'running', worker_id = ?2, lease_token = lease_token + 1, attempt = attempt + 1, expires_at = NULL, \
+             started_at = coalesce(started_at, ?3) WHERE id = ?1",
+        )?
+        .execute(params![id, worker_id, ms(tx.now)])?;
+    let stored = rows::load(tx.conn, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let checkpoint: Option<String> = tx
+        .conn
+        .prepare_cached("SELECT checkpoint FROM job_checkpoints WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()?
+        .flatten();
+    Ok(Claimed {
+        id,
+        token: stored.token,
+        slot_class: stored.slot_class,
+        waited_ms: u64::try_from(ms(tx.now) - ms(stored.run_at)).unwrap_or(0),
+        execution: stored.execution,
+        // Text that is no JSON stays text, and is refused where inputs are decoded.
+        input: serde_json::from_str(&stored.input).unwrap_or(Value::String(stored.input)),
+        checkpoint: checkpoint.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(id: i64, priority: i64, tenant: usize) -> Head {
+        Head { id, priority, tenant, waits: false }
+    }
+
+    #[test]
+    fn tenants_take_turns_within_a_priority() {
+        let heads = || vec![head(1, 3, 0), head(2, 3, 0), head(3, 3, 0), head(4, 3, 1), head(5, 1, 1)];
+        assert_eq!(fair(heads(), 2, 0, 3, 0), [5, 1, 4]);
+        assert_eq!(fair(heads(), 2, 1, 3, 0), [5, 4, 1]);
+        assert_eq!(fair(heads(), 2, 0, 9, 0), [5, 1, 4, 2, 3]);
+        assert_eq!(fair(Vec::new(), 0, 7, 9, 9), [0_i64; 0]);
+    }
+
+    #[test]
+    fn slots_of_one_class_are_not_spent_on_the_other() {
+        let waits = |id| Head { waits: true, ..head(id, 3, 0) };
+        assert_eq!(fair(vec![waits(1), waits(2), head(3, 3, 0)], 1, 0, 5, 1), [1, 3]);
+    }
+}

@@ -1,0 +1,172 @@
+//! Everything that ends an attempt or an execution. Writes of an attempt are fenced by its lease token: zero rows is a lost lease, a
+//! normal outcome. Every closed execution gets exactly one verdict, in the same transaction.
+
+use iolaus_activities::{FailureRecord, TimeoutKind};
+use jiff::Timestamp;
+use rusqlite::params;
+use serde_json::Value;
+
+use super::rows::{self, ms, to_json};
+use super::{StoreError, Tx};
+use crate::executor::{self, Closing, Decision};
+use crate::job::JobState;
+
+/// What became of the end of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Finished {
+    /// It is durable.
+    Done,
+    /// The attempt did not own its lease any more; nothing was written.
+    LeaseLost,
+    /// Somebody asked to cancel meanwhile, so the attempt must not be retried: decide again.
+    CancelRequested,
+}
+
+/// Failed attempts of one execution that are kept.
+const FAILURES: i64 = 20;
+/// Rows that one sweep touches at most.
+const SWEEP: i64 = 256;
+
+impl Tx<'_> {
+    /// Ends an attempt as decided.
+    pub(crate) fn finish(&mut self, id: i64, token: i64, decision: &Decision) -> Result<Finished, StoreError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = ?1 AND lease_token = ?2 AND state = 'running'",
+        )?;
+        let mut found = statement.query(params![id, token])?;
+        let Some(row) = found.next()? else { return Ok(Finished::LeaseLost) };
+        let cancel_requested: bool = row.get(0)?;
+        match decision {
+            Decision::Nothing => return Ok(Finished::LeaseLost),
+            Decision::Close(closing) => self.close(id, token, closing)?,
+            Decision::Retry { .. } | Decision::GiveBack if cancel_requested => return Ok(Finished::CancelRequested),
+            Decision::Retry { at, failure } => self.postpone(id, token, *at, failure)?,
+            Decision::GiveBack => self.give_back(id)?,
+        }
+        Ok(Finished::Done)
+    }
+
+    /// Closes an execution. The caller has made sure that it is open and that this is its turn to end it.
+    pub(super) fn close(&mut self, id: i64, token: i64, closing: &Closing) -> Result<(), StoreError> {
+        self.conn
+            .prepare_cached("UPDATE jobs SET state = ?2, finished_at = ?3, worker_id = NULL, expires_at = NULL WHERE id = ?1")?
+            .execute(params![id, closing.state.as_str(), ms(self.now)])?;
+        let verdict = &closing.verdict;
+        let code = verdict.failure.as_ref().map(|failure| failure.code.as_str());
+        self.conn
+            .prepare_cached("INSERT INTO job_verdicts(id, status, code, verdict) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![id, verdict.status.as_str(), code, to_json(verdict)?])?;
+        if let (JobState::Discarded, Some(failure), 1..) = (closing.state, &verdict.failure, verdict.attempts) {
+            self.note_failure(id, token, verdict.attempts, failure)?;
+        }
+        self.after.closed.push((id, verdict.clone()));
+        self.after.timers = true;
+        self.after.wake_others = true;
+        Ok(())
+    }
+
+    fn postpone(&mut self, id: i64, token: i64, at: Timestamp, failure: &FailureRecord) -> Result<(), StoreError> {
+        let Some(stored) = rows::load(self.conn, id)? else { return Ok(()) };
+        let expires = rows::expires_at(&stored.execution.options, at, stored.execution.close_by);
+        self.conn
+            .prepare_cached("UPDATE jobs SET state = 'retryable', run_at = ?2, expires_at = ?3, worker_id = NULL WHERE id = ?1")?
+            .execute(params![id, ms(at), expires])?;
+        self.note_failure(id, token, stored.execution.attempts, failure)?;
+        self.after.timers = true;
+        self.after.wake_others = true;
+        Ok(())
+    }
+
+    fn give_back(&mut self, id: i64) -> Result<(), StoreError> {
+        let Some(stored) = rows::load(self.conn, id)? else { return Ok(()) };
+        let expires = rows::expires_at(&stored.execution.options, self.now, stored.execution.close_by);
+        self.conn
+            .prepare_cached(
+                "UPDATE jobs SET state = 'available', attempt = attempt - 1, drains = drains + 1, worker_id = NULL, expires_at = ?2 \
+                 WHERE id = ?1",
+            )?
+            .execute(params![id, expires])?;
+        self.after.ready = true;
+        self.after.timers = true;
+        self.after.wake_others = true;
+        Ok(())
+    }
+
+    fn note_failure(&self, id: i64, token: i64, attempt: u32, failure: &FailureRecord) -> Result<(), StoreError> {
+        self.conn
+            .prepare_cached("INSERT OR REPLACE INTO job_failures(id, lease_token, attempt, at, failure) VALUES (?1,?2,?3,?4,?5)")?
+            .execute(params![id, token, attempt, ms(self.now), to_json(failure)?])?;
+        if token > FAILURES {
+            self.conn
+                .prepare_cached("DELETE FROM job_failures WHERE id = ?1 AND lease_token <= ?2")?
+                .execute(params![id, token - FAILURES])?;
+        }
+        Ok(())
+    }
+
+    /// Makes a checkpoint durable; false if the attempt does not own its lease any more.
+    pub(crate) fn save_checkpoint(&mut self, id: i64, token: i64, checkpoint: &Value) -> Result<bool, StoreError> {
+        self.fenced(
+            "INSERT INTO job_checkpoints(id, checkpoint) SELECT id, ?3 FROM jobs WHERE id = ?1 AND lease_token = ?2 AND state = 'running' \
+             ON CONFLICT(id) DO UPDATE SET checkpoint = excluded.checkpoint",
+            params![id, token, to_json(checkpoint)?],
+        )
+    }
+
+    /// Shows progress to people.
+    pub(crate) fn save_progress(
+        &mut self,
+        id: i64,
+        token: i64,
+        progress: Option<&Value>,
+        stalled_since: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
+        self.fenced(
+            "INSERT INTO job_checkpoints(id, progress, stalled_since) \
+             SELECT id, ?3, ?4 FROM jobs WHERE id = ?1 AND lease_token = ?2 AND state = 'running' \
+             ON CONFLICT(id) DO UPDATE SET progress = excluded.progress, stalled_since = excluded.stalled_since",
+            params![id, token, progress.map(to_json).transpose()?, stalled_since.map(ms)],
+        )
+    }
+
+    fn fenced(&self, sql: &str, params: impl rusqlite::Params) -> Result<bool, StoreError> {
+        Ok(self.conn.prepare_cached(sql)?.execute(params)? > 0)
+    }
+
+    /// Closes what waited too long. True when there may be more.
+    pub(crate) fn expire(&mut self) -> Result<bool, StoreError> {
+        let now = ms(self.now);
+        let ids = self.ids("SELECT id FROM jobs WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2", params![now, SWEEP])?;
+        for id in &ids {
+            let Some(stored) = rows::load(self.conn, *id)? else { continue };
+            let whole = stored.execution.close_by.is_some_and(|at| at <= self.now);
+            let kind = if whole { TimeoutKind::ScheduleToClose } else { TimeoutKind::ScheduleToStart };
+            let closing = executor::discarded(&stored.execution, &executor::timed_out(kind), self.now);
+            self.close(*id, stored.token, &closing)?;
+        }
+        Ok(ids.len() >= usize::try_from(SWEEP).unwrap_or(usize::MAX))
+    }
+
+    /// Forgets executions that were closed before `before`, a few at a time. True when there may be more.
+    pub(crate) fn prune(&mut self, before: Timestamp) -> Result<bool, StoreError> {
+        let ids = self.ids(
+            "SELECT id FROM jobs WHERE finished_at IS NOT NULL AND finished_at < ?1 ORDER BY finished_at LIMIT ?2",
+            params![ms(before), SWEEP],
+        )?;
+        for id in &ids {
+            for table in ["job_inputs", "job_checkpoints", "job_verdicts", "job_failures", "jobs"] {
+                self.conn.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([id])?;
+            }
+        }
+        if !ids.is_empty() {
+            self.conn.execute_batch("PRAGMA incremental_vacuum(256)")?;
+        }
+        Ok(ids.len() >= usize::try_from(SWEEP).unwrap_or(usize::MAX))
+    }
+
+    pub(super) fn ids(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<i64>, StoreError> {
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let ids = statement.query_map(params, |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        Ok(ids)
+    }
+}

@@ -1,0 +1,197 @@
+//! Stores jobs, under the id policies; cancels and retries them by hand.
+
+use iolaus_activities::FailureRecord;
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, params};
+
+use super::rows::{self, ms, parsed, to_json};
+use super::{StoreError, Tx};
+use crate::client::{Cancelled, Target};
+use crate::executor;
+use crate::job::{IdConflictPolicy, IdReusePolicy, JobId, JobState, NewJob, RunId, TraceContext};
+
+/// What became of a request to open an execution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is open; `existing` if it was so before.
+    Open { id: i64, run_id: RunId, existing: bool },
+    /// The id is taken and the policy says no.
+    Taken { run_id: RunId, state: JobState },
+}
+
+/// What became of a retry by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Retried {
+    Open(RunId),
+    NotFound,
+    StillOpen,
+    /// It ended as `rerun.ambiguous`; the safe command, if the verdict names one.
+    NeedsAcceptDuplicate(Option<String>),
+}
+
+pub(super) struct Newest {
+    pub(super) id: i64,
+    pub(super) run_id: RunId,
+    pub(super) state: JobState,
+}
+
+impl Tx<'_> {
+    /// Stores a job. Sending the same run id again is harmless, which settles a commit of unknown fate.
+    pub(crate) fn enqueue(&mut self, job: &NewJob) -> Result<Admission, StoreError> {
+        if let Some(newest) = self.newest(&job.job_id)? {
+            let taken = Admission::Taken { run_id: newest.run_id, state: newest.state };
+            if newest.run_id == job.run_id {
+                return Ok(Admission::Open { id: newest.id, run_id: newest.run_id, existing: false });
+            }
+            if newest.state.is_open() {
+                return Ok(match job.id_conflict_policy {
+                    IdConflictPolicy::Fail => taken,
+                    IdConflictPolicy::UseExisting => Admission::Open { id: newest.id, run_id: newest.run_id, existing: true },
+                });
+            }
+            let failed = matches!(newest.state, JobState::Discarded | JobState::Cancelled);
+            match job.id_reuse_policy {
+                IdReusePolicy::Allow => {}
+                IdReusePolicy::AllowFailedOnly if failed => {}
+                IdReusePolicy::AllowFailedOnly | IdReusePolicy::Reject => return Ok(taken),
+            }
+        }
+        let id = self.insert(job)?;
+        Ok(Admission::Open { id, run_id: job.run_id, existing: false })
+    }
+
+    fn insert(&mut self, job: &NewJob) -> Result<i64, StoreError> {
+        let delayed = job.delay.filter(|delay| !delay.is_zero());
+        let run_at = delayed.map_or(self.now, |delay| self.now.saturating_add(delay).unwrap_or(Timestamp::MAX));
+        let state = if delayed.is_some() { JobState::Scheduled } else { JobState::Available };
+        let close_by = job.options.timeouts.schedule_to_close.map(|limit| run_at.saturating_add(limit).unwrap_or(Timestamp::MAX));
+        self.conn
+            .prepare_cached(
+                "INSERT INTO jobs(job_id, run_id, activity, activity_version, slot_class, tenant, state, priority, run_at, expires_at, \
+                                  close_by, enqueued_at) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)",
+            )?
+            .execute(params![
+                job.job_id.as_str(),
+                job.run_id.to_string(),
+                job.activity,
+                job.activity_version,
+                job.options.slot_class.as_str(),
+                job.tenant,
+                state.as_str(),
+                job.priority,
+                ms(run_at),
+                rows::expires_at(&job.options, run_at, close_by),
+                close_by.map(ms),
+                ms(self.now),
+            ])?;
+        let id = self.conn.last_insert_rowid();
+        let labels = if job.labels.is_empty() { None } else { Some(to_json(&job.labels)?) };
+        self.conn
+            .prepare_cached(
+                "INSERT INTO job_inputs(id, input, options, labels, traceparent, tracestate) VALUES (?1,?2,?3,?4,?5,?6)",
+            )?
+            .execute(params![
+                id,
+                to_json(&job.input)?,
+                to_json(&job.options)?,
+                labels,
+                job.trace.traceparent,
+                job.trace.tracestate
+            ])?;
+        self.after.ready |= delayed.is_none();
+        self.after.timers = true;
+        self.after.wake_others = true;
+        Ok(id)
+    }
+
+    /// Cancels an execution: at once unless it is running, else by storing the request. `None` when there is none.
+    pub(crate) fn cancel(&mut self, target: &Target, reason: Option<String>) -> Result<Option<Cancelled>, StoreError> {
+        let Some(id) = self.find(target)? else { return Ok(None) };
+        let Some(stored) = rows::load(self.conn, id)? else { return Ok(None) };
+        if !stored.state.is_open() {
+            return Ok(Some(Cancelled::AlreadyClosed));
+        }
+        if stored.state != JobState::Running {
+            let closing = executor::cancelled(&stored.execution, reason, serde_json::Map::new(), self.now);
+            self.close(id, stored.token, &closing)?;
+            return Ok(Some(Cancelled::Closed));
+        }
+        self.conn
+            .prepare_cached("UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, ?2) WHERE id = ?1")?
+            .execute(params![id, ms(self.now)])?;
+        self.conn
+            .prepare_cached("UPDATE job_inputs SET cancel_reason = coalesce(cancel_reason, ?2) WHERE id = ?1")?
+            .execute(params![id, reason])?;
+        self.after.cancel_requested.push((id, stored.cancel_reason.or(reason)));
+        self.after.wake_others = true;
+        Ok(Some(Cancelled::Requested))
+    }
+
+    /// Opens a new execution of a closed job: same id, input and options, no checkpoint.
+    pub(crate) fn retry(
+        &mut self,
+        target: &Target,
+        run_id: RunId,
+        trace: TraceContext,
+        accept_duplicate: bool,
+    ) -> Result<Retried, StoreError> {
+        let Some(id) = self.find(target)? else { return Ok(Retried::NotFound) };
+        let Some(newest) = self.newest(&target.job_id)? else { return Ok(Retried::NotFound) };
+        if newest.run_id == run_id {
+            return Ok(Retried::Open(run_id));
+        }
+        if newest.state.is_open() {
+            return Ok(Retried::StillOpen);
+        }
+        if let (false, Some(failure)) = (accept_duplicate, self.ambiguity(id)?) {
+            return Ok(Retried::NeedsAcceptDuplicate(failure.suggested_action));
+        }
+        let job = self.again(id, target.job_id.clone(), run_id, trace)?;
+        self.insert(&job)?;
+        Ok(Retried::Open(run_id))
+    }
+
+    fn again(&self, id: i64, job_id: JobId, run_id: RunId, trace: TraceContext) -> Result<NewJob, StoreError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT j.activity, j.activity_version, j.tenant, j.priority, i.input, i.options, i.labels \
+             FROM jobs j JOIN job_inputs i ON i.id = j.id WHERE j.id = ?1",
+        )?;
+        Ok(statement.query_row([id], |row| {
+            Ok(NewJob {
+                job_id,
+                run_id,
+                activity: row.get(0)?,
+                activity_version: row.get(1)?,
+                tenant: row.get(2)?,
+                input: rows::json(row, 4)?,
+                options: rows::json(row, 5)?,
+                labels: rows::labels(row.get(6)?).map_err(|error| rows::damaged(6, error))?,
+                priority: row.get(3)?,
+                delay: None,
+                id_conflict_policy: IdConflictPolicy::Fail,
+                id_reuse_policy: IdReusePolicy::Allow,
+                trace,
+            })
+        })?)
+    }
+
+    /// The failure of an execution that ended as `rerun.ambiguous`.
+    fn ambiguity(&self, id: i64) -> Result<Option<FailureRecord>, StoreError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT json_extract(verdict, '$.failure') FROM job_verdicts WHERE id = ?1 AND code = 'rerun.ambiguous'",
+        )?;
+        Ok(statement.query_row([id], |row| rows::json(row, 0)).optional()?)
+    }
+
+    pub(super) fn newest(&self, job_id: &JobId) -> Result<Option<Newest>, StoreError> {
+        let mut statement =
+            self.conn.prepare_cached("SELECT id, run_id, state FROM jobs WHERE job_id = ?1 ORDER BY id DESC LIMIT 1")?;
+        let newest = statement
+            .query_row([job_id.as_str()], |row| Ok(Newest { id: row.get(0)?, run_id: parsed(row, 1)?, state: parsed(row, 2)? }));
+        Ok(newest.optional()?)
+    }
+
+    fn find(&self, target: &Target) -> Result<Option<i64>, StoreError> {
+        super::read::find(self.conn, target)
+    }
+}

@@ -1,0 +1,152 @@
+//! What verbs read. Each runs on a connection that cannot write.
+
+use iolaus_activities::VerdictRecord;
+use jiff::Timestamp;
+use rusqlite::types::Value as SqlValue;
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+
+use super::rows::{self, JOB_COLUMNS, json, optional_time, parsed, time};
+use super::{StoreError, workers};
+use crate::client::{AttemptFailure, JobDetail, JobPage, ListFilter, Pause, PauseKind, StateCount, Target, WorkerStatus};
+use crate::job::TraceContext;
+
+/// The rowid of an execution.
+pub(crate) fn find(conn: &Connection, target: &Target) -> Result<Option<i64>, StoreError> {
+    let run_id = target.run_id.map(|run| run.to_string());
+    let mut statement =
+        conn.prepare_cached("SELECT id FROM jobs WHERE job_id = ?1 AND (?2 IS NULL OR run_id = ?2) ORDER BY id DESC LIMIT 1")?;
+    Ok(statement.query_row(params![target.job_id.as_str(), run_id], |row| row.get(0)).optional()?)
+}
+
+/// An execution with all that is known of it.
+pub(crate) fn detail(conn: &Connection, target: &Target) -> Result<Option<JobDetail>, StoreError> {
+    let Some(id) = find(conn, target)? else { return Ok(None) };
+    let sql = format!(
+        "SELECT {JOB_COLUMNS}, i.input, i.options, i.labels, i.traceparent, i.tracestate, c.checkpoint, c.progress, v.verdict \
+         FROM jobs j JOIN job_inputs i ON i.id = j.id LEFT JOIN job_checkpoints c ON c.id = j.id LEFT JOIN job_verdicts v ON v.id = j.id \
+         WHERE j.id = ?1"
+    );
+    let optional_json = |row: &rusqlite::Row<'_>, column: usize| match row.get_ref(column)? {
+        rusqlite::types::ValueRef::Null => Ok(None),
+        _ => json(row, column).map(Some),
+    };
+    let detail = conn.prepare_cached(&sql)?.query_row([id], |row| {
+        Ok(JobDetail {
+            job: rows::job(row)?,
+            input: json(row, 15)?,
+            options: json(row, 16)?,
+            labels: rows::labels(row.get(17)?).map_err(|error| rows::damaged(17, error))?,
+            trace: TraceContext { traceparent: row.get(18)?, tracestate: row.get(19)? },
+            checkpoint: optional_json(row, 20)?,
+            progress: optional_json(row, 21)?,
+            failures: Vec::new(),
+            verdict: match row.get_ref(22)? {
+                rusqlite::types::ValueRef::Null => None,
+                _ => Some(json(row, 22)?),
+            },
+        })
+    });
+    let Some(mut detail) = detail.optional()? else { return Ok(None) };
+    let mut statement = conn.prepare_cached("SELECT attempt, at, failure FROM job_failures WHERE id = ?1 ORDER BY lease_token")?;
+    let failures = statement
+        .query_map([id], |row| Ok(AttemptFailure { attempt: row.get(0)?, at: time(row, 1)?, failure: json(row, 2)? }))?
+        .collect::<rusqlite::Result<_>>()?;
+    detail.failures = failures;
+    Ok(Some(detail))
+}
+
+/// The verdict of an execution, once it is closed.
+pub(crate) fn verdict(conn: &Connection, id: i64) -> Result<Option<VerdictRecord>, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT verdict FROM job_verdicts WHERE id = ?1")?;
+    Ok(statement.query_row([id], |row| json(row, 0)).optional()?)
+}
+
+/// Which of these executions are closed.
+pub(crate) fn closed_among(conn: &Connection, ids: &[i64]) -> Result<Vec<i64>, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT 1 FROM job_verdicts WHERE id = ?1")?;
+    let mut closed = Vec::new();
+    for id in ids {
+        if statement.exists([id])? {
+            closed.push(*id);
+        }
+    }
+    Ok(closed)
+}
+
+/// A page of executions, newest first.
+pub(crate) fn list(conn: &Connection, filter: &ListFilter, limit: usize, before: Option<i64>) -> Result<JobPage, StoreError> {
+    let mut conditions = vec!["j.id < ?".to_owned()];
+    let mut values = vec![SqlValue::from(before.unwrap_or(i64::MAX))];
+    if !filter.states.is_empty() {
+        conditions.push(format!("j.state IN ({})", vec!["?"; filter.states.len()].join(",")));
+        values.extend(filter.states.iter().map(|state| SqlValue::from(state.as_str().to_owned())));
+    }
+    for (column, value) in [("activity", &filter.activity), ("tenant", &filter.tenant)] {
+        if let Some(value) = value {
+            conditions.push(format!("j.{column} = ?"));
+            values.push(SqlValue::from(value.clone()));
+        }
+    }
+    let conditions = conditions.join(" AND ");
+    let sql = format!("SELECT {JOB_COLUMNS}, j.id FROM jobs j WHERE {conditions} ORDER BY j.id DESC LIMIT ?");
+    values.push(SqlValue::from(i64::try_from(limit + 1).unwrap_or(i64::MAX)));
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement
+        .query_map(params_from_iter(values), |row| Ok((rows::job(row)?, row.get::<_, i64>(15)?)))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next_cursor = rows.last().filter(|_| more).map(|(_, id)| id.to_string());
+    Ok(JobPage { jobs: rows.into_iter().map(|(job, _)| job).collect(), next_cursor })
+}
+
+/// How many executions stand where.
+pub(crate) fn counts(conn: &Connection) -> Result<Vec<StateCount>, StoreError> {
+    let mut statement =
+        conn.prepare_cached("SELECT activity, tenant, state, count(*) FROM jobs GROUP BY 1, 2, 3 ORDER BY 1, 2, 3")?;
+    let counts = statement.query_map([], |row| {
+        Ok(StateCount { activity: row.get(0)?, tenant: row.get(1)?, state: parsed(row, 2)?, count: count(row, 3)? })
+    })?;
+    Ok(counts.collect::<rusqlite::Result<_>>()?)
+}
+
+/// When the oldest due job became due.
+pub(crate) fn oldest_due(conn: &Connection) -> Result<Option<Timestamp>, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT min(run_at) FROM jobs WHERE state = 'available'")?;
+    Ok(statement.query_row([], |row| optional_time(row, 0))?)
+}
+
+/// The workers that are registered.
+pub(crate) fn workers(conn: &Connection, now: Timestamp, timeout: std::time::Duration) -> Result<Vec<WorkerStatus>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT name, version, activities, started_at, beat_at, \
+                (SELECT count(*) FROM jobs j WHERE j.state = 'running' AND j.worker_id = w.id) FROM workers w ORDER BY id",
+    )?;
+    let workers = statement.query_map([], |row| {
+        let last_beat = time(row, 4)?;
+        Ok(WorkerStatus {
+            name: row.get(0)?,
+            version: row.get(1)?,
+            activities: json(row, 2)?,
+            started_at: time(row, 3)?,
+            last_beat,
+            running: count(row, 5)?,
+            live: workers::is_live(last_beat, now, timeout),
+        })
+    })?;
+    Ok(workers.collect::<rusqlite::Result<_>>()?)
+}
+
+/// What is paused.
+pub(crate) fn pauses(conn: &Connection) -> Result<Vec<Pause>, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT kind, name, reason, paused_at FROM pauses ORDER BY kind, name")?;
+    let pauses = statement.query_map([], |row| {
+        let kind = if row.get_ref(0)?.as_str()? == "tenant" { PauseKind::Tenant } else { PauseKind::Activity };
+        Ok(Pause { kind, name: row.get(1)?, reason: row.get(2)?, paused_at: time(row, 3)? })
+    })?;
+    Ok(pauses.collect::<rusqlite::Result<_>>()?)
+}
+
+fn count(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(row.get::<_, i64>(column)?.unsigned_abs())
+}

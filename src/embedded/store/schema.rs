@@ -1,0 +1,144 @@
+//! Opens a database file and brings it to this build's schema. Files are numbered and append-only.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use super::StoreError;
+
+/// `IOLA`, so that `file(1)` and we know whose database it is.
+const APPLICATION_ID: i64 = 0x494F_4C41;
+const SCHEMA: &[&str] = &[include_str!("schema/001_initial.sql")];
+/// The schema version that this build reads and writes.
+#[expect(clippy::cast_possible_wrap, reason = "a handful of files")]
+pub(super) const VERSION: i64 = SCHEMA.len() as i64;
+/// A backstop: between our own processes the turnstile keeps order.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Opens the one writing connection of a process, creating or migrating the file. The caller holds the turnstile.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    super::private_file(path).map_err(StoreError::io)?;
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    let fresh = pragma(&conn, "page_count")? == 0;
+    if fresh {
+        conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        conn.pragma_update(None, "application_id", APPLICATION_ID)?;
+    } else if pragma(&conn, "application_id")? != APPLICATION_ID {
+        return Err(StoreError::Foreign);
+    }
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "foreign_keys", "OFF")?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.pragma_update(None, "cache_size", -4096)?;
+    conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    migrate(&conn)?;
+    Ok(conn)
+}
+
+/// Opens a connection that only reads.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.pragma_update(None, "query_only", true)?;
+    conn.pragma_update(None, "cache_size", -1024)?;
+    Ok(conn)
+}
+
+/// Refuses a file that a newer build has upgraded meanwhile. Asked in every write transaction.
+pub(super) fn check_version(conn: &Connection) -> Result<(), StoreError> {
+    let mut statement = conn.prepare_cached("PRAGMA user_version")?;
+    let version: i64 = statement.query_row([], |row| row.get(0))?;
+    if version > VERSION {
+        let by = conn.query_row("SELECT value FROM meta WHERE name = 'upgraded_by'", [], |row| row.get(0)).optional()?;
+        return Err(StoreError::Upgraded { by: by.unwrap_or_else(|| "a newer version".to_owned()) });
+    }
+    Ok(())
+}
+
+fn migrate(conn: &Connection) -> Result<(), StoreError> {
+    check_version(conn)?;
+    if pragma(conn, "user_version")? == VERSION {
+        return Ok(());
+    }
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    let migrated = migrate_within(conn);
+    conn.execute_batch(if migrated.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+    migrated
+}
+
+fn migrate_within(conn: &Connection) -> Result<(), StoreError> {
+    let from = usize::try_from(pragma(conn, "user_version")?).unwrap_or(usize::MAX);
+    if from > 0 {
+        let other: Option<String> = conn
+            .query_row("SELECT version FROM workers WHERE version <> ?1 LIMIT 1", [env!("CARGO_PKG_VERSION")], |row| row.get(0))
+            .optional()?;
+        if let Some(version) = other {
+            return Err(StoreError::OldWorker { version });
+        }
+    }
+    for file in SCHEMA.iter().skip(from) {
+        conn.execute_batch(file)?;
+    }
+    conn.execute(
+        "INSERT INTO meta(name, value) VALUES ('upgraded_by', ?1) ON CONFLICT(name) DO UPDATE SET value = excluded.value",
+        [concat!("iolaus ", env!("CARGO_PKG_VERSION"))],
+    )?;
+    conn.pragma_update(None, "user_version", VERSION)?;
+    Ok(())
+}
+
+fn pragma(conn: &Connection, name: &str) -> Result<i64, StoreError> {
+    Ok(conn.pragma_query_value(None, name, |row| row.get(0))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_says_what_it_is_and_how_it_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let conn = open_writer(&dir.path().join("t.db")).unwrap();
+        let text = |name: &str| conn.pragma_query_value::<String, _>(None, name, |row| row.get(0)).unwrap();
+        assert_eq!(pragma(&conn, "application_id").unwrap(), APPLICATION_ID);
+        assert_eq!(pragma(&conn, "auto_vacuum").unwrap(), 2, "incremental");
+        assert_eq!(pragma(&conn, "synchronous").unwrap(), 2, "full");
+        assert_eq!(text("journal_mode"), "wal");
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs(x)").unwrap();
+        assert!(matches!(open_writer(&path), Err(StoreError::Foreign)));
+    }
+
+    #[test]
+    fn a_file_from_a_newer_version_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let conn = open_writer(&dir.path().join("t.db")).unwrap();
+        conn.execute("UPDATE meta SET value = 'iolaus 9.0.0'", []).unwrap();
+        conn.pragma_update(None, "user_version", VERSION + 1).unwrap();
+        let refused = check_version(&conn).unwrap_err();
+        assert_eq!(refused.to_string(), "the file was upgraded by iolaus 9.0.0; restart with that version");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_is_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        let conn = open_writer(&path).unwrap();
+        conn.execute("INSERT INTO meta VALUES ('a', 'b')", []).unwrap();
+        for file in ["t.db", "t.db-wal", "t.db-shm"] {
+            let mode = std::fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+    }
+}

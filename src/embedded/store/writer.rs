@@ -1,0 +1,298 @@
+//! The writer thread: takes what is waiting, runs it in one transaction, commits once, then answers everyone. Nothing outside the file
+//! changes before COMMIT has returned.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use iolaus_activities::{Clock, VerdictRecord};
+use jiff::Timestamp;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::claim::{self, Claimed, Claimer};
+use super::turnstile::Turnstile;
+use super::{StoreError, schema};
+use crate::embedded::hub::Hub;
+
+/// Operations in one transaction at most.
+const BATCH: usize = 256;
+
+/// A transaction in progress, as operations see it.
+pub(crate) struct Tx<'c> {
+    pub(super) conn: &'c Connection,
+    /// The wall clock at the start of the transaction.
+    pub(super) now: Timestamp,
+    /// Spreads retry delays.
+    pub(super) jitter: f64,
+    /// What to tell the process once the transaction is durable.
+    pub(super) after: After,
+}
+
+/// What a durable transaction means to the rest of the process.
+#[derive(Default)]
+pub(crate) struct After {
+    /// Executions that were closed.
+    pub(crate) closed: Vec<(i64, VerdictRecord)>,
+    /// Running executions that somebody asked to cancel.
+    pub(crate) cancel_requested: Vec<(i64, Option<String>)>,
+    /// There may be jobs to claim.
+    pub(crate) ready: bool,
+    /// When the next scheduled or expiring job is due may have changed.
+    pub(crate) timers: bool,
+    /// Other processes may want to look.
+    pub(crate) wake_others: bool,
+}
+
+trait Run: Send {
+    fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct Typed<F, T> {
+    apply: Option<F>,
+    result: Option<T>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<F, T> Run for Typed<F, T>
+where
+    F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send,
+    T: Send,
+{
+    fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let Some(apply) = self.apply.take() else { return Err(StoreError::Closed) };
+        self.result = Some(apply(tx)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let Self { result, reply, .. } = *self;
+        // Whoever asked may have gone away; what was committed stays.
+        reply.send(committed.and_then(|()| result.ok_or(StoreError::Closed))).ok();
+    }
+}
+
+/// Something for the writer to do.
+pub(crate) struct Operation(Kind);
+
+enum Kind {
+    Run(Box<dyn Run>),
+    Nudge { ready: bool },
+    AddClaimer(Arc<dyn Claimer>),
+}
+
+impl Operation {
+    pub(super) fn new<T: Send + 'static>(
+        apply: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+        reply: oneshot::Sender<Result<T, StoreError>>,
+    ) -> Self {
+        Self(Kind::Run(Box::new(Typed { apply: Some(apply), result: None, reply })))
+    }
+
+    pub(super) fn nudge(ready: bool) -> Self {
+        Self(Kind::Nudge { ready })
+    }
+
+    pub(super) fn add_claimer(claimer: Arc<dyn Claimer>) -> Self {
+        Self(Kind::AddClaimer(claimer))
+    }
+}
+
+/// The thread's own state.
+pub(super) struct Writer {
+    path: PathBuf,
+    conn: Connection,
+    turnstile: Arc<Turnstile>,
+    hub: Arc<Hub>,
+    clock: Arc<dyn Clock>,
+    claimers: Vec<Arc<dyn Claimer>>,
+    /// There may be claimable jobs that no claim has seen.
+    maybe_ready: bool,
+    /// Rotates the tenants' turns.
+    turn: usize,
+}
+
+impl Writer {
+    pub(super) fn start(
+        path: &Path,
+        operations: mpsc::Receiver<Operation>,
+        hub: Arc<Hub>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(), StoreError> {
+        let turnstile = Arc::new(Turnstile::open(path)?);
+        let conn = {
+            let _turn = turnstile.enter()?;
+            schema::open_writer(path)?
+        };
+        let mut writer =
+            Self { path: path.to_owned(), conn, turnstile, hub, clock, claimers: Vec::new(), maybe_ready: true, turn: 0 };
+        writer.publish_timers();
+        std::thread::Builder::new()
+            .name("iolaus-writer".into())
+            .spawn(move || writer.serve(operations))
+            .map(drop)
+            .map_err(StoreError::io)
+    }
+
+    fn serve(&mut self, mut operations: mpsc::Receiver<Operation>) {
+        while let Some(first) = operations.blocking_recv() {
+            let mut batch: Vec<Box<dyn Run>> = Vec::new();
+            self.take(first, &mut batch);
+            while batch.len() < BATCH
+                && let Ok(next) = operations.try_recv()
+            {
+                self.take(next, &mut batch);
+            }
+            self.claimers.retain(|claimer| claimer.alive());
+            if !batch.is_empty() || self.should_claim() {
+                self.transact(batch);
+            }
+        }
+    }
+
+    fn take(&mut self, operation: Operation, batch: &mut Vec<Box<dyn Run>>) {
+        match operation.0 {
+            Kind::Run(run) => batch.push(run),
+            Kind::Nudge { ready: false } => {}
+            Kind::Nudge { ready: true } => {
+                self.maybe_ready = true;
+                self.publish_timers();
+            }
+            Kind::AddClaimer(claimer) => {
+                self.claimers.push(claimer);
+                self.maybe_ready = true;
+            }
+        }
+    }
+
+    /// Whether a transaction for claiming alone is worth the write lock: a free slot, and a look at the file that finds something.
+    fn should_claim(&mut self) -> bool {
+        if !self.maybe_ready || self.claimers.iter().all(|claimer| claimer.request().is_none()) {
+            return false;
+        }
+        // An error shows itself again in the transaction, which has somebody to tell.
+        let found = claim::peek(&self.conn, self.clock.now()).unwrap_or(true);
+        self.maybe_ready = found;
+        found
+    }
+
+    fn transact(&mut self, mut batch: Vec<Box<dyn Run>>) {
+        let mut refused: Vec<Option<StoreError>> = vec![None; batch.len()];
+        let outcome = self.run_and_commit(&mut batch, &mut refused);
+        match outcome {
+            Ok((after, claimed)) => {
+                for (claimer, jobs) in claimed {
+                    claimer.deliver(jobs);
+                }
+                self.hub.publish(&after);
+                if after.timers {
+                    self.publish_timers();
+                }
+                for (run, refusal) in batch.into_iter().zip(refused) {
+                    run.answer(refusal.map_or(Ok(()), Err));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, operations = batch.len(), "a transaction failed");
+                for run in batch {
+                    run.answer(Err(error.clone()));
+                }
+                self.reopen();
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "who gets which jobs")]
+    fn run_and_commit(
+        &mut self,
+        batch: &mut [Box<dyn Run>],
+        refused: &mut [Option<StoreError>],
+    ) -> Result<(After, Vec<(Arc<dyn Claimer>, Vec<Claimed>)>), StoreError> {
+        let turnstile = self.turnstile.clone();
+        let _turn = turnstile.enter()?;
+        execute(&self.conn, "BEGIN IMMEDIATE")?;
+        let ran = self.run_within(batch, refused);
+        match ran {
+            Ok(done) => execute(&self.conn, "COMMIT").map(|()| done).map_err(|error| StoreError::CommitUnknown(Arc::new(error))),
+            Err(error) => {
+                if !self.conn.is_autocommit() {
+                    execute(&self.conn, "ROLLBACK")?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "who gets which jobs")]
+    fn run_within(
+        &mut self,
+        batch: &mut [Box<dyn Run>],
+        refused: &mut [Option<StoreError>],
+    ) -> Result<(After, Vec<(Arc<dyn Claimer>, Vec<Claimed>)>), StoreError> {
+        schema::check_version(&self.conn)?;
+        let mut tx = Tx { conn: &self.conn, now: self.clock.now(), jitter: self.clock.random(), after: After::default() };
+        for (run, refusal) in batch.iter_mut().zip(refused) {
+            execute(tx.conn, "SAVEPOINT operation")?;
+            match run.apply(&mut tx) {
+                Ok(()) => execute(tx.conn, "RELEASE operation")?,
+                // The whole transaction is gone, as when the disk is full.
+                Err(error) if tx.conn.is_autocommit() => return Err(error),
+                Err(error) => {
+                    execute(tx.conn, "ROLLBACK TO operation")?;
+                    execute(tx.conn, "RELEASE operation")?;
+                    *refusal = Some(error);
+                }
+            }
+        }
+        let mut claimed = Vec::new();
+        if self.maybe_ready || tx.after.ready {
+            let mut exhausted = true;
+            for claimer in &self.claimers {
+                let Some(request) = claimer.request() else {
+                    exhausted = false;
+                    continue;
+                };
+                self.turn = self.turn.wrapping_add(1);
+                let jobs = claim::claim(&mut tx, &request, self.turn)?;
+                exhausted &= jobs.len() < request.free();
+                if !jobs.is_empty() {
+                    claimed.push((claimer.clone(), jobs));
+                }
+            }
+            self.maybe_ready = !exhausted;
+            tx.after.ready = false;
+        }
+        Ok((tx.after, claimed))
+    }
+
+    /// After a failed transaction nothing is assumed of the connection.
+    fn reopen(&mut self) {
+        let opened = match self.turnstile.enter() {
+            Ok(_turn) => schema::open_writer(&self.path),
+            Err(error) => Err(StoreError::io(error)),
+        };
+        match opened {
+            Ok(conn) => self.conn = conn,
+            Err(error) => tracing::error!(%error, "the database could not be opened again; the next operation tries once more"),
+        }
+        self.maybe_ready = true;
+    }
+
+    fn publish_timers(&mut self) {
+        match claim::next_timer(&self.conn) {
+            Ok(at) => self.hub.set_timer(at),
+            Err(error) => tracing::error!(%error, "the next due job could not be read"),
+        }
+    }
+}
+
+fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        Self::io(error)
+    }
+}

@@ -1,0 +1,231 @@
+//! What follows an attempt: pure. Time, jitter and whether a cancel was requested are arguments.
+
+use iolaus_activities::{Category, Failure, FailureRecord, Next, Status, Verdict, VerdictRecord, clip, codes};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value};
+
+use super::{Execution, Outcome};
+use crate::job::{JobState, limits};
+
+/// What a host must do with an execution after an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Close it.
+    Close(Box<Closing>),
+    /// Let it wait for its next attempt.
+    Retry {
+        /// Not before this.
+        at: Timestamp,
+        /// Why the attempt failed.
+        failure: FailureRecord,
+    },
+    /// Make it available again; the attempt's number is given back.
+    GiveBack,
+    /// Write nothing.
+    Nothing,
+}
+
+/// The end of an execution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Closing {
+    /// Its last state.
+    pub state: JobState,
+    /// Its one verdict.
+    pub verdict: VerdictRecord,
+}
+
+/// Decides what follows an attempt. After a requested cancel a verdict still completes, and anything else closes as cancelled.
+pub fn decide(execution: &Execution, outcome: Outcome, cancel_requested: bool, now: Timestamp, jitter: f64) -> Decision {
+    match outcome {
+        Outcome::LeaseLost => Decision::Nothing,
+        Outcome::Verdict(verdict) => completed(execution, verdict, now, jitter),
+        Outcome::Cancelled { message, facts } => close(cancelled(execution, message, facts, now)),
+        Outcome::Failed(failure) if cancel_requested => close(cancelled(execution, Some(failure.message), failure.facts, now)),
+        Outcome::Failed(failure) => failed(execution, &failure, now, jitter),
+        Outcome::Drained if cancel_requested => close(cancelled(execution, None, Map::new(), now)),
+        Outcome::Drained if execution.drains >= limits::DRAINS => failed(execution, &drained(execution), now, jitter),
+        Outcome::Drained => Decision::GiveBack,
+    }
+}
+
+/// Decides about an execution whose worker died: a failed attempt, `worker.lost`.
+pub fn rescued(execution: &Execution, worker: &str, cancel_requested: bool, now: Timestamp, jitter: f64) -> Decision {
+    let message = format!("worker {worker} stopped renewing its lease during attempt {}", execution.attempts);
+    let failure = Failure::new(codes::WORKER_LOST, Category::DependencyUnavailable, message);
+    decide(execution, Outcome::Failed(failure), cancel_requested, now, jitter)
+}
+
+/// Closes an execution that gave no verdict of its own.
+pub fn discarded(execution: &Execution, failure: &Failure, now: Timestamp) -> Closing {
+    let mut verdict = record(execution, Status::Unresolved, Some(failure.message.clone()), failure.facts.clone(), now);
+    verdict.failure = Some(failure.record());
+    Closing { state: JobState::Discarded, verdict }
+}
+
+/// Closes an execution because somebody asked.
+pub fn cancelled(execution: &Execution, message: Option<String>, facts: Map<String, Value>, now: Timestamp) -> Closing {
+    let message = message.unwrap_or_else(|| "the job was cancelled".to_owned());
+    let failure = Failure::new(codes::CANCELLED, Category::Cancelled, message);
+    let mut verdict = record(execution, Status::Cancelled, Some(failure.message.clone()), facts, now);
+    verdict.failure = Some(failure.record());
+    Closing { state: JobState::Cancelled, verdict }
+}
+
+fn completed(execution: &Execution, verdict: Verdict, now: Timestamp, jitter: f64) -> Decision {
+    let (status, message, checks, facts) = verdict.into_parts();
+    let mut record = record(execution, status, Some(message), facts, now);
+    record.checks = checks;
+    let size = serde_json::to_vec(&record).map_or(usize::MAX, |json| json.len());
+    if size > limits::VERDICT {
+        let message = format!("the verdict has {size} bytes; at most {} are allowed", limits::VERDICT);
+        let failure = Failure::new(codes::OUTPUT_TOO_LARGE, Category::ResourceExhausted, message).with_retryable(false);
+        return failed(execution, &failure, now, jitter);
+    }
+    close(Closing { state: JobState::Completed, verdict: record })
+}
+
+fn failed(execution: &Execution, failure: &Failure, now: Timestamp, jitter: f64) -> Decision {
+    let next = execution.options.retry.next(execution.attempts, failure, jitter);
+    if let Next::RetryAfter(delay) = next {
+        let at = SignedDuration::try_from(delay).ok().and_then(|delay| now.checked_add(delay).ok());
+        match (at, execution.close_by) {
+            (Some(at), Some(close_by)) if at <= close_by => return Decision::Retry { at, failure: failure.record() },
+            (Some(at), None) => return Decision::Retry { at, failure: failure.record() },
+            // The delay passes schedule_to_close: the job closes now, with what really kept it.
+            _ => {}
+        }
+    }
+    close(discarded(execution, failure, now))
+}
+
+fn drained(execution: &Execution) -> Failure {
+    let message = format!("{} attempts were given back to shutdowns", execution.drains + 1);
+    Failure::new(codes::WORKER_DRAINED, Category::DependencyUnavailable, message)
+}
+
+fn record(
+    execution: &Execution,
+    status: Status,
+    message: Option<String>,
+    facts: Map<String, Value>,
+    now: Timestamp,
+) -> VerdictRecord {
+    VerdictRecord {
+        job_id: execution.job_id.to_string(),
+        run_id: execution.run_id.to_string(),
+        activity: execution.activity.clone(),
+        tenant: execution.tenant.clone(),
+        status,
+        message: message.map(clip),
+        checks: Vec::new(),
+        facts,
+        failure: None,
+        attempts: execution.attempts,
+        enqueued_at: execution.enqueued_at,
+        started_at: execution.started_at,
+        finished_at: now,
+        duration_ms: u64::try_from(now.duration_since(execution.enqueued_at).as_millis()).unwrap_or(0),
+        trace_id: execution.trace.trace_id().to_owned(),
+    }
+}
+
+fn close(closing: Closing) -> Decision {
+    Decision::Close(Box::new(closing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{JobId, RunId, TraceContext};
+    use iolaus_activities::ActivityOptions;
+    use std::time::Duration;
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:10:00Z".parse().unwrap()
+    }
+
+    fn execution(attempts: u32) -> Execution {
+        let opened: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let mut options = ActivityOptions::default();
+        options.retry.maximum_attempts = 3;
+        Execution {
+            job_id: JobId::from_caller("nightly").unwrap(),
+            run_id: RunId::generate(opened),
+            activity: "publish_preflight".into(),
+            tenant: "default".into(),
+            attempts,
+            drains: 0,
+            options,
+            enqueued_at: opened,
+            started_at: Some(opened),
+            close_by: None,
+            trace: TraceContext::generate(),
+        }
+    }
+
+    fn down(after: Option<u64>) -> Outcome {
+        let failure = Failure::new("tenant.unavailable", Category::DependencyUnavailable, "the tenant is down");
+        Outcome::Failed(failure.after(after.map(Duration::from_secs)))
+    }
+
+    fn closing(decision: Decision) -> Closing {
+        match decision {
+            Decision::Close(closing) => *closing,
+            other => panic!("it should have closed: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_verdict_completes_even_after_a_requested_cancel() {
+        let outcome = Outcome::Verdict(Verdict::failed("user may not publish").check("UserEnabled", false));
+        let closed = closing(decide(&execution(1), outcome, true, now(), 0.5));
+        assert_eq!((closed.state, closed.verdict.status), (JobState::Completed, Status::Failed));
+        assert_eq!(closed.verdict.duration_ms, 600_000);
+        assert_eq!(closed.verdict.failure, None);
+    }
+
+    #[test]
+    fn any_failure_after_a_requested_cancel_closes_as_cancelled_without_retry() {
+        let closed = closing(decide(&execution(1), down(None), true, now(), 0.5));
+        assert_eq!((closed.state, closed.verdict.status), (JobState::Cancelled, Status::Cancelled));
+        assert_eq!(closed.verdict.failure.unwrap().code, "cancelled");
+        assert_eq!(closing(rescued(&execution(1), "w", true, now(), 0.5)).state, JobState::Cancelled);
+    }
+
+    #[test]
+    fn a_retryable_failure_waits_until_attempts_are_used_up() {
+        let Decision::Retry { at, failure } = decide(&execution(1), down(None), false, now(), 1.0) else { panic!("retried") };
+        assert_eq!(at, now() + SignedDuration::from_secs(1));
+        assert_eq!(failure.code, "tenant.unavailable");
+        let closed = closing(decide(&execution(3), down(None), false, now(), 1.0));
+        assert_eq!((closed.state, closed.verdict.status), (JobState::Discarded, Status::Unresolved));
+    }
+
+    #[test]
+    fn a_delay_that_passes_schedule_to_close_closes_now() {
+        let bounded = Execution { close_by: Some(now() + SignedDuration::from_secs(5)), ..execution(1) };
+        assert!(matches!(decide(&bounded, down(Some(5)), false, now(), 1.0), Decision::Retry { .. }));
+        let closed = closing(decide(&bounded, down(Some(6)), false, now(), 1.0));
+        assert_eq!(closed.verdict.failure.unwrap().code, "tenant.unavailable");
+    }
+
+    #[test]
+    fn the_twenty_first_drain_is_a_failed_attempt() {
+        let drains = |n| Execution { drains: n, ..execution(1) };
+        assert_eq!(decide(&drains(19), Outcome::Drained, false, now(), 0.5), Decision::GiveBack);
+        let Decision::Retry { failure, .. } = decide(&drains(20), Outcome::Drained, false, now(), 0.5) else { panic!("it failed") };
+        assert_eq!(failure.code, "worker.drained");
+    }
+
+    #[test]
+    fn a_lost_lease_writes_nothing() {
+        assert_eq!(decide(&execution(1), Outcome::LeaseLost, true, now(), 0.5), Decision::Nothing);
+    }
+
+    #[test]
+    fn a_verdict_over_its_limit_is_a_failure_that_says_so() {
+        let big = Verdict::passed("ok").fact("rows", "x".repeat(limits::VERDICT));
+        let closed = closing(decide(&execution(1), Outcome::Verdict(big), false, now(), 0.5));
+        assert_eq!(closed.verdict.failure.unwrap().code, "output.too_large");
+    }
+}

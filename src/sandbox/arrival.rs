@@ -1,0 +1,117 @@
+//! Reading a request off the wire.
+
+use axum::http::request;
+use http_body_util::BodyExt;
+use hyper::Request;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, USER_AGENT};
+use serde_json::Value;
+
+use super::ledger::Exchange;
+
+/// The largest request body that is served.
+pub(super) const MAX_BODY: usize = 2 * 1024 * 1024;
+/// Of a body that is too large so much is read and thrown away, so that the client gets to read its 413.
+const MAX_DISCARDED: usize = 32 * 1024 * 1024;
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-atlan-request-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The connection shall be closed without a byte.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is cut")]
+pub(super) struct Cut;
+
+/// A request that was read completely.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) parts: request::Parts,
+    /// Empty when it was too large.
+    pub(super) body: Bytes,
+    /// The body as JSON, null for an empty one; `None`: no JSON.
+    pub(super) json: Option<Value>,
+    pub(super) too_large: bool,
+}
+
+impl Arrived {
+    /// Reads the body up to its bound; a client that goes away meanwhile gets no answer and is no exchange.
+    pub(super) async fn read(request: Request<Incoming>) -> Result<Self, Cut> {
+        let (parts, mut incoming) = request.into_parts();
+        let (mut body, mut total) = (Vec::new(), 0_usize);
+        while let Some(frame) = incoming.frame().await {
+            let Ok(data) = frame.map_err(|_| Cut)?.into_data() else {
+                continue;
+            };
+            total = total.saturating_add(data.len());
+            if total > MAX_DISCARDED {
+                break;
+            }
+            if total > MAX_BODY {
+                body = Vec::new();
+            } else {
+                body.extend_from_slice(&data);
+            }
+        }
+        let json = if body.is_empty() {
+            Some(Value::Null)
+        } else {
+            serde_json::from_slice(&body).ok()
+        };
+        Ok(Self {
+            parts,
+            body: Bytes::from(body),
+            json,
+            too_large: total > MAX_BODY,
+        })
+    }
+
+    /// Path and query as sent.
+    pub(super) fn target(&self) -> &str {
+        self.parts
+            .uri
+            .path_and_query()
+            .map_or("/", |target| target.as_str())
+    }
+
+    pub(super) fn bearer(&self) -> Option<&str> {
+        let (scheme, token) = self
+            .parts
+            .headers
+            .get(AUTHORIZATION)?
+            .to_str()
+            .ok()?
+            .split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    }
+
+    pub(super) fn request_id(&self) -> Option<String> {
+        self.header(&REQUEST_ID)
+    }
+
+    /// What the request log keeps of it.
+    pub(super) fn exchange(&self, principal: Option<String>, fault: Option<&str>) -> Exchange {
+        Exchange {
+            n: 0,
+            method: self.parts.method.as_str().to_owned(),
+            target: self.target().to_owned(),
+            principal,
+            authorization: self.parts.headers.contains_key(AUTHORIZATION),
+            user_agent: self.header(&USER_AGENT),
+            request_id: self.request_id(),
+            traceparent: self.header(&TRACEPARENT),
+            content_type: self.header(&CONTENT_TYPE),
+            accept: self.header(&ACCEPT),
+            body: self.json.clone().unwrap_or_default(),
+            status: None,
+            fault: fault.map(str::to_owned),
+        }
+    }
+
+    fn header(&self, name: &HeaderName) -> Option<String> {
+        self.parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    }
+}

@@ -1,0 +1,312 @@
+//! Faults: what shall go wrong, at which exchange, how often.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// At most so many faults stand at once; more are refused.
+pub(super) const MAX_FAULTS: usize = 1_000;
+
+/// One thing that goes wrong. It counts the exchanges that it matches from the moment it is added.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// HTTP method, any case; `None`: every method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// A part of the request target (path and query); `None`: every route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The first matching exchange that is hit, counted from 1.
+    #[serde(default = "one")]
+    pub nth: u64,
+    /// How many matching exchanges in a row are hit; 0: all from `nth` on.
+    #[serde(default = "one")]
+    pub times: u64,
+    /// What happens to them.
+    pub action: Action,
+}
+
+fn one() -> u64 {
+    1
+}
+
+impl Fault {
+    /// A fault that hits the very next exchange, whatever it is.
+    pub fn new(action: Action) -> Self {
+        Self {
+            method: None,
+            path: None,
+            nth: 1,
+            times: 1,
+            action,
+        }
+    }
+
+    /// Only for targets that contain `path`.
+    #[must_use]
+    pub fn on(mut self, path: impl Into<String>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// From the `nth` matching exchange on.
+    #[must_use]
+    pub fn nth(mut self, nth: u64) -> Self {
+        self.nth = nth;
+        self
+    }
+
+    /// So many times in a row; 0: for ever.
+    #[must_use]
+    pub fn times(mut self, times: u64) -> Self {
+        self.times = times;
+        self
+    }
+
+    fn matches(&self, method: &str, target: &str) -> bool {
+        self.method
+            .as_deref()
+            .is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
+            && self
+                .path
+                .as_deref()
+                .is_none_or(|part| target.contains(part))
+            && self.action.concerns(method, target)
+    }
+}
+
+/// What happens to an exchange that a [`Fault`] hits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    /// This answer; the request is not applied.
+    Status {
+        /// HTTP status, 200 to 599.
+        status: u16,
+        /// Further headers, such as `retry-after`.
+        #[serde(default)]
+        headers: Vec<(String, String)>,
+        /// The JSON body; null: a body that names the status.
+        #[serde(default)]
+        body: Value,
+    },
+    /// The request is applied, then this answer is given in place of its own.
+    StatusAfterApplying {
+        /// HTTP status, 200 to 599.
+        status: u16,
+        /// The JSON body; null: a body that names the status.
+        #[serde(default)]
+        body: Value,
+    },
+    /// The connection is closed without a byte; the request is not applied.
+    CutBeforeApplying,
+    /// The request is applied, then the connection is closed without a byte.
+    CutAfterApplying,
+    /// 200 with a body that is no JSON; the request is not applied.
+    Garbage,
+    /// The request is applied, then 200 with a body that is no JSON.
+    GarbageAfterApplying,
+    /// The request is applied at once, its answer leaves so much later.
+    Delay {
+        /// Milliseconds of real time.
+        ms: u64,
+    },
+    /// Never an answer; the request is not applied. Ends when the client goes away or the sandbox stops.
+    Hang,
+    /// The package run that this submit starts succeeds and grants nothing.
+    SwallowGrant,
+    /// The run that this submit starts ends in this phase.
+    EndAs {
+        /// Any phase, also one that clients do not know.
+        phase: String,
+        /// What `status.message` then says.
+        #[serde(default)]
+        message: Option<String>,
+    },
+    /// This search is answered from the index as it was 60 s ago.
+    StaleIndex,
+}
+
+impl Action {
+    /// The name under which a fired fault stands in the request log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status { .. } => "status",
+            Self::StatusAfterApplying { .. } => "status_after_applying",
+            Self::CutBeforeApplying => "cut_before_applying",
+            Self::CutAfterApplying => "cut_after_applying",
+            Self::Garbage => "garbage",
+            Self::GarbageAfterApplying => "garbage_after_applying",
+            Self::Delay { .. } => "delay",
+            Self::Hang => "hang",
+            Self::SwallowGrant => "swallow_grant",
+            Self::EndAs { .. } => "end_as",
+            Self::StaleIndex => "stale_index",
+        }
+    }
+
+    /// A fault of runs is not spent on an exchange that starts none, nor a fault of searches on another.
+    fn concerns(&self, method: &str, target: &str) -> bool {
+        let path = target
+            .split('?')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches('/');
+        match self {
+            Self::SwallowGrant | Self::EndAs { .. } => {
+                method == "POST" && (path.ends_with("/submit") || path.ends_with("workflows"))
+            }
+            Self::StaleIndex => path.ends_with("/indexsearch"),
+            _ => true,
+        }
+    }
+
+    /// Whether the fault can be played at all.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Status { status, .. } | Self::StatusAfterApplying { status, .. }
+                if !(200..=599).contains(status) =>
+            {
+                Err(format!("status {status} is not between 200 and 599"))
+            }
+            Self::Status { headers, .. } => headers.iter().try_for_each(|(name, value)| {
+                let named = hyper::header::HeaderName::from_bytes(name.as_bytes()).is_ok();
+                if named && hyper::header::HeaderValue::from_str(value).is_ok() {
+                    Ok(())
+                } else {
+                    Err(format!("header {name:?} cannot be sent"))
+                }
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The standing faults and what they have seen.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    standing: Vec<Standing>,
+    fired: u64,
+}
+
+#[derive(Debug)]
+struct Standing {
+    fault: Fault,
+    seen: u64,
+    spent: bool,
+}
+
+impl Faults {
+    /// Adds a fault, or says why it cannot stand.
+    pub(super) fn add(&mut self, fault: Fault) -> Result<(), String> {
+        fault.action.check()?;
+        if self.standing.len() >= MAX_FAULTS {
+            return Err(format!("at most {MAX_FAULTS} faults stand at once"));
+        }
+        self.standing.push(Standing {
+            fault,
+            seen: 0,
+            spent: false,
+        });
+        Ok(())
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.standing.clear();
+    }
+
+    /// How many exchanges were hit since the start.
+    pub(super) fn fired(&self) -> u64 {
+        self.fired
+    }
+
+    pub(super) fn standing(&self) -> Vec<Fault> {
+        self.standing
+            .iter()
+            .map(|standing| standing.fault.clone())
+            .collect()
+    }
+
+    /// Counts one exchange at every fault; the first one due hits it.
+    pub(super) fn hit(&mut self, method: &str, target: &str) -> Option<Action> {
+        let mut action = None;
+        for standing in &mut self.standing {
+            let Fault { nth, times, .. } = standing.fault;
+            if !standing.fault.matches(method, target) {
+                continue;
+            }
+            standing.seen += 1;
+            let first = nth.max(1);
+            // Dropped with its last hit, so that whoever is still here and past `nth` is due.
+            standing.spent =
+                times != 0 && standing.seen.saturating_add(1) >= first.saturating_add(times);
+            if standing.seen >= first && action.is_none() {
+                action = Some(standing.fault.action.clone());
+            }
+        }
+        self.standing.retain(|standing| !standing.spent);
+        self.fired += u64::from(action.is_some());
+        action
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_hits_from_the_nth_matching_exchange_on_and_so_many_times() {
+        let mut faults = Faults::default();
+        let fault = Fault::new(Action::Hang).on("/submit").nth(2).times(2);
+        faults.add(fault).expect("valid");
+        let mut hits = Vec::new();
+        for target in [
+            "/a/submit",
+            "/whoami",
+            "/a/submit",
+            "/a/submit",
+            "/a/submit",
+        ] {
+            hits.push(faults.hit("POST", target).is_some());
+        }
+        assert_eq!(hits, [false, false, true, true, false]);
+        assert_eq!(faults.fired(), 2);
+        assert!(faults.standing().is_empty(), "a spent fault is dropped");
+    }
+
+    #[test]
+    fn times_zero_never_ends() {
+        let mut faults = Faults::default();
+        faults
+            .add(Fault::new(Action::Garbage).times(0))
+            .expect("valid");
+        assert!((0..50).all(|_| faults.hit("GET", "/x").is_some()));
+    }
+
+    #[test]
+    fn a_fault_of_runs_waits_for_an_exchange_that_starts_one() {
+        let mut faults = Faults::default();
+        faults.add(Fault::new(Action::SwallowGrant)).expect("valid");
+        assert_eq!(faults.hit("GET", "/api/service/whoami"), None);
+        assert_eq!(
+            faults.hit("POST", "/api/service/workflows?submit=true"),
+            Some(Action::SwallowGrant)
+        );
+    }
+
+    #[test]
+    fn a_fault_reads_from_json_with_defaults_and_refuses_unknown_keys() {
+        let fault: Fault =
+            serde_json::from_str(r#"{"action":{"kind":"status","status":503}}"#).expect("reads");
+        assert_eq!((fault.nth, fault.times, fault.path), (1, 1, None));
+        assert!(serde_json::from_str::<Fault>(r#"{"nht":2,"action":{"kind":"hang"}}"#).is_err());
+        assert!(
+            Faults::default()
+                .add(Fault::new(Action::StatusAfterApplying {
+                    status: 99,
+                    body: Value::Null
+                }))
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,288 @@
+//! The simulated tenant: a real HTTP server on loopback for trying, teaching and testing.
+//!
+//! It shares no type with the tenant's client, which is its worth: both are written from the wire, and neither can hide
+//! the other's mistakes. It plays a tenant of the *argo* generation. Time comes from a closure, run phases follow from
+//! it, and nothing ticks in the background. Deliberately not here: the native generation (`/v1/app`), OAuth clients and
+//! Keycloak, personas, cron runs, persistence.
+//!
+//! # What a sandbox holds when it starts
+//!
+//! Bearers:
+//!
+//! | bearer | user name | role | serves as |
+//! |---|---|---|---|
+//! | `sandbox-api-token` | `service-account-apikey-11111111-2222-3333-4444-555555555555` | `$api-token-default-access` | an API token |
+//! | `sandbox-admin` | `jane` | `$admin` | a human admin |
+//! | `sandbox-member` | `joe` | `$member` | a human member: `package-workflows` only |
+//! | `sandbox-service-account` | `service-account-connector` | `$api-token-default-access` | a connector's pod |
+//!
+//! Users, for the publish preflight:
+//!
+//! | user id | name | enabled | may publish to |
+//! |---|---|---|---|
+//! | `8c1e2d8a-1564-4e95-8b14-ea14522fcf61` | `jane` | yes | every connection |
+//! | `5f0f9f6e-3a53-4a0e-9a39-2f3f1f1d2c10` | `joe` | yes | `default/postgres/1111111111` |
+//! | `0d15ab1e-d000-4000-8000-000000000001` | `dora` | no | `default/snowflake/1234567890` |
+//! | `90000000-0000-4000-8000-000000000002` | `noah` | yes | none |
+//!
+//! Connections:
+//!
+//! | qualified name | guid | name | `adminUsers` | |
+//! |---|---|---|---|---|
+//! | `default/snowflake/1234567890` | `c0000000-0000-4000-8000-000000000001` | `prod` | `jane` | |
+//! | `default/postgres/1111111111` | `c0000000-0000-4000-8000-000000000002` | `crm` | `jane`, token `granted` | |
+//! | `default/snowflake/9999999999` | `c0000000-0000-4000-8000-000000000003` | `locked` | `jane` | refuses every change of its admins |
+//!
+//! API tokens (the user name is `service-account-` and the client id):
+//!
+//! | guid | client id | display name |
+//! |---|---|---|
+//! | `b0000000-0000-4000-8000-000000000001` | `apikey-11111111-2222-3333-4444-555555555555` | `sandbox` |
+//! | `92588c67-5ddf-4a45-8b5c-dd92f4b84e99` | `apikey-33333333-4444-5555-6666-777777777777` | `ci` |
+//! | `a11ead1e-0000-4000-8000-000000000003` | `apikey-66666666-7777-8888-9999-aaaaaaaaaaaa` | `granted` |
+//!
+//! Workflows, created at the second that their name ends in:
+//!
+//! | name | package | its runs end | seeded run |
+//! |---|---|---|---|
+//! | `csa-api-token-connection-admin-1684500411` | `@csa/api-token-connection-admin` | Succeeded; makes `ci` an admin of `prod` | `…-t7s8b`, Succeeded in 2023, without effect here |
+//! | `atlan-snowflake-1684500500` | `@atlan/snowflake` | Succeeded | |
+//! | `atlan-snowflake-miner-1684500600` | `@atlan/snowflake-miner` | Succeeded | |
+//! | `atlan-postgres-1684500700` | `@atlan/postgres` | Failed, with a message | |
+//! | `atlan-redshift-1684500800` | `@atlan/redshift` | Succeeded | `…-k2v9d`, Running since a minute before the start, Succeeds [`SandboxOptions::running`] after it |
+//! | `atlan-tableau-1684500900`, `atlan-tableau-1684500901` | `@atlan/tableau` | Succeeded | |
+//!
+//! # Its own routes
+//!
+//! `GET /sandbox/health`, `GET /sandbox/ledger`, `GET /sandbox/requests`, `GET | POST | DELETE /sandbox/faults`,
+//! `POST /sandbox/index-lag {"ms":…}`. They need no bearer, count as no exchange, and are hit by no fault. A fault in JSON:
+//! `{"method":"POST","path":"/submit","nth":2,"times":1,"action":{"kind":"cut_after_applying"}}`.
+//!
+//! # What is a choice, because it is not publicly known or would not help
+//!
+//! - API tokens may administer every connection but the refusing one; a real token needs to be named as its admin.
+//! - Nobody may publish to a connection that does not exist: the preflight's permission check fails, it is no 404.
+//! - Stopping a run that has ended is a 400; a member at a `workflows` endpoint gets a 403.
+//! - A Pending run has no `startedAt`, so that it sorts last. Equal sort values keep the newest run first.
+//! - Searches are stricter than a real index: what would silently match nothing (a field without its `.keyword`, or
+//!   without its nested path) is a 400 that names it.
+//! - A bulk write knows connections and their admin lists only, and refuses any other type or attribute.
+
+mod admin;
+mod answer;
+mod arrival;
+mod connections;
+mod faults;
+mod grant;
+mod identity;
+mod ledger;
+mod listener;
+mod listing;
+mod metastore;
+mod preflight;
+mod runs;
+mod search;
+mod seed;
+mod server;
+mod state;
+mod submit;
+mod time;
+mod tokens;
+mod workflows;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{fmt, io};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use faults::{Action, Fault};
+pub use ledger::{Effect, Exchange, What};
+pub use time::TimeSource;
+
+use server::Shared;
+
+/// How a sandbox behaves.
+#[derive(Clone)]
+pub struct SandboxOptions {
+    /// Where it listens; port 0 takes a free one. Default `127.0.0.1:0`.
+    pub listen: SocketAddr,
+    /// Its clock. Default: the machine's.
+    pub clock: TimeSource,
+    /// How long a run is Pending. Default 300 ms.
+    pub pending: Duration,
+    /// How long a run is then Running. Default 1.5 s.
+    pub running: Duration,
+    /// Searches see a creation or change only so long after it. Default 0.
+    pub index_lag: Duration,
+    /// What a submit gets while a run of the same workflow is active. Default [`AlreadyActive::Masked500`].
+    pub already_active: AlreadyActive,
+    /// So many effects, and so many exchanges, are kept, the newest. Default 100,000.
+    pub ledger_limit: usize,
+    /// Whether answers carry a `Date` header, by the sandbox's clock. Default true.
+    pub date_header: bool,
+}
+
+impl Default for SandboxOptions {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            clock: time::system_clock(),
+            pending: Duration::from_millis(300),
+            running: Duration::from_millis(1_500),
+            index_lag: Duration::ZERO,
+            already_active: AlreadyActive::default(),
+            ledger_limit: 100_000,
+            date_header: true,
+        }
+    }
+}
+
+impl fmt::Debug for SandboxOptions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SandboxOptions")
+            .field("listen", &self.listen)
+            .field("pending", &self.pending)
+            .field("running", &self.running)
+            .field("index_lag", &self.index_lag)
+            .field("already_active", &self.already_active)
+            .field("ledger_limit", &self.ledger_limit)
+            .field("date_header", &self.date_header)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a second submit is answered while a run of the same workflow is active.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AlreadyActive {
+    /// 500 whose message contains `AE-WF-409-03`, as tenants really do.
+    #[default]
+    Masked500,
+    /// 409 with code `AE-WF-409-03`.
+    Conflict409,
+    /// Served: several runs of one workflow are active at once.
+    Allow,
+}
+
+/// A listening sandbox. Dropping it closes its port and its connections.
+pub struct Sandbox {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+impl fmt::Debug for Sandbox {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Sandbox")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sandbox {
+    /// Seeds a tenant and listens; the error is that of binding the address.
+    pub async fn start(options: SandboxOptions) -> io::Result<Self> {
+        let listener = TcpListener::bind(options.listen).await?;
+        let address = listener.local_addr()?;
+        let settings = state::Settings {
+            pending: time::millis(options.pending),
+            running: time::millis(options.running),
+            index_lag: time::millis(options.index_lag),
+            already_active: options.already_active,
+        };
+        let tenant = seed::tenant(settings, options.ledger_limit, (options.clock)());
+        let shared = Shared::new(
+            Arc::new(Mutex::new(tenant)),
+            options.clock,
+            options.ledger_limit,
+            options.date_header,
+        );
+        let shared = Arc::new(shared);
+        let (stop, stopped) = watch::channel(false);
+        let accepting = tokio::spawn(listener::run(listener, shared.clone(), stopped));
+        Ok(Self {
+            address,
+            shared,
+            stop,
+            accepting,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://address:port`, without a slash at the end.
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What was really applied, oldest first.
+    pub fn effects(&self) -> Vec<Effect> {
+        self.shared.effects()
+    }
+
+    /// Every exchange with the tenant, oldest first.
+    pub fn requests(&self) -> Vec<Exchange> {
+        self.shared.requests()
+    }
+
+    /// Adds a fault that the program wrote itself. Panics where [`Self::try_add_fault`] would refuse it.
+    pub fn add_fault(&self, fault: Fault) {
+        self.try_add_fault(fault).expect("a fault that can stand");
+    }
+
+    /// Adds a fault from outside; the error says why it cannot stand (no such status, too many faults).
+    pub fn try_add_fault(&self, fault: Fault) -> Result<(), FaultRefused> {
+        self.shared.add_fault(fault).map_err(FaultRefused)
+    }
+
+    /// Drops every standing fault.
+    pub fn clear_faults(&self) {
+        self.shared.clear_faults();
+    }
+
+    /// How many exchanges faults have hit since the start.
+    pub fn faults_fired(&self) -> u64 {
+        self.shared.standing_faults().0
+    }
+
+    /// Changes how far searches lag behind.
+    pub fn set_index_lag(&self, lag: Duration) {
+        self.shared.set_index_lag(lag);
+    }
+
+    /// The admin users of a connection as they are; empty for an unknown one.
+    pub fn admin_users(&self, connection_qn: &str) -> Vec<String> {
+        self.shared.admin_users(connection_qn)
+    }
+
+    /// Stops accepting, lets answers under way finish within two seconds, and closes the rest.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        if let Err(error) = (&mut self.accepting).await {
+            tracing::warn!(%error, "sandbox did not stop in order");
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// A fault that cannot stand, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("fault refused: {0}")]
+pub struct FaultRefused(String);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,293 @@
+//! One exchange from its first byte to its last: read, count, hit by a fault or not, authenticate, route, answer.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Query;
+use axum::http::Uri;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue};
+use hyper::{Request, StatusCode};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::answer::{Refusal, json_response, respond, status_code};
+use super::arrival::{Arrived, Cut, MAX_BODY};
+use super::faults::{Action, Fault, Faults};
+use super::ledger::{Effect, Exchange, RequestLog};
+use super::state::{Call, Directives, SharedTenant, lock};
+use super::time::{self, TimeSource};
+use super::{admin, identity, metastore, preflight, runs, tokens, workflows};
+
+/// What all connections of one sandbox share.
+pub(super) struct Shared {
+    pub(super) tenant: SharedTenant,
+    traffic: Mutex<Traffic>,
+    clock: TimeSource,
+    date_header: bool,
+    tenant_routes: Router,
+}
+
+#[derive(Debug)]
+struct Traffic {
+    faults: Faults,
+    log: RequestLog,
+}
+
+impl Shared {
+    pub(super) fn new(
+        tenant: SharedTenant,
+        clock: TimeSource,
+        log_limit: usize,
+        date_header: bool,
+    ) -> Self {
+        let tenant_routes = tenant_routes().with_state(tenant.clone());
+        let traffic = Mutex::new(Traffic {
+            faults: Faults::default(),
+            log: RequestLog::new(log_limit),
+        });
+        Self {
+            tenant,
+            traffic,
+            clock,
+            date_header,
+            tenant_routes,
+        }
+    }
+
+    /// Serves one request; `Err` closes the connection without an answer.
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response, Cut> {
+        let arrived = Arrived::read(request).await?;
+        let answer = if arrived.parts.uri.path().starts_with(admin::PREFIX) {
+            self.administer(arrived).await
+        } else {
+            self.exchange(arrived).await?
+        };
+        Ok(self.dated(answer))
+    }
+
+    async fn administer(self: &Arc<Self>, arrived: Arrived) -> Response {
+        if arrived.too_large {
+            return too_large();
+        }
+        let request = Request::from_parts(arrived.parts, Body::from(arrived.body));
+        ask(admin::routes().with_state(self.clone()), request).await
+    }
+
+    /// An exchange of the tenant: numbered, logged, and open to faults.
+    async fn exchange(&self, arrived: Arrived) -> Result<Response, Cut> {
+        let (n, action) = self.arrive(&arrived);
+        let answer = match action {
+            None => self.apply(arrived, None).await,
+            Some(action) => self.misbehave(arrived, &action).await?,
+        };
+        lock(&self.traffic)
+            .log
+            .answered(n, answer.status().as_u16());
+        tracing::debug!(n, status = answer.status().as_u16(), "sandbox answered");
+        Ok(answer)
+    }
+
+    /// Numbers and logs a request, and asks the faults whether it is hit.
+    fn arrive(&self, arrived: &Arrived) -> (u64, Option<Action>) {
+        let principal = arrived
+            .bearer()
+            .and_then(|bearer| lock(&self.tenant).principal(bearer));
+        let mut traffic = lock(&self.traffic);
+        let action = traffic
+            .faults
+            .hit(arrived.parts.method.as_str(), arrived.target());
+        let username = principal.map(|principal| principal.username.clone());
+        let exchange = arrived.exchange(username, action.as_ref().map(Action::name));
+        (traffic.log.arrive(exchange, arrived.body.len()), action)
+    }
+
+    async fn misbehave(&self, arrived: Arrived, action: &Action) -> Result<Response, Cut> {
+        Ok(match action {
+            Action::Status {
+                status,
+                headers,
+                body,
+            } => with_headers(faulty(*status, body), headers),
+            Action::StatusAfterApplying { status, body } => {
+                self.apply(arrived, None).await;
+                faulty(*status, body)
+            }
+            Action::CutBeforeApplying => return Err(Cut),
+            Action::CutAfterApplying => {
+                self.apply(arrived, None).await;
+                return Err(Cut);
+            }
+            Action::Garbage => garbage(),
+            Action::GarbageAfterApplying => {
+                self.apply(arrived, None).await;
+                garbage()
+            }
+            Action::Delay { ms } => {
+                let answer = self.apply(arrived, None).await;
+                tokio::time::sleep(Duration::from_millis(*ms)).await;
+                answer
+            }
+            Action::Hang => std::future::pending().await,
+            Action::SwallowGrant | Action::EndAs { .. } | Action::StaleIndex => {
+                self.apply(arrived, Some(action)).await
+            }
+        })
+    }
+
+    /// Authenticates and routes.
+    async fn apply(&self, arrived: Arrived, action: Option<&Action>) -> Response {
+        let now = (self.clock)();
+        let principal = {
+            let mut tenant = lock(&self.tenant);
+            tenant.advance(now);
+            arrived.bearer().and_then(|bearer| tenant.principal(bearer))
+        };
+        let Some(principal) = principal else {
+            return respond(Err(Refusal::new(401, "the bearer is missing or unknown")));
+        };
+        if arrived.too_large {
+            return too_large();
+        }
+        let request_id = arrived.request_id();
+        let Some(body) = arrived.json else {
+            return respond(Err(Refusal::new(400, "the body is no JSON")));
+        };
+        let uri = &arrived.parts.uri;
+        let query = Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map(|Query(pairs)| pairs)
+            .unwrap_or_default();
+        let call = Call {
+            now,
+            principal,
+            path: uri.path().to_owned(),
+            query,
+            body,
+            request_id,
+            directives: Directives::of(action),
+        };
+        let mut request = Request::from_parts(arrived.parts, Body::empty());
+        request.extensions_mut().insert(Arc::new(call));
+        ask(self.tenant_routes.clone(), request).await
+    }
+
+    fn dated(&self, mut answer: Response) -> Response {
+        if self.date_header
+            && let Ok(date) = HeaderValue::from_str(&time::http_date((self.clock)()))
+        {
+            answer.headers_mut().insert(DATE, date);
+        }
+        answer
+    }
+
+    pub(super) fn effects(&self) -> Vec<Effect> {
+        let mut tenant = lock(&self.tenant);
+        tenant.advance((self.clock)());
+        tenant.ledger.snapshot()
+    }
+
+    pub(super) fn admin_users(&self, connection: &str) -> Vec<String> {
+        let mut tenant = lock(&self.tenant);
+        tenant.advance((self.clock)());
+        tenant
+            .connections
+            .get(connection)
+            .map(|connection| connection.admins().users.clone())
+            .unwrap_or_default()
+    }
+
+    pub(super) fn requests(&self) -> Vec<Exchange> {
+        lock(&self.traffic).log.snapshot()
+    }
+
+    pub(super) fn add_fault(&self, fault: Fault) -> Result<(), String> {
+        lock(&self.traffic).faults.add(fault)
+    }
+
+    pub(super) fn clear_faults(&self) {
+        lock(&self.traffic).faults.clear();
+    }
+
+    pub(super) fn standing_faults(&self) -> (u64, Vec<Fault>) {
+        let traffic = lock(&self.traffic);
+        (traffic.faults.fired(), traffic.faults.standing())
+    }
+
+    pub(super) fn set_index_lag(&self, lag: Duration) {
+        lock(&self.tenant).settings.index_lag = time::millis(lag);
+    }
+}
+
+/// The routes of the tenant, one file per area.
+fn tenant_routes() -> Router<SharedTenant> {
+    let heracles = identity::routes()
+        .merge(preflight::routes())
+        .merge(workflows::routes())
+        .merge(runs::routes())
+        .merge(tokens::routes());
+    Router::new()
+        .nest("/api/service", heracles)
+        .nest("/api/meta", metastore::routes())
+        .fallback(async |uri: Uri| {
+            respond(Err(Refusal::new(
+                404,
+                format!("no route for {}", uri.path()),
+            )))
+        })
+        .method_not_allowed_fallback(async |uri: Uri| {
+            respond(Err(Refusal::new(
+                405,
+                format!("method not allowed on {}", uri.path()),
+            )))
+        })
+}
+
+async fn ask(routes: Router, request: Request<Body>) -> Response {
+    match routes.oneshot(request).await {
+        Ok(answer) => answer,
+        Err(never) => match never {},
+    }
+}
+
+fn too_large() -> Response {
+    respond(Err(Refusal::new(
+        413,
+        format!("the body is larger than {MAX_BODY} bytes"),
+    )))
+}
+
+fn faulty(status: u16, body: &Value) -> Response {
+    let body = if body.is_null() {
+        json!({ "code": status, "message": "a fault of the sandbox" })
+    } else {
+        body.clone()
+    };
+    json_response(status_code(status), &body)
+}
+
+fn with_headers(mut answer: Response, headers: &[(String, String)]) -> Response {
+    for (name, value) in headers {
+        // Checked when the fault was added.
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    answer
+}
+
+fn garbage() -> Response {
+    let mut answer = Response::new(Body::from(
+        "<html><body>upstream said something else</body></html>",
+    ));
+    *answer.status_mut() = StatusCode::OK;
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+    answer
+}

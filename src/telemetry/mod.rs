@@ -1,0 +1,163 @@
+//! Logs on stderr, traces by OTLP when the standard `OTEL_*` variables ask for it. Telemetry is a lossy copy: the verdict in the
+//! queue is the truth, and nothing here can fail a job.
+//!
+//! The SDK honours `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_EXPORTER_OTLP_*`, `OTEL_TRACES_SAMPLER*` and `OTEL_BSP_*`
+//! itself. `OTEL_SDK_DISABLED` and `OTEL_TRACES_EXPORTER=none` are honoured here, because it does not know them. Spans get real ids in
+//! any case: a verdict names its trace, and the tenant is sent a `traceparent`, whether or not anybody collects spans.
+
+pub mod names;
+mod trace;
+
+use std::time::Duration;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{SdkTracerProvider, Tracer};
+use serde::{Deserialize, Serialize};
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, filter, fmt};
+
+pub use trace::{command_span, context_of, process_span, record_outcome, record_wait, send_span, verdict_event};
+
+/// How long the last spans may take to leave when nobody says otherwise.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What may be said about telemetry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetrySettings {
+    /// Which log lines are written, as `info` or `warn,iolaus=debug`. Checked by [`check_filter`].
+    pub filter: String,
+    /// How they look.
+    pub format: LogFormat,
+}
+
+/// Flushes the last spans when it goes.
+#[must_use = "dropping it at once ends telemetry"]
+pub struct Guard {
+    provider: Option<SdkTracerProvider>,
+}
+
+impl Guard {
+    /// Sends what is left, in at most this long. Whether it arrived is unknown: the SDK answers Ok when the collector is away.
+    pub fn shutdown(mut self, deadline: Duration) {
+        self.flush(deadline);
+    }
+
+    fn flush(&mut self, deadline: Duration) {
+        if let Some(provider) = self.provider.take()
+            && let Err(error) = provider.shutdown_with_timeout(deadline)
+        {
+            tracing::debug!(%error, "the last spans were not flushed");
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.flush(FLUSH_DEADLINE);
+    }
+}
+
+/// Says what is wrong with a log filter.
+pub fn check_filter(directives: &str) -> Result<(), String> {
+    EnvFilter::builder().parse(directives).map(drop).map_err(|error| format!("`{directives}` is no log filter: {error}"))
+}
+
+/// Installs logs, traces and the W3C propagator for the whole process. Call it before there is a tokio runtime: the exporter's HTTP
+/// client is a blocking one, so that the last spans leave after the runtime has gone.
+pub fn init(settings: &TelemetrySettings, stderr_is_terminal: bool) -> Guard {
+    let provider = provider(|name| std::env::var(name).ok());
+    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+    let subscriber =
+        tracing_subscriber::registry().with(spans(provider.tracer(names::SERVICE))).with(logs(settings, stderr_is_terminal));
+    if subscriber.try_init().is_err() {
+        tracing::debug!("telemetry was set up already");
+    }
+    Guard { provider: Some(provider) }
+}
+
+/// Spans of this program go to OpenTelemetry. Events do not: they are logs, and span events are deprecated. Spans of libraries do not
+/// either, or exporting would trace itself.
+fn spans<S>(tracer: Tracer) -> impl Layer<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let ours = |metadata: &Metadata<'_>| metadata.is_span() && metadata.target().starts_with(names::SERVICE);
+    tracing_opentelemetry::layer()
+        .with_tracer(tracer)
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_error_events_to_status(false)
+        .with_filter(filter::filter_fn(ours).with_max_level_hint(tracing::Level::INFO))
+}
+
+fn logs<S>(settings: &TelemetrySettings, stderr_is_terminal: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let as_text = match settings.format {
+        LogFormat::Auto => stderr_is_terminal,
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    if as_text {
+        let ansi = stderr_is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        fmt::layer().with_writer(std::io::stderr).with_ansi(ansi).with_filter(filter).boxed()
+    } else {
+        fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(std::io::stderr).with_filter(filter).boxed()
+    }
+}
+
+fn provider(env: impl Fn(&str) -> Option<String>) -> SdkTracerProvider {
+    let mut resource = Resource::builder();
+    if env("OTEL_SERVICE_NAME").is_none() && !names_the_service(env("OTEL_RESOURCE_ATTRIBUTES").as_deref()) {
+        resource = resource.with_service_name(names::SERVICE);
+    }
+    let builder = SdkTracerProvider::builder().with_resource(resource.build());
+    if !wants_export(&env) {
+        return builder.build();
+    }
+    match opentelemetry_otlp::SpanExporter::builder().with_http().build() {
+        Ok(exporter) => builder.with_batch_exporter(exporter).build(),
+        Err(error) => {
+            // Logs are not installed yet, and a job is not refused because nobody may watch it.
+            use std::io::Write as _;
+            writeln!(std::io::stderr(), "warning: spans are not exported: {error}").ok();
+            builder.build()
+        }
+    }
+}
+
+fn wants_export(env: &impl Fn(&str) -> Option<String>) -> bool {
+    let says = |name: &str, word: &str| env(name).is_some_and(|value| value.trim().eq_ignore_ascii_case(word));
+    let set = |name: &str| env(name).is_some_and(|value| !value.trim().is_empty());
+    let endpoint = set("OTEL_EXPORTER_OTLP_ENDPOINT") || set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
+    endpoint && !says("OTEL_SDK_DISABLED", "true") && !says("OTEL_TRACES_EXPORTER", "none")
+}
+
+fn names_the_service(attributes: Option<&str>) -> bool {
+    attributes.is_some_and(|list| list.split(',').any(|pair| pair.trim_start().starts_with("service.name=")))
+}
+
+#[cfg(test)]
+mod tests;
