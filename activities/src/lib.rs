@@ -10,12 +10,17 @@ mod context;
 pub mod duration;
 mod failure;
 mod follow;
+mod inputs;
 mod publish_preflight;
 mod retry;
+mod submission;
 pub mod tenant;
 pub mod testing;
 pub mod timestamp;
 mod verdict;
+mod workflow_rerun;
+
+use std::sync::Arc;
 
 pub use activity::{
     Activity, ActivityError, ActivityInfo, ActivityOptions, ErasedActivity, InputError, Prepared, Registry, SlotClass, Timeouts,
@@ -27,8 +32,7 @@ pub use failure::{Audience, Category, Failure, FailureRecord, FailureSource, cod
 pub use publish_preflight::{PublishPreflight, PublishPreflightInput};
 pub use retry::{Next, RetryPolicy};
 pub use verdict::{Check, MESSAGE_LIMIT, Status, Verdict, VerdictRecord, clip};
-
-use std::sync::Arc;
+pub use workflow_rerun::{Older, Pick, UnknownFate, Until, WorkflowRerun, WorkflowRerunInput};
 
 /// Every activity of this build, in alphabetical order: the one list. Enqueueing uses it with [`Tenants::none`](tenant::Tenants::none).
 ///

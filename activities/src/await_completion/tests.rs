@@ -6,7 +6,8 @@ use super::*;
 use crate::activity::ActivityInfo;
 use crate::clock::{Clock, ManualClock};
 use crate::context::Stop;
-use crate::tenant::scripted::{Reply, Scripted, clock, drive, hits};
+use crate::tenant::TenantSettings;
+use crate::tenant::scripted::{Reply, Scripted, clock, drive, hits, tenants};
 use crate::testing::TestHost;
 
 const RUN: &str = "atlan-snowflake-1-abcde";
@@ -101,14 +102,14 @@ async fn a_run_that_is_never_indexed_is_not_found_after_the_grace() {
 async fn the_time_that_runs_out_counts_from_the_first_attempt_on() {
     let case = Case::answering(|| shown(&json!("Running"))).await;
     case.host.die_at_save(1);
-    assert_eq!(case.attempt(json!({"timeout": "10m"})).await, Err(ActivityError::Interrupted));
+    assert_eq!(case.attempt(json!({"timeout": "603s"})).await, Err(ActivityError::Interrupted));
     case.host.stop(Some(Stop::Draining));
-    assert_eq!(case.attempt(json!({"timeout": "10m"})).await, Err(ActivityError::Interrupted));
+    assert_eq!(case.attempt(json!({"timeout": "603s"})).await, Err(ActivityError::Interrupted));
     case.host.stop(None);
     case.clock.advance(Duration::from_secs(540));
-    let failure = case.failure(json!({"timeout": "10m"})).await;
+    let failure = case.failure(json!({"timeout": "603s"})).await;
     assert_eq!((failure.code.as_ref(), failure.category, failure.retryable), ("wait.timed_out", Category::Timeout, false));
-    assert_eq!(case.clock.monotonic(), Duration::from_secs(600));
+    assert_eq!(case.clock.monotonic(), Duration::from_secs(603));
     assert!(failure.message.contains("Running"), "{failure}");
     assert_eq!(failure.facts["phase"], "Running");
     let suggested = failure.suggested_action.expect("a command");
@@ -126,6 +127,29 @@ async fn a_few_failing_looks_are_borne_and_more_end_the_attempt() {
     let failure = case.failure(json!({})).await;
     assert!(failure.code == "tenant.unavailable" && failure.retryable);
     assert_eq!(case.server.requests().len(), 5);
+}
+
+#[tokio::test]
+async fn a_look_that_takes_long_gives_signs_of_life() {
+    let clock = clock();
+    let host = Arc::new(TestHost::new(clock.clone()));
+    let (moving, stopping) = (clock.clone(), host.clone());
+    let server = Scripted::answering(move |_| {
+        moving.advance(Duration::from_secs(29));
+        let (moving, stopping) = (moving.clone(), stopping.clone());
+        tokio::spawn(async move {
+            moving.advance(Duration::from_secs(1));
+            while stopping.progress().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            stopping.stop(Some(Stop::Draining));
+        });
+        Some(Reply::hang())
+    })
+    .await;
+    let settings = TenantSettings { request_timeout: Duration::from_secs(600), ..server.settings() };
+    let ended = host.attempt(AwaitCompletion::new(tenants(settings, &clock)), json!({"run": RUN})).await;
+    assert_eq!((ended, host.progress().len()), (Err(ActivityError::Interrupted), 1));
 }
 
 #[tokio::test]

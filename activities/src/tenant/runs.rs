@@ -1,20 +1,22 @@
-//! Runs of workflows: search, look, stop.
+//! Runs of workflows: search and stop. Looking at runs by name is in `looks`.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Tenant;
 use super::classify::Effect;
 use super::send::Call;
 use crate::failure::Failure;
+use crate::verdict::clip;
 
 /// How many runs one page of a search holds.
 const PAGE: usize = 50;
 
 /// A run of a workflow, as the tenant's index shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     /// Its name, as in `atlan-snowflake-1684500411-t7s8b`.
     pub name: String,
@@ -97,19 +99,12 @@ impl Run {
             started_at: time(&status["startedAt"]),
             finished_at: time(&status["finishedAt"]),
             creator: text(&metadata["labels"]["workflows.argoproj.io/creator"]),
-            message: text(&status["message"]),
+            message: text(&status["message"]).map(clip),
         })
     }
 }
 
 impl Tenant {
-    /// One look at one run; None while the index does not show it. The seam for looking at many runs at once.
-    pub async fn look(&self, run: &str) -> Result<Option<Run>, Failure> {
-        let call = search("runs.look", 0, 1, &json!({"term": {"_id": {"value": run}}}), &newest_created_first());
-        let found = self.runs(&call).await?;
-        Ok(found.into_iter().find(|found| found.name == run))
-    }
-
     /// The run of a workflow that started last.
     pub async fn last_run(&self, workflow: &str) -> Result<Option<Run>, Failure> {
         let started_last = json!([{"status.startedAt": {"order": "desc"}}]);
@@ -148,14 +143,14 @@ impl Tenant {
         }
     }
 
-    async fn runs(&self, call: &Call) -> Result<Vec<Run>, Failure> {
+    pub(super) async fn runs(&self, call: &Call) -> Result<Vec<Run>, Failure> {
         let body = self.read(call).await?;
         let hits = hits(&body).map_err(|problem| self.unexpected(call, &problem))?;
         Ok(hits.iter().filter_map(|hit| Run::decode(&hit["_source"], &hit["_id"])).collect())
     }
 }
 
-fn search(operation: &'static str, from: usize, size: usize, filter: &Value, sort: &Value) -> Call {
+pub(super) fn search(operation: &'static str, from: usize, size: usize, filter: &Value, sort: &Value) -> Call {
     let body = json!({
         "from": from, "size": size, "track_total_hits": true,
         "query": {"bool": {"filter": [filter]}},

@@ -1,0 +1,105 @@
+//! What an attempt leaves for the next one about a run that is being obtained.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::context::ActivityContext;
+use crate::tenant::{Run, Tenant};
+use crate::timestamp;
+
+/// More runs than this are not created within the tolerance of the clocks.
+const MOST_BEFORE: usize = 50;
+
+/// What is durable about obtaining a run. Stored in checkpoints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Effort {
+    /// The workflow to run.
+    pub(crate) workflow: String,
+    /// How many submissions were made that were not proven to be without effect.
+    pub(super) submissions: u32,
+    /// The first of these. Whatever run was created since may be ours.
+    pub(super) first: Option<Moment>,
+    /// Runs that were there just before it, by name: within the tolerance of the clocks they look like its effect, and are not.
+    pub(super) before: Vec<String>,
+    /// A submission whose answer is not known.
+    pub(super) intent: Option<Intent>,
+    /// The run, once there is one.
+    pub(super) obtained: Option<Obtained>,
+}
+
+/// A moment of ours, on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Moment {
+    pub(super) ours: Timestamp,
+    /// Whole seconds.
+    pub(super) tenants: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Intent {
+    pub(super) request_id: String,
+    pub(super) at: Moment,
+    /// When its answer was given up for, if that was in this attempt.
+    #[serde(skip)]
+    pub(super) unknown_since: Option<Timestamp>,
+}
+
+/// The run that satisfies the effort.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Obtained {
+    pub(crate) run: Run,
+    /// The answer to a submission of this execution named it. An adopted run was started by somebody else, or by a submission whose
+    /// answer was lost.
+    pub(crate) started: bool,
+}
+
+impl Effort {
+    /// Nothing was sent yet.
+    pub(crate) fn new(workflow: &str) -> Self {
+        Self { workflow: workflow.to_owned(), submissions: 0, first: None, before: Vec::new(), intent: None, obtained: None }
+    }
+
+    /// The workflow is about to be created in a way that also submits it. To be saved before; the run is then found by searching.
+    pub(crate) fn with_intent(mut self, ctx: &ActivityContext, tenant: &Tenant, request_id: &str) -> Self {
+        let at = Moment { ours: ctx.now(), tenants: tenant.on_its_clock(ctx.now()) };
+        self.submissions += 1;
+        self.first.get_or_insert(at);
+        self.intent = Some(Intent { request_id: request_id.to_owned(), at, unknown_since: None });
+        self
+    }
+
+    /// Remembers the runs that were created since `bound` and cannot be the effect of a submission, since there was none yet.
+    pub(super) fn saw_before(&mut self, runs: &[Run], bound: Timestamp) {
+        if self.first.is_none() {
+            let recent = runs.iter().filter(|run| run.created_at.is_none_or(|created| created >= bound));
+            self.before = recent.take(MOST_BEFORE).map(|run| run.name.clone()).collect();
+        }
+    }
+
+    /// The last submission is proven to be without effect.
+    pub(crate) fn not_applied(&mut self) {
+        self.intent = None;
+        self.submissions = self.submissions.saturating_sub(1);
+        if self.submissions == 0 {
+            self.first = None;
+        }
+    }
+
+    /// The answer to the last submission is given up for.
+    pub(crate) fn unknown_since(&mut self, now: Timestamp) {
+        if let Some(intent) = &mut self.intent {
+            intent.unknown_since = Some(now);
+        }
+    }
+
+    /// What a failure or a cancellation in the middle of it tells people.
+    pub(super) fn facts(&self) -> Map<String, Value> {
+        let mut facts = Map::from_iter([("workflow".to_owned(), json!(self.workflow))]);
+        if let Some(first) = self.first {
+            facts.insert("submissions_of_unknown_fate".into(), self.submissions.into());
+            facts.insert("first_submitted_at".into(), timestamp::format(first.ours).into());
+        }
+        facts
+    }
+}

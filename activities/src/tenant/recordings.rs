@@ -1,0 +1,153 @@
+//! Our requests equal what the vendor's own Python client sends for the same operations, recorded from it. The recordings stand in
+//! `tests/fixtures/recorded` at the root of the repository; in them only the requests are evidence.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::scripted::{Recorded, Reply, Scripted, clock};
+use super::*;
+
+const WORKFLOW: &str = "csa-api-token-connection-admin-1684500411";
+const RUN: &str = "csa-api-token-connection-admin-1684500411-t7s8b";
+
+/// Operations of the vendor's client that we never send, and why.
+const NEVER_SENT: [(&str, &str); 9] = [
+    ("find_by_type", "a regexp on the name misses workflows that were named in the UI; we search by the package's annotation"),
+    ("find_schedule_query", "schedules are not ours; only its term on the annotation is"),
+    ("find_runs_by_status_and_time_range", "the runs of one workflow are read newest first instead"),
+    ("get_runs", "a filter by phase would hide the run that a lost submission started"),
+    ("monitor", "it follows the newest run of a workflow; we follow one run by its name"),
+    ("re_run_schedule_query", "it runs with the owner's credentials"),
+    ("add_schedule, remove_schedule, run with schedule", "schedules are not ours"),
+    ("update, update_owner, archive", "we run workflows and do not change them"),
+    ("impersonation", "no worker should hold credentials that can become any user"),
+];
+
+/// What we send otherwise than recorded: where, what, and why.
+struct Difference {
+    at: &'static str,
+    ours: Value,
+    because: &'static str,
+}
+
+async fn equals(recording: &str, exchange: usize, differences: &[Difference], operation: impl AsyncFnOnce(Arc<Tenant>)) {
+    let clock = clock();
+    let recorded = read(recording)["exchanges"][exchange].clone();
+    let answer = &recorded["answer_given"];
+    let status = answer["status"].as_u64().and_then(|status| u16::try_from(status).ok()).expect("a status");
+    let server = Scripted::script([Reply::json(status, &answer["body"])]).await;
+    operation(server.tenant(&clock)).await;
+    let [ours] = &server.requests()[..] else { panic!("{recording}: not exactly one request") };
+    compare(recording, ours, recorded["request"].clone(), differences);
+}
+
+fn compare(recording: &str, ours: &Recorded, mut theirs: Value, differences: &[Difference]) {
+    for Difference { at, ours, because } in differences {
+        let place = theirs.pointer_mut(at).unwrap_or_else(|| panic!("{recording}: nothing at {at}"));
+        assert_ne!(place, ours, "{recording}: no difference any more at {at}, which was because {because}");
+        *place = ours.clone();
+    }
+    assert_eq!(ours.method, theirs["method"], "{recording}");
+    assert_eq!(ours.target, theirs["target"], "{recording}");
+    assert_eq!(ours.body, theirs["body"], "{recording}");
+    for name in ["authorization", "accept", "content-type"] {
+        assert_eq!(ours.headers[name], theirs["headers"][name].as_str().expect("a header"), "{recording}");
+    }
+    assert_eq!(ours.headers["user-agent"], concat!("iolaus/", env!("CARGO_PKG_VERSION")));
+    assert_eq!(ours.headers["x-atlan-request-id"].len(), 36);
+}
+
+fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/recorded")
+}
+
+fn read(recording: &str) -> Value {
+    let path = directory().join(format!("{recording}.json"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
+#[tokio::test]
+async fn the_preflight_is_asked_as_recorded() {
+    equals("preflight-user-publish", 0, &[], async |tenant| {
+        let asked = tenant.publish_preflight("8c1e2d8a-1564-4e95-8b14-ea14522fcf61", "default/snowflake/1234567890").await;
+        assert!(asked.expect("an answer").passed);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_role_is_asked_as_recorded_and_chooses_the_same_path() {
+    for (recording, path) in [
+        ("role-check-api-token", Some("workflows")),
+        ("role-check-admin-human", Some("workflows")),
+        ("role-check-member", Some("package-workflows")),
+        ("role-check-no-roles-key", None),
+    ] {
+        equals(recording, 0, &[], async |tenant| {
+            let identity = tenant.whoami().await.ok();
+            assert_eq!(identity.as_ref().map(|identity| identity.workflows_path()), path, "{recording}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn workflows_are_searched_as_recorded() {
+    equals("wf-find-by-id", 0, &[], async |tenant| {
+        let workflow = tenant.workflow(WORKFLOW).await.expect("an answer").expect("a workflow");
+        assert_eq!(workflow.package.as_deref(), Some("@csa/api-token-connection-admin"));
+    })
+    .await;
+    let filters = json!([{"nested": {"path": "metadata", "query":
+        {"term": {"metadata.annotations.package.argoproj.io/name.keyword": {"value": "@csa/api-token-connection-admin"}}}}}]);
+    let differences = [
+        Difference { at: "/body/query/bool/filter", ours: filters, because: "only its second filter, for any package" },
+        Difference { at: "/body/size", ours: json!(50), because: "several matches are listed" },
+    ];
+    equals("wf-find-schedule-query", 0, &differences, async |tenant| {
+        let workflows = tenant.workflows_of_package("@csa/api-token-connection-admin").await.expect("an answer");
+        assert_eq!(workflows[0].created_at.map(|at| at.to_string()).as_deref(), Some("2023-05-19T12:46:51Z"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn runs_are_searched_and_stopped_as_recorded() {
+    equals("wf-find-current-run", 0, &[], async |tenant| {
+        assert_eq!(tenant.runs_of(WORKFLOW, None).await.expect("an answer")[0].name, RUN);
+    })
+    .await;
+    equals("wf-find-latest-run", 0, &[], async |tenant| {
+        assert_eq!(tenant.last_run(WORKFLOW).await.expect("an answer").expect("a run").name, RUN);
+    })
+    .await;
+    equals("wf-find-run-by-id", 0, &[], async |tenant| {
+        let run = tenant.look(RUN).await.expect("an answer").expect("a run");
+        assert_eq!((run.standing(), run.creator.as_deref()), (Standing::Succeeded, Some("u-9")));
+        assert_eq!(run.finished_at.map(|at| at.to_string()).as_deref(), Some("2023-05-19T12:48:10Z"));
+    })
+    .await;
+    equals("wf-stop", 0, &[], async |tenant| tenant.stop_run(RUN).await.expect("an answer")).await;
+}
+
+#[tokio::test]
+async fn a_workflow_is_submitted_as_recorded() {
+    for (recording, role) in [("wf-rerun-api-token", "$api-token-default-access"), ("wf-rerun-member", "$member")] {
+        let identity = Identity { user_id: "u-1".into(), username: "jane".into(), roles: vec![role.into()] };
+        equals(recording, 2, &[], async |tenant| {
+            let submission = tenant.submit(&identity, WORKFLOW, &new_request_id()).await;
+            assert!(matches!(&submission, Submission::Applied(run) if run.name == RUN), "{submission:?}");
+        })
+        .await;
+    }
+}
+
+#[test]
+fn what_is_never_sent_has_a_reason() {
+    let names: BTreeSet<_> = NEVER_SENT.iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), NEVER_SENT.len());
+    assert!(NEVER_SENT.iter().all(|(_, because)| !because.is_empty()));
+}

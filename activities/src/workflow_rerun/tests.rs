@@ -1,0 +1,691 @@
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard};
+
+use jiff::fmt::rfc2822::DateTimePrinter;
+use jiff::{SignedDuration, ToSpan};
+
+use super::*;
+use crate::activity::{ActivityInfo, SlotClass};
+use crate::clock::{Clock, ManualClock};
+use crate::context::Stop;
+use crate::tenant::TenantSettings;
+use crate::tenant::scripted::{Recorded, Reply, Scripted, clock, drive, hits, tenants};
+use crate::testing::TestHost;
+
+const W: &str = "atlan-snowflake-1684500411";
+
+/// A tenant with one workflow of each package, which remembers what was really applied.
+struct World {
+    clock: Arc<ManualClock>,
+    skew: SignedDuration,
+    lag: Duration,
+    /// How long a run takes.
+    lasts: Duration,
+    runs: Vec<FakeRun>,
+    templates: Vec<(&'static str, &'static str)>,
+    /// What the next submissions do; afterwards they are applied and answered.
+    submits: VecDeque<Does>,
+    applied: usize,
+    exchanges: usize,
+    /// Breaks the exchange of this number, counted from 1.
+    fault: Option<(usize, Does)>,
+    on_submit: Option<Box<dyn Fn() + Send>>,
+    /// From when to when, on our clock, no run is found because the search fails.
+    index_down: Option<(Timestamp, Timestamp)>,
+}
+
+struct FakeRun {
+    name: String,
+    created: Timestamp,
+    seen_from: Timestamp,
+    ends: Option<(Timestamp, &'static str)>,
+}
+
+#[derive(Debug, Clone)]
+struct Does {
+    applies: bool,
+    reply: Option<Reply>,
+}
+
+fn does(applies: bool, reply: Reply) -> Does {
+    Does { applies, reply: Some(reply) }
+}
+
+impl World {
+    fn new(clock: &Arc<ManualClock>) -> Self {
+        Self {
+            clock: clock.clone(),
+            skew: SignedDuration::ZERO,
+            lag: Duration::from_secs(4),
+            lasts: Duration::from_secs(90),
+            runs: Vec::new(),
+            templates: vec![(W, "@atlan/snowflake"), ("atlan-snowflake-miner-1", "@atlan/snowflake-miner")],
+            submits: VecDeque::new(),
+            applied: 0,
+            exchanges: 0,
+            fault: None,
+            on_submit: None,
+            index_down: None,
+        }
+    }
+
+    /// The tenant's own time.
+    fn now(&self) -> Timestamp {
+        self.clock.now() + self.skew
+    }
+
+    /// A run that was created so long ago, by somebody else.
+    fn with_run(&mut self, name: &str, ago: i64, ends: Option<(i64, &'static str)>) {
+        let created = Timestamp::from_second(self.now().as_second() - ago).expect("a time");
+        let ends = ends.map(|(after, phase)| (created + after.seconds(), phase));
+        self.runs.push(FakeRun { name: name.into(), created, seen_from: created, ends });
+    }
+
+    fn apply(&mut self) -> Value {
+        self.applied += 1;
+        let created = Timestamp::from_second(self.now().as_second()).expect("a time");
+        let run = FakeRun {
+            name: format!("{W}-ours{}", self.applied),
+            created,
+            seen_from: self.now() + SignedDuration::try_from(self.lag).expect("short"),
+            ends: Some((created + SignedDuration::try_from(self.lasts).expect("short"), "Succeeded")),
+        };
+        let shown = self.show(&run);
+        self.runs.push(run);
+        shown
+    }
+
+    fn show(&self, run: &FakeRun) -> Value {
+        let ended = run.ends.filter(|(at, _)| *at <= self.now());
+        json!({
+            "metadata": {"name": run.name, "creationTimestamp": run.created.to_string(), "labels": {}},
+            "spec": {"workflowTemplateRef": {"name": W}},
+            "status": {"phase": ended.map_or("Running", |(_, phase)| phase)},
+        })
+    }
+
+    fn answer(&mut self, request: &Recorded) -> Option<Reply> {
+        self.exchanges += 1;
+        if let Some((number, does)) = self.fault.clone()
+            && number == self.exchanges
+        {
+            if does.applies {
+                self.regular(request)?;
+            }
+            return does.reply;
+        }
+        let reply = self.regular(request)?;
+        Some(reply.header("date", DateTimePrinter::new().timestamp_to_rfc9110_string(&self.now()).expect("a date")))
+    }
+
+    fn regular(&mut self, request: &Recorded) -> Option<Reply> {
+        let filter = &request.body["query"]["bool"]["filter"][0];
+        let down = self.index_down.is_some_and(|(from, to)| (from..to).contains(&self.clock.now()));
+        let body = match request.target.as_str() {
+            "/api/service/runs/indexsearch" if down => return Some(Reply::json(500, &json!({}))),
+            "/api/service/whoami" => json!({"username": "service-account-x", "roles": [{"name": "$admin"}]}),
+            "/api/service/workflows/indexsearch" => self.search_workflows(filter),
+            "/api/service/runs/indexsearch" => self.search_runs(filter),
+            "/api/service/workflows/submit" => return Some(self.submitted()),
+            target if target.ends_with("/stop") => json!({}),
+            _ => return None,
+        };
+        Some(Reply::ok(&body))
+    }
+
+    fn submitted(&mut self) -> Reply {
+        if let Some(on_submit) = &self.on_submit {
+            on_submit();
+        }
+        let does = self.submits.pop_front().unwrap_or(Does { applies: true, reply: None });
+        let shown = if does.applies { self.apply() } else { Value::Null };
+        does.reply.unwrap_or_else(|| Reply::ok(&shown))
+    }
+
+    fn search_workflows(&self, filter: &Value) -> Value {
+        let query = &filter["nested"]["query"];
+        let by_name = query["bool"]["must"][0]["term"]["metadata.name.keyword"]["value"].as_str();
+        let by_package = query["term"]["metadata.annotations.package.argoproj.io/name.keyword"]["value"].as_str();
+        let found: Vec<_> = self
+            .templates
+            .iter()
+            .filter(|(name, package)| by_name == Some(*name) || by_package == Some(*package))
+            .map(|(name, package)| json!({"metadata": {"name": name, "annotations": {"package.argoproj.io/name": package}}}))
+            .collect();
+        hits(&found)
+    }
+
+    fn search_runs(&self, filter: &Value) -> Value {
+        let by_id = filter["term"]["_id"]["value"].as_str();
+        let mut found: Vec<_> = self.runs.iter().filter(|run| run.seen_from <= self.now()).collect();
+        found.retain(|run| by_id.is_none_or(|id| run.name == id));
+        found.sort_by_key(|run| std::cmp::Reverse(run.created));
+        hits(&found.into_iter().map(|run| self.show(run)).collect::<Vec<_>>())
+    }
+}
+
+struct Case {
+    clock: Arc<ManualClock>,
+    host: Arc<TestHost>,
+    server: Scripted,
+    world: Arc<Mutex<World>>,
+    tenants: Arc<Tenants>,
+}
+
+impl Case {
+    async fn new(set_up: impl FnOnce(&mut World)) -> Self {
+        let clock = clock();
+        // An even second hides what happens within one.
+        clock.advance(Duration::from_millis(700));
+        let mut world = World::new(&clock);
+        set_up(&mut world);
+        let world = Arc::new(Mutex::new(world));
+        let answering = world.clone();
+        let server = Scripted::answering(move |request| answering.lock().expect("no panic").answer(request)).await;
+        let tenants = server.tenants(&clock);
+        Self { host: Arc::new(TestHost::new(clock.clone())), server, world, tenants, clock }
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().expect("no panic")
+    }
+
+    async fn attempt(&self, more: Value) -> Result<Verdict, ActivityError> {
+        let mut input = json!({});
+        if more.get("type").is_none() && more.get("app").is_none() {
+            input["workflow"] = json!(W);
+        }
+        input.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        drive(&self.clock, self.host.attempt(WorkflowRerun::new(self.tenants.clone()), input)).await
+    }
+
+    async fn failure(&self, more: Value) -> Failure {
+        match self.attempt(more).await {
+            Err(ActivityError::Failed(failure)) => failure,
+            other => panic!("no failure: {other:?}"),
+        }
+    }
+
+    /// Attempts until there is a verdict, as a host does.
+    async fn to_the_verdict(&self, more: Value) -> Verdict {
+        for _ in 0..10 {
+            match self.attempt(more.clone()).await {
+                Ok(verdict) => return verdict,
+                Err(ActivityError::Failed(failure)) if failure.retryable => {
+                    self.clock.advance(failure.retry_after.unwrap_or_default().max(Duration::from_secs(1)));
+                }
+                Err(ActivityError::Interrupted) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        panic!("no verdict after ten attempts");
+    }
+
+    fn submits(&self) -> usize {
+        self.server.count("POST", "/submit")
+    }
+}
+
+fn fact<'a>(verdict: &'a Verdict, name: &str) -> &'a Value {
+    &verdict.facts()[name]
+}
+
+#[tokio::test]
+async fn an_idle_workflow_is_submitted_once_and_followed_to_its_end() {
+    let case = Case::new(|_| {}).await;
+    let verdict = case.attempt(json!({})).await.expect("a verdict");
+    assert!(verdict.is_passed());
+    assert_eq!(verdict.message(), format!("run {W}-ours1 succeeded"));
+    for (name, value) in [
+        ("workflow", json!(W)),
+        ("run", json!(format!("{W}-ours1"))),
+        ("phase", json!("Succeeded")),
+        ("created_at", json!("2026-01-01T00:00:00.000Z")),
+        ("creator", json!(null)),
+        ("started", json!(true)),
+        ("generation", json!("argo")),
+    ] {
+        assert_eq!(fact(&verdict, name), &value, "{name}");
+    }
+    let targets: Vec<_> = case.server.requests().into_iter().take(4).map(|request| request.target).collect();
+    assert_eq!(
+        targets,
+        [
+            "/api/service/workflows/indexsearch",
+            "/api/service/runs/indexsearch",
+            "/api/service/whoami",
+            "/api/service/workflows/submit"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_run_that_ends_badly_is_the_tenants_no() {
+    let case = Case::new(|world| world.with_run("theirs", 100, Some((150, "Failed")))).await;
+    let verdict = case.attempt(json!({})).await.expect("a verdict");
+    assert!(!verdict.is_passed());
+    assert_eq!(fact(&verdict, "phase"), "Failed");
+}
+
+#[tokio::test]
+async fn dying_at_any_save_never_makes_a_second_run() {
+    for save in 1..=3 {
+        let case = Case::new(|_| {}).await;
+        case.host.die_at_save(save);
+        assert_eq!(case.attempt(json!({})).await, Err(ActivityError::Interrupted), "save {save}");
+        let verdict = case.to_the_verdict(json!({})).await;
+        assert!(verdict.is_passed());
+        assert_eq!((case.submits(), case.world().applied), (1, 1), "save {save}");
+        assert_eq!(fact(&verdict, "started"), save != 3, "only an answer that was kept says so");
+    }
+}
+
+#[tokio::test]
+async fn breaking_any_exchange_and_dying_at_any_save_makes_exactly_one_run() {
+    let faults = || {
+        let down = Reply::json(500, &json!({}));
+        [
+            does(false, Reply::cut()),
+            does(true, Reply::cut()),
+            does(false, down.clone()),
+            does(true, down),
+            does(true, Reply::cut_body()),
+        ]
+    };
+    for (kind, fault) in faults().into_iter().enumerate() {
+        for death in 0..=3 {
+            for number in 1.. {
+                let case = Case::new(|world| {
+                    world.fault = Some((number, fault.clone()));
+                    (world.lag, world.lasts) = (Duration::from_secs(2), Duration::from_secs(4));
+                })
+                .await;
+                if death > 0 {
+                    case.host.die_at_save(death);
+                }
+                let verdict = case.to_the_verdict(json!({})).await;
+                assert!(verdict.is_passed(), "fault {kind} at {number}, death at {death}: {verdict:?}");
+                assert_eq!(case.world().applied, 1, "fault {kind} at {number}, death at {death}");
+                if case.world().exchanges < number {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn unknown_fates() -> Vec<Reply> {
+    let mut replies: Vec<_> = [302, 408, 500, 502, 503, 504].map(|status| Reply::json(status, &json!({}))).into();
+    replies.extend([Reply::cut(), Reply::cut_body(), Reply::text(200, "<html>"), Reply::ok(&json!({})), Reply::text(204, "")]);
+    replies
+}
+
+#[tokio::test]
+async fn a_submission_of_unknown_fate_that_was_applied_is_adopted_and_not_repeated() {
+    for reply in unknown_fates() {
+        let case = Case::new(|world| world.submits.push_back(does(true, reply.clone()))).await;
+        let verdict = case.attempt(json!({})).await.expect("a verdict");
+        assert!(verdict.is_passed() && verdict.message().contains("adopted"), "{reply:?}");
+        assert_eq!((case.submits(), fact(&verdict, "started")), (1, &json!(false)), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_submission_of_unknown_fate_without_a_trace_is_repeated_only_after_the_window() {
+    for reply in unknown_fates() {
+        let case = Case::new(|world| world.submits.push_back(does(false, reply.clone()))).await;
+        let at = Arc::new(Mutex::new(Vec::new()));
+        let (clock, noted) = (case.clock.clone(), at.clone());
+        case.world().on_submit = Some(Box::new(move || noted.lock().expect("no panic").push(clock.monotonic())));
+        let verdict = case.attempt(json!({})).await.expect("a verdict");
+        assert_eq!((case.submits(), fact(&verdict, "started")), (2, &json!(true)), "{reply:?}");
+        let at = at.lock().expect("no panic");
+        assert!(at[1] >= at[0] + Duration::from_secs(60), "{reply:?}: {at:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_resending_a_lost_submission_is_ambiguous_and_since_is_offered() {
+    let case = Case::new(|world| world.submits.push_back(does(false, Reply::cut()))).await;
+    let failure = case.failure(json!({"unknown_fate": "fail", "until": "submitted"})).await;
+    assert_eq!((failure.code.as_ref(), failure.retryable, case.submits()), ("rerun.ambiguous", false, 1));
+    let words = format!("workflow_rerun unknown_fate=fail until=submitted workflow={W} since=2026-01-01T00:00:00.700Z");
+    assert_eq!(failure.suggested_action, Some(format!("iolaus execute {words}")));
+    assert_eq!(failure.facts["workflow"], W);
+    assert!(failure.source.request_id.is_some());
+}
+
+#[tokio::test]
+async fn nothing_is_submitted_more_than_three_times() {
+    let case = Case::new(|world| world.submits.extend(vec![does(false, Reply::cut()); 9])).await;
+    let failure = case.failure(json!({})).await;
+    assert_eq!((failure.code.as_ref(), case.submits()), ("rerun.ambiguous", 3));
+    assert_eq!(failure.facts["submissions_of_unknown_fate"], 3);
+}
+
+#[tokio::test]
+async fn evidence_of_the_first_submission_counts_for_the_second_too() {
+    let case = Case::new(|world| {
+        world.lag = Duration::from_secs(63);
+        world.lasts = Duration::from_secs(10);
+        world.submits.extend([does(true, Reply::cut()), does(false, Reply::cut())]);
+    })
+    .await;
+    let verdict = case.attempt(json!({})).await.expect("a verdict");
+    assert!(verdict.is_passed(), "the index was later than the window, and the run that it shows at last is the one");
+    assert_eq!((case.submits(), case.world().applied), (2, 1));
+}
+
+#[tokio::test]
+async fn a_run_that_was_seen_before_the_submission_is_not_its_effect() {
+    let case = Case::new(|world| {
+        world.with_run("theirs", 3, Some((1, "Failed")));
+        world.submits.push_back(does(false, Reply::cut()));
+    })
+    .await;
+    let verdict = case.attempt(json!({})).await.expect("a verdict");
+    assert!(verdict.is_passed(), "{verdict:?}");
+    assert_eq!(case.submits(), 2);
+}
+
+#[tokio::test]
+async fn evidence_counts_even_after_a_later_submission_was_refused() {
+    let case = Case::new(|world| {
+        world.lag = Duration::from_secs(63);
+        world.lasts = Duration::from_secs(10);
+        world.submits.extend([does(true, Reply::cut()), does(false, Reply::json(429, &json!({"retry_after": 9})))]);
+    })
+    .await;
+    assert_eq!(case.failure(json!({})).await.code, "tenant.rate_limited");
+    case.clock.advance(Duration::from_secs(9));
+    let verdict = case.attempt(json!({})).await.expect("a verdict");
+    assert!(verdict.is_passed());
+    assert_eq!((case.submits(), case.world().applied), (2, 1));
+}
+
+#[tokio::test]
+async fn an_unanswered_search_settles_nothing() {
+    let case = Case::new(|world| world.submits.push_back(does(false, Reply::cut()))).await;
+    let up_again = case.clock.now() + 100.seconds();
+    case.world().index_down = Some((case.clock.now() + 1.seconds(), up_again));
+    let verdict = case.to_the_verdict(json!({"until": "submitted"})).await;
+    assert_eq!((case.submits(), fact(&verdict, "started")), (2, &json!(true)));
+    assert!(case.clock.now() >= up_again, "only an answered search allows the second submission");
+}
+
+#[tokio::test]
+async fn an_attempt_that_dies_in_the_middle_of_its_request_leaves_the_intent() {
+    for applies in [true, false] {
+        let case = Case::new(|world| world.submits.push_back(does(applies, Reply::hang()))).await;
+        let arrived = Arc::new(tokio::sync::Notify::new());
+        let arriving = arrived.clone();
+        case.world().on_submit = Some(Box::new(move || arriving.notify_one()));
+        tokio::select! {
+            ended = case.attempt(json!({})) => panic!("it ended: {ended:?}"),
+            () = arrived.notified() => {}
+        }
+        let verdict = case.to_the_verdict(json!({})).await;
+        assert_eq!((case.world().applied, fact(&verdict, "started")), (1, &json!(!applies)));
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_applied_is_kept_as_such_and_tried_again_without_waiting() {
+    for (reply, code, retryable) in [
+        (Reply::text(429, "").header("retry-after", "7"), "tenant.rate_limited", true),
+        (Reply::json(400, &json!({})), "tenant.refused", false),
+        (Reply::json(404, &json!({})), "tenant.not_found", false),
+        (Reply::json(403, &json!({})), "tenant.forbidden", false),
+    ] {
+        let case = Case::new(|world| world.submits.push_back(does(false, reply))).await;
+        let failure = case.failure(json!({})).await;
+        assert_eq!((failure.code.as_ref(), failure.retryable), (code, retryable));
+        assert_eq!(case.host.saves().last().expect("saves")["effort"]["intent"], Value::Null);
+        let before = case.clock.monotonic();
+        let verdict = case.attempt(json!({"until": "submitted"})).await.expect("a verdict");
+        assert_eq!((fact(&verdict, "started"), case.clock.monotonic()), (&json!(true), before), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn already_active_adopts_the_active_run() {
+    let masked = Reply::json(500, &json!({"message": "409: AE-WF-409-03 run exists"}));
+    for (reply, idempotent) in [(Reply::json(409, &json!({})), true), (masked.clone(), true), (masked, false)] {
+        let case = Case::new(|world| {
+            world.submits.push_back(does(false, reply));
+            world.with_run("theirs", 0, Some((100, "Succeeded")));
+            // The index shows it late, so the check before the submission misses it.
+            world.runs[0].seen_from = world.now() + 3.seconds();
+        })
+        .await;
+        let verdict = case.attempt(json!({"idempotent": idempotent})).await.expect("a verdict");
+        assert_eq!((fact(&verdict, "run"), fact(&verdict, "started")), (&json!("theirs"), &json!(false)));
+        assert_eq!((case.submits(), case.world().applied), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn already_active_without_an_active_run_in_sight_is_tried_again_later() {
+    let case = Case::new(|world| world.submits.push_back(does(false, Reply::json(409, &json!({}))))).await;
+    let failure = case.failure(json!({})).await;
+    assert_eq!((failure.code.as_ref(), failure.retryable), ("workflow.already_active", true));
+    assert_eq!(case.to_the_verdict(json!({})).await.is_passed().then_some(case.submits()), Some(2));
+}
+
+#[tokio::test]
+async fn idempotent_adopts_an_active_run_without_sleeping_and_else_submits() {
+    let set_up = |world: &mut World| world.with_run("theirs", 600, None);
+    let case = Case::new(set_up).await;
+    let before = case.clock.monotonic();
+    let verdict = case.attempt(json!({"until": "submitted"})).await.expect("a verdict");
+    assert_eq!((fact(&verdict, "run"), case.submits(), case.clock.monotonic()), (&json!("theirs"), 0, before));
+    assert!(verdict.message().starts_with("run theirs is active; its outcome was not awaited"), "{}", verdict.message());
+
+    let case = Case::new(set_up).await;
+    let verdict = case.attempt(json!({"until": "submitted", "idempotent": false})).await.expect("a verdict");
+    assert_eq!((fact(&verdict, "started"), case.submits()), (&json!(true), 1));
+    assert!(!case.server.requests().iter().any(|request| request.target.ends_with("runs/indexsearch")));
+}
+
+#[tokio::test]
+async fn since_adopts_what_is_recent_and_did_not_end_badly() {
+    // The job says since=now-60 s. (run created so long ago, its end) -> adopted?
+    for (ago, ends, adopted) in [
+        (30, None, true),
+        (30, Some((10, "Succeeded")), true),
+        (65, Some((10, "Succeeded")), true),
+        (66, Some((10, "Succeeded")), false),
+        (30, Some((10, "Failed")), false),
+        (600, Some((10, "Succeeded")), false),
+    ] {
+        let case = Case::new(|world| world.with_run("theirs", ago, ends)).await;
+        let verdict = case.attempt(json!({"since": "2025-12-31T23:59:00.900Z", "until": "submitted"})).await.expect("a verdict");
+        assert_eq!(fact(&verdict, "run") == "theirs", adopted, "{ago} {ends:?}");
+        assert_eq!(case.submits(), usize::from(!adopted), "{ago} {ends:?}");
+    }
+}
+
+#[tokio::test]
+async fn since_submits_only_once_the_index_has_had_its_time() {
+    let input = || json!({"since": "2025-12-31T23:59:00Z", "until": "submitted"});
+    let case = Case::new(|_| {}).await;
+    let before = case.clock.monotonic();
+    case.attempt(input()).await.expect("a verdict");
+    assert_eq!((case.submits(), case.clock.monotonic()), (1, before + Duration::from_secs(10)));
+
+    let case = Case::new(|world| {
+        world.with_run("theirs", 2, None);
+        world.runs[0].seen_from = world.now() + 9.seconds();
+    })
+    .await;
+    let verdict = case.attempt(input()).await.expect("a verdict");
+    assert_eq!((case.submits(), fact(&verdict, "run")), (0, &json!("theirs")));
+}
+
+#[tokio::test]
+async fn an_older_active_run_is_awaited_and_then_ours_is_submitted() {
+    let case = Case::new(|world| world.with_run("theirs", 600, Some((630, "Failed")))).await;
+    let verdict = case.attempt(json!({"since": "2025-12-31T23:59:00Z"})).await.expect("a verdict");
+    assert!(verdict.is_passed() && case.clock.monotonic() >= Duration::from_secs(30));
+    assert_eq!((case.submits(), fact(&verdict, "started")), (1, &json!(true)));
+}
+
+#[tokio::test]
+async fn an_older_active_run_that_shows_itself_by_a_conflict_is_awaited_too() {
+    let case = Case::new(|world| {
+        world.submits.push_back(does(false, Reply::json(409, &json!({}))));
+        world.with_run("theirs", 600, Some((630, "Succeeded")));
+        world.runs[0].seen_from = world.now() + 12.seconds();
+    })
+    .await;
+    let verdict = case.attempt(json!({"since": "2025-12-31T23:59:00Z"})).await.expect("a verdict");
+    assert_eq!((case.submits(), fact(&verdict, "started")), (2, &json!(true)));
+}
+
+#[tokio::test]
+async fn an_older_active_run_can_be_a_reason_to_give_up() {
+    let case = Case::new(|world| world.with_run("theirs", 600, None)).await;
+    let failure = case.failure(json!({"since": "2025-12-31T23:59:00Z", "older": "fail"})).await;
+    assert_eq!((failure.code.as_ref(), failure.category, case.submits()), ("rerun.older_active", Category::Precondition, 0));
+
+    let failure = case.failure(json!({"since": "2025-12-31T23:59:00Z", "timeout": "5m"})).await;
+    assert_eq!((failure.code.as_ref(), failure.retryable, case.submits()), ("wait.timed_out", false, 0));
+    assert!(failure.message.contains("theirs"), "{failure}");
+}
+
+#[tokio::test]
+async fn another_clock_at_the_tenant_misleads_nobody() {
+    for skew in [SignedDuration::from_hours(2), SignedDuration::from_hours(-2)] {
+        let case = Case::new(|world| {
+            world.skew = skew;
+            world.with_run("before", 60, Some((10, "Succeeded")));
+            world.submits.push_back(does(true, Reply::cut()));
+        })
+        .await;
+        let verdict = case.attempt(json!({})).await.expect("a verdict");
+        assert_eq!((fact(&verdict, "run"), case.submits()), (&json!(format!("{W}-ours1")), 1), "{skew}");
+    }
+}
+
+#[tokio::test]
+async fn running_out_of_time_is_final_and_suggests_to_go_on_waiting() {
+    let case = Case::new(|world| world.lasts = Duration::from_secs(9_999)).await;
+    let failure = case.failure(json!({"timeout": "10m"})).await;
+    assert_eq!((failure.code.as_ref(), failure.retryable), ("wait.timed_out", false));
+    assert_eq!(failure.suggested_action, Some(format!("iolaus execute await_completion run={W}-ours1 timeout=24h")));
+    assert_eq!((&failure.facts["phase"], &failure.facts["started"]), (&json!("Running"), &json!(true)));
+}
+
+#[tokio::test]
+async fn a_type_means_exactly_its_package() {
+    for name in ["snowflake", "atlan-snowflake", "@atlan/snowflake"] {
+        let case = Case::new(|_| {}).await;
+        let verdict = case.attempt(json!({"type": name, "until": "submitted"})).await.expect("a verdict");
+        assert_eq!(fact(&verdict, "workflow"), W);
+    }
+    let case = Case::new(|_| {}).await;
+    let failure = case.failure(json!({"type": "bigquery"})).await;
+    assert_eq!((failure.code.as_ref(), failure.category), ("workflow.not_found", Category::NotFound));
+    let failure = case.failure(json!({"workflow": "atlan-snowflake-1"})).await;
+    assert_eq!(failure.suggested_action.as_deref(), Some("iolaus workflows find TYPE"));
+}
+
+#[tokio::test]
+async fn several_workflows_of_a_type_are_listed_unless_the_newest_will_do() {
+    let set_up = |world: &mut World| world.templates.push(("atlan-snowflake-2", "@atlan/snowflake"));
+    let case = Case::new(set_up).await;
+    let failure = case.failure(json!({"type": "snowflake"})).await;
+    assert_eq!((failure.code.as_ref(), failure.category, case.submits()), ("workflow.ambiguous", Category::Precondition, 0));
+    assert!(failure.message.contains(W) && failure.message.contains("atlan-snowflake-2"), "{failure}");
+    assert_eq!(failure.facts["workflows"].as_array().map(Vec::len), Some(2));
+    let verdict = case.attempt(json!({"type": "snowflake", "pick": "newest", "until": "submitted"})).await.expect("a verdict");
+    assert_eq!(case.submits(), 1, "{verdict:?}");
+}
+
+#[tokio::test]
+async fn cancelling_stops_only_a_run_that_this_job_started() {
+    for adopted in [false, true] {
+        let case = Case::new(|world| {
+            if adopted {
+                world.with_run("theirs", 5, None);
+            }
+        })
+        .await;
+        let host = case.host.clone();
+        // The first look after the submission or the adoption is the moment.
+        case.world().lag = Duration::ZERO;
+        let cancel = async {
+            loop {
+                if case.host.progress().iter().any(|progress| progress.get("run").is_some()) {
+                    return host.stop(Some(Stop::Cancelled { reason: None }));
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let (ended, ()) = tokio::join!(case.attempt(json!({"stop_on_cancel": true})), cancel);
+        let Err(ActivityError::Cancelled { message, facts }) = ended else { panic!("not cancelled: {ended:?}") };
+        assert_eq!(case.server.count("POST", "/stop"), usize::from(!adopted));
+        assert_eq!((&facts["stop_requested"], &facts["started"]), (&json!(!adopted), &json!(!adopted)));
+        assert_eq!(message.is_some_and(|message| message.contains("not started by this job")), adopted);
+    }
+}
+
+#[tokio::test]
+async fn cancelling_before_anything_was_sent_says_so() {
+    let case = Case::new(|world| world.with_run("theirs", 600, None)).await;
+    case.host.stop(Some(Stop::Cancelled { reason: Some("enough".into()) }));
+    let ended = case.attempt(json!({"since": "2025-12-31T23:59:00Z"})).await;
+    assert!(matches!(ended, Err(ActivityError::Cancelled { .. })), "{ended:?}");
+    assert_eq!(case.submits(), 0);
+}
+
+#[tokio::test]
+async fn a_stop_during_the_submission_waits_for_its_answer() {
+    let case = Case::new(|_| {}).await;
+    let host = case.host.clone();
+    case.world().on_submit = Some(Box::new(move || host.stop(Some(Stop::Draining))));
+    assert_eq!(case.attempt(json!({})).await, Err(ActivityError::Interrupted));
+    let kept = case.host.saves().last().expect("saves")["effort"]["obtained"].clone();
+    assert_eq!(kept["started"], true, "{kept}");
+    case.host.stop(None);
+    assert!(case.attempt(json!({})).await.expect("a verdict").is_passed());
+    assert_eq!(case.submits(), 1);
+}
+
+#[tokio::test]
+async fn generations_that_do_not_fit_are_refused_before_anything_is_sent() {
+    let clock = clock();
+    for (generation, input) in [
+        (Generation::Auto, json!({"app": "bq-1"})),
+        (Generation::Argo, json!({"app": "bq-1"})),
+        (Generation::Native, json!({"workflow": W})),
+        (Generation::Native, json!({"type": "snowflake"})),
+    ] {
+        let host = TestHost::new(clock.clone());
+        let tenants = tenants(TenantSettings { generation, ..TenantSettings::default() }, &clock);
+        let ended = host.attempt(WorkflowRerun::new(tenants), input).await;
+        assert!(matches!(ended, Err(ActivityError::Failed(failure)) if failure.code == "generation.unsupported"));
+    }
+}
+
+#[test]
+fn input_is_checked_and_shapes_the_options() {
+    let info = ActivityInfo::of::<WorkflowRerun>();
+    for (input, field) in [
+        (json!({}), "workflow"),
+        (json!({"workflow": "a", "type": "b"}), "workflow"),
+        (json!({"workflow": "a/b"}), "workflow"),
+        (json!({"type": "@atlan"}), "type"),
+        (json!({"type": ""}), "type"),
+        (json!({"workflow": "a", "since": "yesterday"}), "since"),
+        (json!({"workflow": "a", "older": "skip"}), "older"),
+        (json!({"workflow": "a", "timeout": "0s"}), "timeout"),
+        (json!({"workflow": "a", "wait": true}), "wait"),
+    ] {
+        assert_eq!(info.prepare(input.clone()).expect_err("it is refused").field, field, "{input}");
+    }
+    let class = |input| info.prepare(input).expect("it is accepted").options.slot_class;
+    assert_eq!(class(json!({"workflow": "a"})), SlotClass::Waits);
+    assert_eq!(class(json!({"workflow": "a", "until": "submitted"})), SlotClass::Work);
+    assert_eq!(class(json!({"workflow": "a", "until": "submitted", "since": "2026-01-01T00:00:00Z"})), SlotClass::Waits);
+}
