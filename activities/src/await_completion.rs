@@ -10,7 +10,8 @@ use crate::activity::{Activity, ActivityError, ActivityOptions, InputError, Slot
 use crate::context::ActivityContext;
 use crate::duration;
 use crate::failure::{Category, Failure};
-use crate::follow::{Follow, OnCancel, Waiting, check_name, check_timeout, conclude, deadline, one_day};
+use crate::follow::{Follow, OnCancel, Waiting, conclude, deadline};
+use crate::inputs::{check_name, check_timeout, one_day};
 use crate::tenant::Tenants;
 use crate::verdict::Verdict;
 

@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 
 use crate::activity::ActivityError;
 use crate::context::{ActivityContext, Stop};
-use crate::duration;
 use crate::failure::{Category, Failure};
 use crate::tenant::{Run, Standing, Tenant};
 use crate::timestamp;
@@ -110,7 +109,7 @@ impl Follow<'_> {
             let settings = self.tenant.settings();
             let grace = settings.index_grace * if self.named_by_tenant || seen.run.is_some() { NAMED_BY_TENANT } else { 1 };
             let missing = ctx.monotonic().saturating_sub(seen.found);
-            return if missing < grace { Ok(None) } else { Err(self.not_found(missing, seen)) };
+            return if missing < grace { Ok(None) } else { Err(self.not_found(ctx, missing, seen)) };
         };
         seen.found = ctx.monotonic();
         if run.standing() != Standing::Active {
@@ -159,14 +158,18 @@ impl Follow<'_> {
         self.explain(failure.suggest(resume(ctx, self.run)), seen)
     }
 
-    fn not_found(&self, missing: Duration, seen: &Seen) -> Failure {
+    fn not_found(&self, ctx: &ActivityContext, missing: Duration, seen: &Seen) -> Failure {
         let seconds = missing.as_secs();
         let message = match seen.phase() {
             Some(phase) => format!("run {} was last seen {phase} and has not been found for {seconds} s", self.run),
             None => format!("run {} was not found within {seconds} s", self.run),
         };
         let failure = Failure::new("run.not_found", Category::NotFound, message);
-        failure.suggest("check the name: a run is named after its workflow with five letters or digits behind it")
+        if self.named_by_tenant {
+            failure.suggest(resume(ctx, self.run))
+        } else {
+            failure.suggest("check the name: a run is named after its workflow with five letters or digits behind it")
+        }
     }
 
     fn explain(&self, mut failure: Failure, seen: &Seen) -> Failure {
@@ -266,32 +269,11 @@ pub(crate) fn interval(age: Duration, own: Option<Duration>, usual: Duration) ->
     (age / 10).clamp(young.min(usual), usual).max(grown)
 }
 
-/// Durations of inputs: longer than a tenth of a second and at most thirty days.
-pub(crate) fn check_timeout(timeout: Duration) -> Result<(), crate::activity::InputError> {
-    const LONGEST: Duration = Duration::from_secs(30 * 86_400);
-    let reason = format!("must be between 1s and {}", duration::format(LONGEST));
-    crate::activity::InputError::unless((Duration::from_secs(1)..=LONGEST).contains(&timeout), "timeout", &reason)
-}
-
-/// Serde's default for `timeout`.
-pub(crate) fn one_day() -> Duration {
-    Duration::from_secs(86_400)
-}
-
 /// The checkpoint of a wait.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Waiting {
     #[serde(with = "timestamp")]
     pub(crate) deadline: Timestamp,
-}
-
-/// A name that may stand in a path and in a search.
-pub(crate) fn check_name(field: &str, name: &str) -> Result<(), crate::activity::InputError> {
-    let fine = name.len() <= 253
-        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
-    let reason = "must be a name: letters, digits, `-`, `.` and `_`, the first one a letter or digit";
-    crate::activity::InputError::unless(fine, field, reason)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod context;
 pub mod duration;
 mod failure;
 mod follow;
+mod inputs;
 mod publish_preflight;
 mod retry;
 mod submission;
@@ -18,6 +19,8 @@ pub mod testing;
 pub mod timestamp;
 mod verdict;
 mod workflow_rerun;
+
+use std::sync::Arc;
 
 pub use activity::{
     Activity, ActivityError, ActivityInfo, ActivityOptions, ErasedActivity, InputError, Prepared, Registry, SlotClass, Timeouts,
@@ -30,8 +33,6 @@ pub use publish_preflight::{PublishPreflight, PublishPreflightInput};
 pub use retry::{Next, RetryPolicy};
 pub use verdict::{Check, MESSAGE_LIMIT, Status, Verdict, VerdictRecord, clip};
 pub use workflow_rerun::{Older, Pick, UnknownFate, Until, WorkflowRerun, WorkflowRerunInput};
-
-use std::sync::Arc;
 
 /// Every activity of this build, in alphabetical order: the one list. Enqueueing uses it with [`Tenants::none`](tenant::Tenants::none).
 ///

@@ -136,7 +136,7 @@ impl Submitter<'_> {
             let asked = ctx.now();
             let mut nap = RECONCILE_INTERVAL.min(until(conclusive, asked));
             match self.runs(effort, bound, "settling an unknown fate").await? {
-                Ok(runs) => match best(runs.into_iter().filter(|run| is_evidence(run, bound))) {
+                Ok(runs) => match best(runs.into_iter().filter(|run| is_evidence(effort, run, bound))) {
                     Some(run) => return self.obtained(effort, run, false).await,
                     None if asked >= conclusive => break,
                     None => {}
@@ -157,7 +157,7 @@ impl Submitter<'_> {
     }
 
     /// Searches for a run that satisfies the effort. After a `conflict` there must be one; finding none is then a failure.
-    async fn search(&self, effort: &Effort, mut conflict: Option<Failure>) -> Result<Option<Run>, ActivityError> {
+    async fn search(&self, effort: &mut Effort, mut conflict: Option<Failure>) -> Result<Option<Run>, ActivityError> {
         let (ctx, settings) = (self.ctx, self.tenant.settings());
         let adopt = match self.rules.adopt {
             Adopt::Nothing if conflict.is_some() => Adopt::Active,
@@ -176,7 +176,7 @@ impl Submitter<'_> {
             let usual = interval(until(asked, begun), None, settings.poll_interval);
             let nap = match self.runs(effort, self.search_bound(effort, adopt), "searching").await? {
                 Err(failure) => usual.max(patience.after(failure).map_err(|failure| explain(failure, effort))?),
-                Ok(runs) => match self.judge(effort, adopt, runs) {
+                Ok(runs) => match self.judge(effort, adopt, &runs) {
                     Judged::Satisfied(run) => return Ok(Some(run)),
                     Judged::Older(run) => {
                         // This is the run that was in the way.
@@ -184,6 +184,7 @@ impl Submitter<'_> {
                         usual.min(self.older(effort, &run)?)
                     }
                     Judged::Nothing if asked >= settled => {
+                        effort.saw_before(&runs, self.tenant.earliest(asked));
                         return conflict.map_or(Ok(None), |failure| Err(unseen(effort, failure).into()));
                     }
                     Judged::Nothing => usual.min(until(settled, asked)),
@@ -193,15 +194,15 @@ impl Submitter<'_> {
         }
     }
 
-    fn judge(&self, effort: &Effort, adopt: Adopt, runs: Vec<Run>) -> Judged {
+    fn judge(&self, effort: &Effort, adopt: Adopt, runs: &[Run]) -> Judged {
         let evidence = self.evidence_bound(effort);
         let now = self.tenant.on_its_clock(self.ctx.now());
-        let active = |run: &Run| match (&run.phase, run.created_at) {
+        let active = |run: &&Run| match (&run.phase, run.created_at) {
             (None, Some(created)) => now.duration_since(created) < PHASELESS,
             _ => run.standing() == Standing::Active,
         };
-        let wanted = |run: &Run| {
-            is_evidence(run, evidence)
+        let wanted = |run: &&Run| {
+            is_evidence(effort, run, evidence)
                 || match adopt {
                     Adopt::Nothing => false,
                     Adopt::Active => active(run),
@@ -211,12 +212,12 @@ impl Submitter<'_> {
                     }
                 }
         };
-        let (wanted, others): (Vec<_>, Vec<_>) = runs.into_iter().partition(wanted);
-        if let Some(run) = best(wanted.into_iter()) {
+        let (wanted, others): (Vec<&Run>, Vec<&Run>) = runs.iter().partition(wanted);
+        if let Some(run) = best(wanted.into_iter().cloned()) {
             return Judged::Satisfied(run);
         }
         let older = others.into_iter().find(active).filter(|_| matches!(adopt, Adopt::Since(..)));
-        older.map_or(Judged::Nothing, Judged::Older)
+        older.map_or(Judged::Nothing, |run| Judged::Older(run.clone()))
     }
 
     /// An active run that is older than `since`: how long it may still be waited for, or why it may not.
@@ -300,9 +301,11 @@ impl Submitter<'_> {
     }
 }
 
-/// Whether a run can be the effect of a submission of ours. One without a readable time of creation can, as long as it is active.
-fn is_evidence(run: &Run, bound: Option<Timestamp>) -> bool {
-    bound.is_some_and(|bound| run.created_at.map_or(run.standing() == Standing::Active, |created| created >= bound))
+/// Whether a run can be the effect of a submission of ours. One that was seen before cannot; one without a readable time of creation can,
+/// as long as it is active.
+fn is_evidence(effort: &Effort, run: &Run, bound: Option<Timestamp>) -> bool {
+    !effort.before.contains(&run.name)
+        && bound.is_some_and(|bound| run.created_at.map_or(run.standing() == Standing::Active, |created| created >= bound))
 }
 
 /// Of several runs that would do: an active one, else one that succeeded, else any; the newest of its kind.

@@ -8,6 +8,9 @@ use crate::context::ActivityContext;
 use crate::tenant::{Run, Tenant};
 use crate::timestamp;
 
+/// More runs than this are not created within the tolerance of the clocks.
+const MOST_BEFORE: usize = 50;
+
 /// What is durable about obtaining a run. Stored in checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Effort {
@@ -17,6 +20,8 @@ pub(crate) struct Effort {
     pub(super) submissions: u32,
     /// The first of these. Whatever run was created since may be ours.
     pub(super) first: Option<Moment>,
+    /// Runs that were there just before it, by name: within the tolerance of the clocks they look like its effect, and are not.
+    pub(super) before: Vec<String>,
     /// A submission whose answer is not known.
     pub(super) intent: Option<Intent>,
     /// The run, once there is one.
@@ -52,7 +57,7 @@ pub(crate) struct Obtained {
 impl Effort {
     /// Nothing was sent yet.
     pub(crate) fn new(workflow: &str) -> Self {
-        Self { workflow: workflow.to_owned(), submissions: 0, first: None, intent: None, obtained: None }
+        Self { workflow: workflow.to_owned(), submissions: 0, first: None, before: Vec::new(), intent: None, obtained: None }
     }
 
     /// The workflow is about to be created in a way that also submits it. To be saved before; the run is then found by searching.
@@ -62,6 +67,14 @@ impl Effort {
         self.first.get_or_insert(at);
         self.intent = Some(Intent { request_id: request_id.to_owned(), at, unknown_since: None });
         self
+    }
+
+    /// Remembers the runs that were created since `bound` and cannot be the effect of a submission, since there was none yet.
+    pub(super) fn saw_before(&mut self, runs: &[Run], bound: Timestamp) {
+        if self.first.is_none() {
+            let recent = runs.iter().filter(|run| run.created_at.is_none_or(|created| created >= bound));
+            self.before = recent.take(MOST_BEFORE).map(|run| run.name.clone()).collect();
+        }
     }
 
     /// The last submission is proven to be without effect.

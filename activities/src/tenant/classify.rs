@@ -16,6 +16,8 @@ use crate::failure::{Category, Failure, FailureSource};
 
 /// The workflow engine's "there is an active run already".
 const ALREADY_ACTIVE: &str = "AE-WF-409-03";
+/// A body above the limit.
+const OVERSIZED: &str = "tenant.oversized";
 /// However long the tenant asks us to stay away, no longer than this.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// How much of a body that is no JSON is quoted.
@@ -67,7 +69,7 @@ impl Tenant {
             Body::Json(value) => return Ok(value),
             Body::Text(text) if text.trim().is_empty() => ("tenant.unreadable", "an empty body".to_owned()),
             Body::Text(text) => ("tenant.unreadable", format!("a body that is no JSON: {}", quote(&text))),
-            Body::TooLong => ("tenant.unreadable", format!("more than {} bytes", self.settings.body_limit)),
+            Body::TooLong => (OVERSIZED, format!("more than {} bytes", self.settings.body_limit)),
             Body::Cut(why) => ("tenant.connection_lost", format!("a body that broke off: {why}")),
         };
         let message = format!("tenant `{}` answered {} with {problem}", self.name, call.operation);
@@ -105,6 +107,11 @@ fn is_success(status: u16) -> bool {
 /// Decodes a body, and says by field what is wrong with it.
 pub(super) fn decode<T: DeserializeOwned>(body: &Value) -> Result<T, String> {
     serde_path_to_error::deserialize(body).map_err(|error| error.to_string())
+}
+
+/// Whether a smaller request may do better: the tenant refused this one, or its answer was too long.
+pub(super) fn is_about_size(failure: &Failure) -> bool {
+    failure.category == Category::InvalidInput || failure.code == OVERSIZED
 }
 
 /// Whether the tenant forbade it, so that it is worth finding out who asked.
@@ -183,7 +190,11 @@ impl Answer {
             _ => return (None, None),
         };
         let first = |names: &[&str]| names.iter().find_map(|name| plain(body.get(name)?));
-        let code = if self.names(ALREADY_ACTIVE) { Some(ALREADY_ACTIVE.to_owned()) } else { first(&["errorCode", "code"]) };
+        let code = if self.names(ALREADY_ACTIVE) {
+            Some(ALREADY_ACTIVE.to_owned())
+        } else {
+            first(&["errorCode", "code"]).map(|code| quote(&code))
+        };
         (code, first(&["errorMessage", "message", "error_description", "error"]))
     }
 }

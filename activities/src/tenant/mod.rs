@@ -7,9 +7,11 @@
 //! | `classify` | what a status and a body mean |
 //! | `resend` | reads, sent again a few times within one attempt |
 //! | `auth`, `preflight`, `workflows`, `runs` | the areas of the API |
+//! | `looks` | looking at many runs in one request |
 
 mod auth;
 mod classify;
+mod looks;
 mod preflight;
 mod resend;
 mod runs;
@@ -89,6 +91,7 @@ pub struct Tenant {
     clock: Arc<dyn Clock>,
     permits: Semaphore,
     learned: Mutex<Learned>,
+    looks: looks::Looks,
 }
 
 /// What earlier answers taught.
@@ -110,7 +113,7 @@ impl Tenant {
             mend: "check the proxy variables and the system's certificates",
         })?;
         let permits = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
-        Ok(Self { name, settings, link, http, clock, permits, learned: Mutex::default() })
+        Ok(Self { name, settings, link, http, clock, permits, learned: Mutex::default(), looks: looks::Looks::default() })
     }
 
     /// Its name.

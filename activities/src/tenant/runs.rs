@@ -1,4 +1,4 @@
-//! Runs of workflows: search, look, stop.
+//! Runs of workflows: search and stop. Looking at runs by name is in `looks`.
 
 use std::collections::BTreeSet;
 
@@ -105,13 +105,6 @@ impl Run {
 }
 
 impl Tenant {
-    /// One look at one run; None while the index does not show it. The seam for looking at many runs at once.
-    pub async fn look(&self, run: &str) -> Result<Option<Run>, Failure> {
-        let call = search("runs.look", 0, 1, &json!({"term": {"_id": {"value": run}}}), &newest_created_first());
-        let found = self.runs(&call).await?;
-        Ok(found.into_iter().find(|found| found.name == run))
-    }
-
     /// The run of a workflow that started last.
     pub async fn last_run(&self, workflow: &str) -> Result<Option<Run>, Failure> {
         let started_last = json!([{"status.startedAt": {"order": "desc"}}]);
@@ -150,14 +143,14 @@ impl Tenant {
         }
     }
 
-    async fn runs(&self, call: &Call) -> Result<Vec<Run>, Failure> {
+    pub(super) async fn runs(&self, call: &Call) -> Result<Vec<Run>, Failure> {
         let body = self.read(call).await?;
         let hits = hits(&body).map_err(|problem| self.unexpected(call, &problem))?;
         Ok(hits.iter().filter_map(|hit| Run::decode(&hit["_source"], &hit["_id"])).collect())
     }
 }
 
-fn search(operation: &'static str, from: usize, size: usize, filter: &Value, sort: &Value) -> Call {
+pub(super) fn search(operation: &'static str, from: usize, size: usize, filter: &Value, sort: &Value) -> Call {
     let body = json!({
         "from": from, "size": size, "track_total_hits": true,
         "query": {"bool": {"filter": [filter]}},

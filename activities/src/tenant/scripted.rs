@@ -3,11 +3,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tracing_subscriber::layer::SubscriberExt;
 
 use super::{Tenant, TenantSettings, Tenants};
 use crate::clock::{Clock, ManualClock};
@@ -165,8 +169,22 @@ pub(crate) fn clock() -> Arc<ManualClock> {
 pub(crate) fn tenants(settings: TenantSettings, clock: &Arc<ManualClock>) -> Arc<Tenants> {
     // Another test may have installed it already.
     rustls::crypto::ring::default_provider().install_default().ok();
+    spans();
     let clock: Arc<dyn Clock> = clock.clone();
     Tenants::new(BTreeMap::from([("default".to_owned(), settings)]), clock).expect("the settings are good")
+}
+
+/// All client spans of this process. One subscriber for all tests, because `tracing` remembers per process who is interested in what.
+pub(crate) fn spans() -> &'static InMemorySpanExporter {
+    static SPANS: OnceLock<InMemorySpanExporter> = OnceLock::new();
+    SPANS.get_or_init(|| {
+        let exporter = InMemorySpanExporter::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+        opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer)).expect("nobody else sets one");
+        exporter
+    })
 }
 
 /// Runs a future while time jumps from sleep to sleep.

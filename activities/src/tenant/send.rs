@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::fmt::Write;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
@@ -16,6 +17,9 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{Tenant, TenantSettings};
 use crate::failure::{Category, Failure, FailureSource};
+
+/// How long an idle connection is kept.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// One call of an operation. Its request id stays the same however often it is sent.
 pub(super) struct Call {
@@ -111,7 +115,9 @@ pub(super) fn client(settings: &TenantSettings, base: Option<&Url>) -> reqwest::
         .default_headers(headers)
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
-        .connect_timeout(settings.connect_timeout);
+        .connect_timeout(settings.connect_timeout)
+        // Below the 75 s after which a usual front end closes idle connections: reusing one at that moment costs an unknown fate.
+        .pool_idle_timeout(IDLE);
     // A tenant on this very machine is a sandbox or a tunnel; no proxy stands between.
     let loopback = base.and_then(Url::host_str).is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
     if loopback { builder.no_proxy() } else { builder }.build()

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use opentelemetry::trace::SpanKind;
+use opentelemetry_sdk::trace::SpanData;
 use serde_json::json;
 
 use super::classify::Effect;
-use super::scripted::{Reply, Scripted, clock, drive, hits, tenants};
+use super::scripted::{Recorded, Reply, Scripted, clock, drive, hits, spans, tenants};
 use super::send::{Call, Sent};
 use super::*;
 
@@ -69,7 +71,7 @@ async fn a_success_that_cannot_be_read_is_no_success() {
     for (reply, sends, code) in [
         (Reply::text(200, "<html>"), 1, "tenant.unreadable"),
         (Reply::text(200, ""), 1, "tenant.unreadable"),
-        (Reply::text(200, &"x".repeat(9 << 20)), 1, "tenant.unreadable"),
+        (Reply::text(200, &"x".repeat(9 << 20)), 1, "tenant.oversized"),
         (Reply::cut_body(), 3, "tenant.connection_lost"),
         (Reply::cut(), 3, "tenant.connection_lost"),
     ] {
@@ -289,4 +291,32 @@ async fn what_would_be_a_path_of_its_own_stays_one_segment() {
     let server = Scripted::script([Reply::ok(&json!({}))]).await;
     server.tenant(&clock).stop_run("a/../b?c").await.expect("it answers");
     assert_eq!(server.requests()[0].target, "/api/service/runs/a%2F..%2Fb%3Fc/stop");
+}
+
+#[tokio::test]
+async fn each_exchange_is_a_client_span_that_the_tenant_can_join() {
+    let clock = clock();
+    let server = Scripted::script([Reply::cut(), Reply::json(500, &json!({}))]).await;
+    drive(&clock, server.tenant(&clock).read(&call())).await.expect_err("it fails");
+
+    let all = spans().get_finished_spans().expect("spans");
+    let joined = |request: &Recorded| {
+        let traceparent = request.headers["traceparent"].clone();
+        all.iter().find(|span| traceparent.contains(&span.span_context.span_id().to_string())).expect("a span").clone()
+    };
+    let spans: Vec<_> = server.requests().iter().map(joined).collect();
+    assert_ne!(spans[0].span_context, spans[1].span_context, "one for each time it was sent");
+    for (span, request) in spans.iter().zip(server.requests()) {
+        let (trace, id) = (span.span_context.trace_id(), span.span_context.span_id());
+        assert_eq!(request.headers["traceparent"], format!("00-{trace}-{id}-01"));
+        assert_eq!((span.name.as_ref(), &span.span_kind), ("GET test.read", &SpanKind::Client));
+    }
+    let attribute = |span: &SpanData, key: &str| {
+        span.attributes.iter().find(|attribute| attribute.key.as_str() == key).map(|attribute| attribute.value.to_string())
+    };
+    assert_eq!(attribute(&spans[0], "error.type").as_deref(), Some("tenant.connection_lost"));
+    assert_eq!(attribute(&spans[1], "http.response.status_code").as_deref(), Some("500"));
+    assert_eq!(attribute(&spans[1], "url.path").as_deref(), Some("/api/service/thing"));
+    assert_eq!(attribute(&spans[1], "server.address").as_deref(), Some("127.0.0.1"));
+    assert!(!format!("{spans:?}").contains("test-api-key"));
 }

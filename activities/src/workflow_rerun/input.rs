@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::activity::InputError;
 use crate::duration;
-use crate::follow::{check_name, check_timeout, one_day};
+use crate::inputs::{check_name, check_timeout, one_day};
 use crate::tenant::package_name;
 use crate::timestamp;
 

@@ -377,6 +377,18 @@ async fn evidence_of_the_first_submission_counts_for_the_second_too() {
 }
 
 #[tokio::test]
+async fn a_run_that_was_seen_before_the_submission_is_not_its_effect() {
+    let case = Case::new(|world| {
+        world.with_run("theirs", 3, Some((1, "Failed")));
+        world.submits.push_back(does(false, Reply::cut()));
+    })
+    .await;
+    let verdict = case.attempt(json!({})).await.expect("a verdict");
+    assert!(verdict.is_passed(), "{verdict:?}");
+    assert_eq!(case.submits(), 2);
+}
+
+#[tokio::test]
 async fn evidence_counts_even_after_a_later_submission_was_refused() {
     let case = Case::new(|world| {
         world.lag = Duration::from_secs(63);

@@ -1,0 +1,228 @@
+//! Looking at runs by their names, many in one request: all waits of this process on one tenant share their looks.
+//!
+//! Whoever wants to look puts a name into a queue. One of them at a time takes up to 500 names out and asks for all; the others find
+//! their answers when they come. A request is made at most five times per `poll_interval`, so N runs cost about N/500 requests, and
+//! never more than five, in each interval. If the one that asks goes away, the others queue again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::runs::{Run, newest_created_first, search};
+use super::{Tenant, classify};
+use crate::failure::Failure;
+
+/// How many runs one request asks for, unless the tenant turns out to bear only fewer.
+const MOST: usize = 500;
+/// How many requests there are at most in one `poll_interval`, as long as fewer than [`MOST`] runs are waiting in each.
+const PER_INTERVAL: u32 = 5;
+
+type Seen = Result<Option<Run>, Failure>;
+
+/// The looks of one tenant.
+pub(super) struct Looks {
+    queue: Mutex<Vec<Asked>>,
+    /// Held by the one that asks; when (monotonic) the last request was made.
+    turn: tokio::sync::Mutex<Option<Duration>>,
+    most: AtomicUsize,
+}
+
+struct Asked {
+    run: String,
+    answer: oneshot::Sender<Seen>,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self { queue: Mutex::default(), turn: tokio::sync::Mutex::default(), most: AtomicUsize::new(MOST) }
+    }
+}
+
+impl Looks {
+    fn with<T>(&self, f: impl FnOnce(&mut Vec<Asked>) -> T) -> T {
+        f(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take(&self) -> Vec<Asked> {
+        let most = self.most.load(Ordering::Relaxed);
+        self.with(|queue| {
+            queue.retain(|asked| !asked.answer.is_closed());
+            queue.drain(..queue.len().min(most)).collect()
+        })
+    }
+}
+
+impl Tenant {
+    /// One look at one run; None while the index does not show it.
+    pub async fn look(&self, run: &str) -> Result<Option<Run>, Failure> {
+        loop {
+            if self.looks.most.load(Ordering::Relaxed) == 1 {
+                return Ok(self.ask_for(&BTreeSet::from([run])).await?.remove(run));
+            }
+            let (answer, mut answered) = oneshot::channel();
+            self.looks.with(|queue| queue.push(Asked { run: run.to_owned(), answer }));
+            let seen = tokio::select! {
+                biased;
+                seen = &mut answered => seen.ok(),
+                mut turn = self.looks.turn.lock() => self.lead(&mut turn, &mut answered).await,
+            };
+            if let Some(seen) = seen {
+                return seen;
+            }
+        }
+    }
+
+    /// Asks on behalf of everybody until our own answer is there; None if it must be asked for again.
+    async fn lead(&self, last: &mut Option<Duration>, answered: &mut oneshot::Receiver<Seen>) -> Option<Seen> {
+        loop {
+            match answered.try_recv() {
+                Ok(seen) => return Some(seen),
+                Err(oneshot::error::TryRecvError::Closed) => return None,
+                Err(oneshot::error::TryRecvError::Empty) => self.look_together(last).await,
+            }
+        }
+    }
+
+    async fn look_together(&self, last: &mut Option<Duration>) {
+        let apart = self.settings.poll_interval / PER_INTERVAL;
+        let early = last.map(|last| last.saturating_add(apart).saturating_sub(self.clock.monotonic()));
+        if let Some(early) = early.filter(|early| !early.is_zero()) {
+            self.clock.sleep(early).await;
+        }
+        *last = Some(self.clock.monotonic());
+        let asked = self.looks.take();
+        let names: BTreeSet<_> = asked.iter().map(|asked| asked.run.as_str()).collect();
+        let seen = self.ask_for(&names).await;
+        if let Err(failure) = &seen
+            && names.len() > 1
+            && classify::is_about_size(failure)
+        {
+            tracing::warn!(tenant = self.name, runs = names.len(), %failure, "too many runs for one look; looking at fewer at once");
+            self.looks.most.store(names.len() / 2, Ordering::Relaxed);
+            return;
+        }
+        for Asked { run, answer } in asked {
+            // Who went away meanwhile needs no answer.
+            answer.send(seen.as_ref().map(|found| found.get(&run).cloned()).map_err(Failure::clone)).ok();
+        }
+    }
+
+    async fn ask_for(&self, names: &BTreeSet<&str>) -> Result<BTreeMap<String, Run>, Failure> {
+        let filter = match names.first() {
+            Some(name) if names.len() == 1 => json!({"term": {"_id": {"value": name}}}),
+            _ => json!({"terms": {"_id": names}}),
+        };
+        let call = search("runs.look", 0, names.len(), &filter, &newest_created_first());
+        let found = self.runs(&call).await?;
+        Ok(found.into_iter().map(|run| (run.name.clone(), run)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::tenant::scripted::{Reply, Scripted, clock, drive, hits};
+
+    fn named(name: &Value) -> Value {
+        json!({"metadata": {"name": name}})
+    }
+
+    /// Shows whatever is asked for, up to so many runs at once.
+    async fn tenant_that_bears(most: usize, refusal: Reply) -> Scripted {
+        Scripted::answering(move |request| {
+            let filter = &request.body["query"]["bool"]["filter"][0];
+            let names = match &filter["terms"]["_id"] {
+                Value::Array(names) => names.clone(),
+                _ => vec![filter["term"]["_id"]["value"].clone()],
+            };
+            let shown: Vec<_> = names.iter().filter(|name| *name != "missing").map(named).collect();
+            Some(if names.len() > most { refusal.clone() } else { Reply::ok(&hits(&shown)) })
+        })
+        .await
+    }
+
+    async fn looks_of(server: &Scripted, runs: impl IntoIterator<Item = String>) -> Vec<Seen> {
+        let clock = clock();
+        let tenant = server.tenant(&clock);
+        let looks: Vec<_> = runs
+            .into_iter()
+            .map(|run| {
+                let tenant = Arc::clone(&tenant);
+                tokio::spawn(async move { tenant.look(&run).await })
+            })
+            .collect();
+        let mut seen = Vec::new();
+        for look in looks {
+            seen.push(drive(&clock, look).await.expect("no panic"));
+        }
+        seen
+    }
+
+    fn shows(seen: &Seen, name: &str) -> bool {
+        seen.as_ref().is_ok_and(|run| run.as_ref().is_some_and(|run| run.name == name))
+    }
+
+    #[tokio::test]
+    async fn a_thousand_looks_take_three_requests() {
+        let server = tenant_that_bears(500, Reply::text(400, "")).await;
+        let names: Vec<_> = (0..1000).map(|n| format!("run-{n}")).collect();
+        let seen = looks_of(&server, names.clone()).await;
+        assert!(seen.iter().zip(&names).all(|(seen, name)| shows(seen, name)));
+        assert!(server.requests().len() <= 3, "{}", server.requests().len());
+    }
+
+    #[tokio::test]
+    async fn everybody_gets_their_own_answer_and_the_missing_none() {
+        let server = tenant_that_bears(500, Reply::text(400, "")).await;
+        let seen = looks_of(&server, ["a", "missing", "b", "a"].map(str::to_owned)).await;
+        assert!(shows(&seen[0], "a") && shows(&seen[2], "b") && shows(&seen[3], "a"));
+        assert_eq!(seen[1], Ok(None));
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_bears_fewer_at_once_is_asked_for_fewer() {
+        for refusal in [Reply::json(400, &json!({})), Reply::text(200, &"x".repeat(9 << 20))] {
+            let server = tenant_that_bears(1, refusal).await;
+            let names: Vec<_> = (0..8).map(|n| format!("run-{n}")).collect();
+            let seen = looks_of(&server, names.clone()).await;
+            assert!(seen.iter().zip(&names).all(|(seen, name)| shows(seen, name)), "{seen:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_everybodys() {
+        let server = Scripted::answering(|_| Some(Reply::json(500, &json!({})))).await;
+        let seen = looks_of(&server, ["a", "b"].map(str::to_owned)).await;
+        assert!(seen.iter().all(|seen| seen.as_ref().is_err_and(|failure| failure.code == "tenant.unavailable")));
+    }
+
+    #[tokio::test]
+    async fn if_the_one_that_asks_goes_away_the_others_ask_again() {
+        let clock = clock();
+        let mut hung = false;
+        let server = Scripted::answering(move |_| {
+            let reply = if hung { Reply::ok(&hits(&[named(&json!("b"))])) } else { Reply::hang() };
+            hung = true;
+            Some(reply)
+        })
+        .await;
+        let tenant = server.tenant(&clock);
+        let (first, second) = (tenant.clone(), tenant.clone());
+        let first = tokio::spawn(async move { first.look("a").await });
+        while server.requests().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let second = tokio::spawn(async move { second.look("b").await });
+        tokio::task::yield_now().await;
+        first.abort();
+        assert!(shows(&drive(&clock, second).await.expect("no panic"), "b"));
+    }
+}
