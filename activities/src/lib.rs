@@ -41,5 +41,8 @@ pub use workflow_rerun::{Older, Pick, UnknownFate, Until, WorkflowRerun, Workflo
 /// assert!(names.contains(&"publish_preflight") && names.is_sorted());
 /// ```
 pub fn shipped(tenants: &Arc<tenant::Tenants>) -> Registry {
-    Registry::default().with(AwaitCompletion::new(tenants.clone())).with(PublishPreflight::new(tenants.clone()))
+    Registry::default()
+        .with(AwaitCompletion::new(tenants.clone()))
+        .with(PublishPreflight::new(tenants.clone()))
+        .with(WorkflowRerun::new(tenants.clone()))
 }

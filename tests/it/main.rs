@@ -1,6 +1,10 @@
 //! One integration binary, linked once: a module for each concern.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod cli;
+mod faults;
 mod lifecycle;
 mod processes;
+mod reruns;
 mod support;

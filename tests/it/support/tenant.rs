@@ -1,0 +1,94 @@
+//! A sandbox and a host on one clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use iolaus::intake::JobRequest;
+use iolaus::sandbox::{Fault, Sandbox, SandboxOptions, What};
+use iolaus_activities::tenant::{TenantSettings, Tenants};
+use iolaus_activities::{Clock, ManualClock, VerdictRecord};
+use serde_json::{Value, json};
+
+use super::host::TestHost;
+
+pub(crate) const ENABLED: &str = "8c1e2d8a-1564-4e95-8b14-ea14522fcf61";
+pub(crate) const DISABLED: &str = "0d15ab1e-d000-4000-8000-000000000001";
+pub(crate) const CONNECTION: &str = "default/snowflake/1234567890";
+pub(crate) const CRAWLER: &str = "atlan-snowflake-1684500500";
+pub(crate) const FAILING: &str = "atlan-postgres-1684500700";
+pub(crate) const RUNNING: &str = "atlan-redshift-1684500800";
+
+pub(crate) struct TestTenant {
+    pub(crate) host: TestHost,
+    pub(crate) sandbox: Sandbox,
+}
+
+impl TestTenant {
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut SandboxOptions)) -> Self {
+        let host = TestHost::new();
+        let mut options = SandboxOptions {
+            clock: sandbox_clock(&host.clock),
+            pending: Duration::from_secs(2),
+            running: Duration::from_secs(30),
+            ..SandboxOptions::default()
+        };
+        change(&mut options);
+        let sandbox = Sandbox::start(options).await.unwrap();
+        let tenants = tenants(&sandbox, &host.clock);
+        Self { host: host.with_tenants(tenants), sandbox }
+    }
+
+    /// A host with an empty disk, before the same tenant.
+    pub(crate) fn with_an_empty_disk(self) -> Self {
+        let Self { host, sandbox } = self;
+        let clock = host.clock.clone();
+        let tenants = tenants(&sandbox, &clock);
+        Self { host: TestHost::on(clock).with_tenants(tenants), sandbox }
+    }
+
+    pub(crate) fn fault(&self, fault: Value) {
+        self.sandbox.add_fault(serde_json::from_value::<Fault>(fault).unwrap());
+    }
+
+    /// Enqueues, works and waits.
+    pub(crate) async fn run(&self, activity: &str, input: Value) -> VerdictRecord {
+        let worker = self.host.worker().await;
+        let enqueued = self.host.enqueue(request(activity, input)).await.unwrap();
+        let verdict = self.host.verdict(enqueued.job_id.as_str()).await;
+        worker.drain().await.unwrap();
+        verdict
+    }
+
+    /// The runs that were really submitted.
+    pub(crate) fn submissions(&self) -> Vec<String> {
+        let effects = self.sandbox.effects().into_iter();
+        effects.filter_map(|effect| if let What::RunSubmitted { run, .. } = effect.what { Some(run) } else { None }).collect()
+    }
+}
+
+pub(crate) fn request(activity: &str, input: Value) -> JobRequest {
+    JobRequest { activity: activity.into(), input, ..JobRequest::default() }
+}
+
+pub(crate) fn preflight(user: &str) -> Value {
+    json!({"user_id": user, "connection_qualified_name": CONNECTION})
+}
+
+fn sandbox_clock(clock: &Arc<ManualClock>) -> Arc<dyn Fn() -> i64 + Send + Sync> {
+    let clock = clock.clone();
+    Arc::new(move || clock.now().as_millisecond())
+}
+
+fn tenants(sandbox: &Sandbox, clock: &Arc<ManualClock>) -> Arc<Tenants> {
+    let settings = TenantSettings {
+        base_url: sandbox.base_url(),
+        api_key: Some("sandbox-api-token".to_owned().into()),
+        ..TenantSettings::default()
+    };
+    Tenants::new(BTreeMap::from([("default".to_owned(), settings)]), clock.clone()).unwrap()
+}
