@@ -95,13 +95,14 @@ impl Submitter<'_> {
     async fn submit(&self, effort: &mut Effort) -> Result<(), ActivityError> {
         let progress = Progress { step: "submitting", workflow: &effort.workflow };
         let identity = alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| stopped(stop, effort))??;
+        let permit = alive(self.ctx, &progress, self.tenant.permit()).await.map_err(|stop| stopped(stop, effort))?;
         if self.ctx.now() >= self.rules.deadline {
             return Err(self.timed_out(effort, "no run was submitted").into());
         }
         let request_id = new_request_id();
         *effort = effort.clone().with_intent(self.ctx, self.tenant, &request_id);
         self.save(effort).await?;
-        match self.tenant.submit(&identity, &effort.workflow, &request_id).await {
+        match self.tenant.submit(permit, &identity, &effort.workflow, &request_id).await {
             Submission::Applied(run) => self.obtained(effort, run, true).await,
             Submission::NotApplied(failure) => {
                 effort.not_applied();

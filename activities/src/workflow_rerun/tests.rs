@@ -182,7 +182,8 @@ impl Case {
         let world = Arc::new(Mutex::new(world));
         let answering = world.clone();
         let server = Scripted::answering(move |request| answering.lock().expect("no panic").answer(request)).await;
-        let tenants = server.tenants(&clock);
+        // One request at a time is the strictest limit, and must not make anything wait for itself.
+        let tenants = tenants(TenantSettings { max_requests: 1, ..server.settings() }, &clock);
         Self { host: Arc::new(TestHost::new(clock.clone())), server, world, tenants, clock }
     }
 
