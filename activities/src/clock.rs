@@ -107,6 +107,12 @@ struct Wait {
     wake: oneshot::Sender<()>,
 }
 
+enum Step {
+    Slept,
+    Deadline,
+    NobodySleeps,
+}
+
 impl ManualClock {
     /// A clock that stands at `start`.
     pub fn at(start: Timestamp) -> Self {
@@ -126,27 +132,33 @@ impl ManualClock {
         self.lock().skew += by;
     }
 
-    /// Waits until somebody sleeps, then moves time to the end of the shortest sleep. Deadlines on the way fire.
+    /// Waits until somebody sleeps, then moves time to the end of the shortest sleep. Deadlines on the way fire first, each in its
+    /// turn, and may end that sleep: then nothing more is moved.
     pub async fn advance_to_next_sleep(&self) {
         let mut parked = self.parked.subscribe();
         loop {
             parked.borrow_and_update();
-            if self.jump_to_first_sleep() {
-                return;
-            }
-            if parked.changed().await.is_err() {
-                return;
+            match self.step_towards_first_sleep() {
+                Step::Slept => return,
+                // Lets whoever was guarded act on it before time goes on.
+                Step::Deadline => tokio::task::yield_now().await,
+                Step::NobodySleeps if parked.changed().await.is_err() => return,
+                Step::NobodySleeps => {}
             }
         }
     }
 
-    fn jump_to_first_sleep(&self) -> bool {
+    fn step_towards_first_sleep(&self) -> Step {
         let mut inner = self.lock();
         inner.waits.retain(|_, wait| !wait.wake.is_closed());
-        let Some(at) = inner.waits.iter().find(|(_, wait)| wait.wanted).map(|((at, _), _)| *at) else { return false };
+        if !inner.waits.values().any(|wait| wait.wanted) {
+            return Step::NobodySleeps;
+        }
+        let Some(((at, _), wait)) = inner.waits.first_key_value() else { return Step::NobodySleeps };
+        let (at, wanted) = (*at, wait.wanted);
         inner.elapsed = inner.elapsed.max(at);
         inner.wake_due();
-        true
+        if wanted { Step::Slept } else { Step::Deadline }
     }
 
     fn wait(&self, duration: Duration, wanted: bool) -> BoxFuture<'static, ()> {

@@ -21,35 +21,13 @@ pub(super) const PREFIX: &str = "/sandbox/";
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
-        .route(
-            "/sandbox/health",
-            get(async || respond(Ok(json!({ "status": "ok" })))),
-        )
-        .route(
-            "/sandbox/ledger",
-            get(async |State(shared): State<Arc<Shared>>| listed(&shared.effects())),
-        )
-        .route(
-            "/sandbox/requests",
-            get(async |State(shared): State<Arc<Shared>>| listed(&shared.requests())),
-        )
-        .route(
-            "/sandbox/faults",
-            get(faults).post(add_faults).delete(clear_faults),
-        )
+        .route("/sandbox/health", get(async || respond(Ok(json!({ "status": "ok" })))))
+        .route("/sandbox/ledger", get(async |State(shared): State<Arc<Shared>>| listed(&shared.effects())))
+        .route("/sandbox/requests", get(async |State(shared): State<Arc<Shared>>| listed(&shared.requests())))
+        .route("/sandbox/faults", get(faults).post(add_faults).delete(clear_faults))
         .route("/sandbox/index-lag", post(index_lag))
-        .fallback(async || {
-            respond(Err(Refusal::new(
-                404,
-                "the sandbox has no such admin route",
-            )))
-        })
-        .method_not_allowed_fallback(async || {
-            respond(Err(Refusal::new(
-                405,
-                "method not allowed on this admin route",
-            )))
-        })
+        .fallback(async || respond(Err(Refusal::new(404, "the sandbox has no such admin route"))))
+        .method_not_allowed_fallback(async || respond(Err(Refusal::new(405, "method not allowed on this admin route"))))
 }
 
 fn listed(list: &impl serde::Serialize) -> Response {
@@ -75,20 +53,11 @@ async fn add_faults(State(shared): State<Arc<Shared>>, body: Bytes) -> Response 
             OneOrMany::One(one) => vec![one],
         };
         let bad = |message: String| Refusal::new(400, message);
-        let faults = list
-            .into_iter()
-            .map(serde_json::from_value)
-            .collect::<Result<Vec<Fault>, _>>();
+        let faults = list.into_iter().map(serde_json::from_value).collect::<Result<Vec<Fault>, _>>();
         let faults = faults.map_err(|error| bad(format!("no fault: {error}")))?;
-        faults
-            .iter()
-            .try_for_each(|fault| fault.action.check())
-            .map_err(bad)?;
+        faults.iter().try_for_each(|fault| fault.action.check()).map_err(bad)?;
         let added = faults.len();
-        faults
-            .into_iter()
-            .try_for_each(|fault| shared.add_fault(fault))
-            .map_err(bad)?;
+        faults.into_iter().try_for_each(|fault| shared.add_fault(fault)).map_err(bad)?;
         Ok(json!({ "added": added }))
     }))
 }
@@ -113,6 +82,5 @@ async fn index_lag(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body)
-        .map_err(|error| Refusal::new(400, format!("body cannot be read: {error}")))
+    serde_json::from_slice(body).map_err(|error| Refusal::new(400, format!("body cannot be read: {error}")))
 }

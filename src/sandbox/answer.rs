@@ -24,19 +24,13 @@ impl Refusal {
     /// As Heracles does, with a code of its own.
     pub(super) fn coded(status: u16, code: impl Into<Value>, message: impl Into<String>) -> Self {
         let body = json!({ "code": code.into(), "message": message.into() });
-        Self {
-            status: status_code(status),
-            body,
-        }
+        Self { status: status_code(status), body }
     }
 
     /// As the metastore writes errors: `errorCode` and `errorMessage`.
     pub(super) fn atlas(status: u16, code: &str, message: impl Into<String>) -> Self {
         let body = json!({ "errorCode": code, "errorMessage": message.into() });
-        Self {
-            status: status_code(status),
-            body,
-        }
+        Self { status: status_code(status), body }
     }
 }
 
@@ -55,9 +49,7 @@ impl IntoResponse for Refusal {
 pub(super) fn json_response(status: StatusCode, body: &Value) -> Response {
     let mut response = Response::new(body.to_string().into());
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

@@ -52,35 +52,17 @@ impl Arrived {
                 body.extend_from_slice(&data);
             }
         }
-        let json = if body.is_empty() {
-            Some(Value::Null)
-        } else {
-            serde_json::from_slice(&body).ok()
-        };
-        Ok(Self {
-            parts,
-            body: Bytes::from(body),
-            json,
-            too_large: total > MAX_BODY,
-        })
+        let json = if body.is_empty() { Some(Value::Null) } else { serde_json::from_slice(&body).ok() };
+        Ok(Self { parts, body: Bytes::from(body), json, too_large: total > MAX_BODY })
     }
 
     /// Path and query as sent.
     pub(super) fn target(&self) -> &str {
-        self.parts
-            .uri
-            .path_and_query()
-            .map_or("/", |target| target.as_str())
+        self.parts.uri.path_and_query().map_or("/", |target| target.as_str())
     }
 
     pub(super) fn bearer(&self) -> Option<&str> {
-        let (scheme, token) = self
-            .parts
-            .headers
-            .get(AUTHORIZATION)?
-            .to_str()
-            .ok()?
-            .split_once(' ')?;
+        let (scheme, token) = self.parts.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
 
@@ -108,10 +90,6 @@ impl Arrived {
     }
 
     fn header(&self, name: &HeaderName) -> Option<String> {
-        self.parts
-            .headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned)
+        self.parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
     }
 }

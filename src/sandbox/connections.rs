@@ -26,9 +26,7 @@ impl Admins {
         fn set(list: &[String]) -> BTreeSet<&String> {
             list.iter().collect()
         }
-        set(&self.users) == set(&other.users)
-            && set(&self.groups) == set(&other.groups)
-            && set(&self.roles) == set(&other.roles)
+        set(&self.users) == set(&other.users) && set(&self.groups) == set(&other.groups) && set(&self.roles) == set(&other.roles)
     }
 }
 
@@ -45,28 +43,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(
-        guid: &str,
-        qualified_name: &str,
-        name: &str,
-        created_at: i64,
-        admins: Admins,
-    ) -> Self {
-        let connector = qualified_name
-            .split('/')
-            .nth(1)
-            .unwrap_or_default()
-            .to_owned();
-        let (guid, qualified_name, name) =
-            (guid.to_owned(), qualified_name.to_owned(), name.to_owned());
-        Self {
-            guid,
-            qualified_name,
-            name,
-            connector,
-            refuses: false,
-            admins: Versions::new(created_at, admins),
-        }
+    pub(super) fn new(guid: &str, qualified_name: &str, name: &str, created_at: i64, admins: Admins) -> Self {
+        let connector = qualified_name.split('/').nth(1).unwrap_or_default().to_owned();
+        let (guid, qualified_name, name) = (guid.to_owned(), qualified_name.to_owned(), name.to_owned());
+        Self { guid, qualified_name, name, connector, refuses: false, admins: Versions::new(created_at, admins) }
     }
 
     pub(super) fn admins(&self) -> &Admins {
@@ -79,8 +59,7 @@ impl Connection {
 
     /// Admins of the connection, and roles that may administer every one.
     pub(super) fn may_administer(&self, who: &Principal) -> bool {
-        !self.refuses
-            && (who.may_administer_by_role() || self.admins().users.contains(&who.username))
+        !self.refuses && (who.may_administer_by_role() || self.admins().users.contains(&who.username))
     }
 
     pub(super) fn entity(&self, admins: &Admins) -> Value {
@@ -95,9 +74,6 @@ impl Connection {
         let source = json!({ "__typeName": "Connection", "__state": "ACTIVE", "__guid": self.guid,
             "qualifiedName": self.qualified_name, "name": self.name, "connectorName": self.connector,
             "adminUsers": admins.users, "entity": self.entity(admins) });
-        Some(Document {
-            id: self.guid.clone(),
-            source,
-        })
+        Some(Document { id: self.guid.clone(), source })
     }
 }

@@ -33,13 +33,7 @@ fn one() -> u64 {
 impl Fault {
     /// A fault that hits the very next exchange, whatever it is.
     pub fn new(action: Action) -> Self {
-        Self {
-            method: None,
-            path: None,
-            nth: 1,
-            times: 1,
-            action,
-        }
+        Self { method: None, path: None, nth: 1, times: 1, action }
     }
 
     /// Only for targets that contain `path`.
@@ -64,13 +58,8 @@ impl Fault {
     }
 
     fn matches(&self, method: &str, target: &str) -> bool {
-        self.method
-            .as_deref()
-            .is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
-            && self
-                .path
-                .as_deref()
-                .is_none_or(|part| target.contains(part))
+        self.method.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
+            && self.path.as_deref().is_none_or(|part| target.contains(part))
             && self.action.concerns(method, target)
     }
 }
@@ -147,11 +136,7 @@ impl Action {
 
     /// A fault of runs is not spent on an exchange that starts none, nor a fault of searches on another.
     fn concerns(&self, method: &str, target: &str) -> bool {
-        let path = target
-            .split('?')
-            .next()
-            .unwrap_or_default()
-            .trim_end_matches('/');
+        let path = target.split('?').next().unwrap_or_default().trim_end_matches('/');
         match self {
             Self::SwallowGrant | Self::EndAs { .. } => {
                 method == "POST" && (path.ends_with("/submit") || path.ends_with("workflows"))
@@ -164,9 +149,7 @@ impl Action {
     /// Whether the fault can be played at all.
     pub(super) fn check(&self) -> Result<(), String> {
         match self {
-            Self::Status { status, .. } | Self::StatusAfterApplying { status, .. }
-                if !(200..=599).contains(status) =>
-            {
+            Self::Status { status, .. } | Self::StatusAfterApplying { status, .. } if !(200..=599).contains(status) => {
                 Err(format!("status {status} is not between 200 and 599"))
             }
             Self::Status { headers, .. } => headers.iter().try_for_each(|(name, value)| {
@@ -203,11 +186,7 @@ impl Faults {
         if self.standing.len() >= MAX_FAULTS {
             return Err(format!("at most {MAX_FAULTS} faults stand at once"));
         }
-        self.standing.push(Standing {
-            fault,
-            seen: 0,
-            spent: false,
-        });
+        self.standing.push(Standing { fault, seen: 0, spent: false });
         Ok(())
     }
 
@@ -221,10 +200,7 @@ impl Faults {
     }
 
     pub(super) fn standing(&self) -> Vec<Fault> {
-        self.standing
-            .iter()
-            .map(|standing| standing.fault.clone())
-            .collect()
+        self.standing.iter().map(|standing| standing.fault.clone()).collect()
     }
 
     /// Counts one exchange at every fault; the first one due hits it.
@@ -238,8 +214,7 @@ impl Faults {
             standing.seen += 1;
             let first = nth.max(1);
             // Dropped with its last hit, so that whoever is still here and past `nth` is due.
-            standing.spent =
-                times != 0 && standing.seen.saturating_add(1) >= first.saturating_add(times);
+            standing.spent = times != 0 && standing.seen.saturating_add(1) >= first.saturating_add(times);
             if standing.seen >= first && action.is_none() {
                 action = Some(standing.fault.action.clone());
             }
@@ -260,13 +235,7 @@ mod tests {
         let fault = Fault::new(Action::Hang).on("/submit").nth(2).times(2);
         faults.add(fault).expect("valid");
         let mut hits = Vec::new();
-        for target in [
-            "/a/submit",
-            "/whoami",
-            "/a/submit",
-            "/a/submit",
-            "/a/submit",
-        ] {
+        for target in ["/a/submit", "/whoami", "/a/submit", "/a/submit", "/a/submit"] {
             hits.push(faults.hit("POST", target).is_some());
         }
         assert_eq!(hits, [false, false, true, true, false]);
@@ -277,9 +246,7 @@ mod tests {
     #[test]
     fn times_zero_never_ends() {
         let mut faults = Faults::default();
-        faults
-            .add(Fault::new(Action::Garbage).times(0))
-            .expect("valid");
+        faults.add(Fault::new(Action::Garbage).times(0)).expect("valid");
         assert!((0..50).all(|_| faults.hit("GET", "/x").is_some()));
     }
 
@@ -288,25 +255,14 @@ mod tests {
         let mut faults = Faults::default();
         faults.add(Fault::new(Action::SwallowGrant)).expect("valid");
         assert_eq!(faults.hit("GET", "/api/service/whoami"), None);
-        assert_eq!(
-            faults.hit("POST", "/api/service/workflows?submit=true"),
-            Some(Action::SwallowGrant)
-        );
+        assert_eq!(faults.hit("POST", "/api/service/workflows?submit=true"), Some(Action::SwallowGrant));
     }
 
     #[test]
     fn a_fault_reads_from_json_with_defaults_and_refuses_unknown_keys() {
-        let fault: Fault =
-            serde_json::from_str(r#"{"action":{"kind":"status","status":503}}"#).expect("reads");
+        let fault: Fault = serde_json::from_str(r#"{"action":{"kind":"status","status":503}}"#).expect("reads");
         assert_eq!((fault.nth, fault.times, fault.path), (1, 1, None));
         assert!(serde_json::from_str::<Fault>(r#"{"nht":2,"action":{"kind":"hang"}}"#).is_err());
-        assert!(
-            Faults::default()
-                .add(Fault::new(Action::StatusAfterApplying {
-                    status: 99,
-                    body: Value::Null
-                }))
-                .is_err()
-        );
+        assert!(Faults::default().add(Fault::new(Action::StatusAfterApplying { status: 99, body: Value::Null })).is_err());
     }
 }

@@ -72,52 +72,28 @@ fn apply(tenant: &mut Tenant, run: &Run, request: &GrantRequest) -> Result<(), S
         return Err("missing required parameters (exit code 4)".to_owned());
     }
     let known = known_users(tenant);
-    let token = tenant
-        .tokens
-        .iter()
-        .find(|token| token.guid == request.token);
-    let user = token
-        .ok_or_else(|| format!("unable to find API token {} (exit code 5)", request.token))?
-        .username();
+    let token = tenant.tokens.iter().find(|token| token.guid == request.token);
+    let user = token.ok_or_else(|| format!("unable to find API token {} (exit code 5)", request.token))?.username();
     let connection = tenant.connections.get_mut(&request.connection);
-    let connection = connection.ok_or_else(|| {
-        format!(
-            "unable to find connection {} (exit code 6)",
-            request.connection
-        )
-    })?;
+    let connection = connection.ok_or_else(|| format!("unable to find connection {} (exit code 6)", request.connection))?;
     if !connection.may_administer(&run.by) {
-        return Err(format!(
-            "{} is not permitted to administer connection {}",
-            run.by.username, request.connection
-        ));
+        return Err(format!("{} is not permitted to administer connection {}", run.by.username, request.connection));
     }
     let mut admins = connection.admins().clone();
     if admins.users.contains(&user) {
         return Ok(());
     }
-    let (kept, pruned) = admins
-        .users
-        .into_iter()
-        .partition(|name| known.contains(name));
+    let (kept, pruned) = admins.users.into_iter().partition(|name| known.contains(name));
     admins.users = kept;
     admins.users.push(user.clone());
     connection.set_admins(run.finished_at(), admins);
-    let what = What::AdminGrantedByRun {
-        connection: request.connection.clone(),
-        user,
-        run: run.name.clone(),
-        pruned,
-    };
+    let what = What::AdminGrantedByRun { connection: request.connection.clone(), user, run: run.name.clone(), pruned };
     tenant.ledger.record(run.finished_at(), what);
     Ok(())
 }
 
 fn known_users(tenant: &Tenant) -> Vec<String> {
-    let principals = tenant
-        .principals
-        .iter()
-        .map(|principal| principal.username.clone());
+    let principals = tenant.principals.iter().map(|principal| principal.username.clone());
     let users = tenant.users.iter().map(|user| user.username.clone());
     let tokens = tenant.tokens.iter().map(super::tokens::ApiToken::username);
     principals.chain(users).chain(tokens).collect()

@@ -17,24 +17,11 @@ pub(super) struct Role {
     level: &'static str,
 }
 
-pub(super) static ADMIN: Role = Role {
-    id: "a0000000-0000-4000-8000-000000000001",
-    name: "$admin",
-    description: "Admin",
-    level: "workspace",
-};
-pub(super) static MEMBER: Role = Role {
-    id: "a0000000-0000-4000-8000-000000000002",
-    name: "$member",
-    description: "Member",
-    level: "workspace",
-};
-static GUEST: Role = Role {
-    id: "a0000000-0000-4000-8000-000000000003",
-    name: "$guest",
-    description: "Guest",
-    level: "workspace",
-};
+pub(super) static ADMIN: Role =
+    Role { id: "a0000000-0000-4000-8000-000000000001", name: "$admin", description: "Admin", level: "workspace" };
+pub(super) static MEMBER: Role =
+    Role { id: "a0000000-0000-4000-8000-000000000002", name: "$member", description: "Member", level: "workspace" };
+static GUEST: Role = Role { id: "a0000000-0000-4000-8000-000000000003", name: "$guest", description: "Guest", level: "workspace" };
 static CONNECTION_ADMINS: Role = Role {
     id: "a0000000-0000-4000-8000-000000000004",
     name: "$admin_connections",
@@ -87,18 +74,14 @@ pub(super) struct User {
 
 /// `GET whoami` and `GET roles`.
 pub(super) fn routes() -> Router<SharedTenant> {
-    Router::new()
-        .route("/whoami", route(MethodFilter::GET, whoami))
-        .route("/roles", route(MethodFilter::GET, roles))
+    Router::new().route("/whoami", route(MethodFilter::GET, whoami)).route("/roles", route(MethodFilter::GET, roles))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "every route has this type")]
 fn whoami(_: &mut Tenant, call: &Call, _: &str) -> Reply {
     let who = &call.principal;
-    Ok(
-        json!({ "userId": who.user_id, "username": who.username, "email": who.email,
-               "roles": [{ "id": who.role.id, "name": who.role.name }] }),
-    )
+    Ok(json!({ "userId": who.user_id, "username": who.username, "email": who.email,
+               "roles": [{ "id": who.role.id, "name": who.role.name }] }))
 }
 
 fn roles(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {

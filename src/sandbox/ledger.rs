@@ -28,13 +28,7 @@ pub struct Effect {
 #[expect(missing_docs, reason = "the field names are the ledger's own words")]
 pub enum What {
     /// A run was started.
-    RunSubmitted {
-        run: String,
-        workflow: String,
-        by: String,
-        endpoint: String,
-        request_id: Option<String>,
-    },
+    RunSubmitted { run: String, workflow: String, by: String, endpoint: String, request_id: Option<String> },
     /// A run was stopped before its end.
     RunStopped { run: String, by: String },
     /// A workflow template was stored under a new name.
@@ -44,19 +38,9 @@ pub enum What {
     /// A workflow template was archived.
     WorkflowArchived { workflow: String, by: String },
     /// A workflow has another owner.
-    OwnerChanged {
-        workflow: String,
-        before: String,
-        after: String,
-        by: String,
-    },
+    OwnerChanged { workflow: String, before: String, after: String, by: String },
     /// A connection's admin users were replaced through the metastore.
-    AdminsReplaced {
-        connection: String,
-        before: Vec<String>,
-        after: Vec<String>,
-        by: String,
-    },
+    AdminsReplaced { connection: String, before: Vec<String>, after: Vec<String>, by: String },
     /// A run of the token-admin package added an admin; `pruned` names admins dropped because they no longer exist.
     AdminGrantedByRun {
         connection: String,
@@ -76,17 +60,11 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            entries: VecDeque::new(),
-            limit,
-        }
+        Self { entries: VecDeque::new(), limit }
     }
 
     pub(super) fn record(&mut self, at: i64, what: What) {
-        self.entries.push_back(Effect {
-            at: time::precise(at),
-            what,
-        });
+        self.entries.push_back(Effect { at: time::precise(at), what });
         while self.entries.len() > self.limit {
             self.entries.pop_front();
         }
@@ -139,12 +117,7 @@ pub(super) struct RequestLog {
 
 impl RequestLog {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            entries: VecDeque::new(),
-            bytes: 0,
-            limit,
-            count: 0,
-        }
+        Self { entries: VecDeque::new(), bytes: 0, limit, count: 0 }
     }
 
     /// Logs an exchange under the next number and answers that number.
@@ -173,10 +146,7 @@ impl RequestLog {
         let Some(first) = self.entries.front().map(|(exchange, _)| exchange.n) else {
             return;
         };
-        let Some(index) = n
-            .checked_sub(first)
-            .and_then(|index| usize::try_from(index).ok())
-        else {
+        let Some(index) = n.checked_sub(first).and_then(|index| usize::try_from(index).ok()) else {
             return;
         };
         if let Some((exchange, _)) = self.entries.get_mut(index) {
@@ -185,10 +155,7 @@ impl RequestLog {
     }
 
     pub(super) fn snapshot(&self) -> Vec<Exchange> {
-        self.entries
-            .iter()
-            .map(|(exchange, _)| exchange.clone())
-            .collect()
+        self.entries.iter().map(|(exchange, _)| exchange.clone()).collect()
     }
 }
 
@@ -204,37 +171,21 @@ mod tests {
         }
         log.answered(1, 500);
         log.answered(3, 200);
-        let kept: Vec<_> = log
-            .snapshot()
-            .iter()
-            .map(|exchange| (exchange.n, exchange.status))
-            .collect();
+        let kept: Vec<_> = log.snapshot().iter().map(|exchange| (exchange.n, exchange.status)).collect();
         assert_eq!(kept, [(2, None), (3, Some(200))]);
     }
 
     #[test]
     fn a_large_body_is_logged_as_null() {
         let mut log = RequestLog::new(2);
-        log.arrive(
-            Exchange {
-                body: Value::Bool(true),
-                ..Exchange::default()
-            },
-            MAX_LOGGED_BODY + 1,
-        );
+        log.arrive(Exchange { body: Value::Bool(true), ..Exchange::default() }, MAX_LOGGED_BODY + 1);
         assert_eq!(log.snapshot()[0].body, Value::Null);
     }
 
     #[test]
     fn an_effect_is_tagged_with_its_kind() {
         let mut ledger = Ledger::new(1);
-        ledger.record(
-            0,
-            What::RunStopped {
-                run: "a".into(),
-                by: "jane".into(),
-            },
-        );
+        ledger.record(0, What::RunStopped { run: "a".into(), by: "jane".into() });
         let json = serde_json::to_value(ledger.snapshot()).expect("serializes");
         assert_eq!(json[0]["kind"], "run_stopped");
         assert_eq!(json[0]["at"], "1970-01-01T00:00:00.000Z");

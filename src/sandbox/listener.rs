@@ -20,11 +20,7 @@ const MAX_CONNECTIONS: usize = 4_096;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Accepts until `stop` turns true, then lets answers under way finish within the grace.
-pub(super) async fn run(
-    listener: TcpListener,
-    shared: Arc<Shared>,
-    mut stop: watch::Receiver<bool>,
-) {
+pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -37,6 +33,7 @@ pub(super) async fn run(
                 Err(error) => {
                     tracing::warn!(%error, "sandbox could not accept a connection");
                     // Out of file descriptors, most likely: do not spin.
+                    #[expect(clippy::disallowed_methods, reason = "a pause of a real server, which no test waits for")]
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
@@ -73,11 +70,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, mut stop: watch::Receiver
             }
         }
     });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .auto_date_header(false)
-            .serve_connection(TokioIo::new(stream), service)
-    );
+    let mut connection = pin!(http1::Builder::new().auto_date_header(false).serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stopped(&mut stop) => {

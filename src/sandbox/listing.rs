@@ -15,8 +15,7 @@ pub(super) fn answer(call: &Call, records: Vec<Value>, fields: &[&str]) -> Reply
     let total = records.len();
     let mut kept = records;
     if let Some(text) = call.query("filter").filter(|text| !text.is_empty()) {
-        let filter: Value = serde_json::from_str(text)
-            .map_err(|error| bad(format!("filter is no JSON: {error}")))?;
+        let filter: Value = serde_json::from_str(text).map_err(|error| bad(format!("filter is no JSON: {error}")))?;
         let mut passed = Vec::new();
         for record in kept {
             if passes(&filter, &record, fields)? {
@@ -36,10 +35,7 @@ pub(super) fn answer(call: &Call, records: Vec<Value>, fields: &[&str]) -> Reply
 }
 
 fn created_at(record: &Value) -> i64 {
-    record["attributes"]["createdAt"]
-        .as_str()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_default()
+    record["attributes"]["createdAt"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 fn bad(message: String) -> Refusal {
@@ -47,16 +43,12 @@ fn bad(message: String) -> Refusal {
 }
 
 fn passes(filter: &Value, record: &Value, fields: &[&str]) -> Result<bool, Refusal> {
-    let filter: &Map<String, Value> = filter
-        .as_object()
-        .ok_or_else(|| bad(format!("filter must be an object, not {filter}")))?;
+    let filter: &Map<String, Value> = filter.as_object().ok_or_else(|| bad(format!("filter must be an object, not {filter}")))?;
     for (key, wanted) in filter {
         let passed = match (key.as_str(), wanted) {
             ("$and", Value::Array(list)) => all(list, record, fields)?,
             ("$or", Value::Array(list)) => any(list, record, fields)?,
-            (field, Value::Object(operator)) if fields.contains(&field) => {
-                like(operator, &record[field])?
-            }
+            (field, Value::Object(operator)) if fields.contains(&field) => like(operator, &record[field])?,
             (field, wanted) if fields.contains(&field) => record[field] == *wanted,
             (other, _) => return Err(bad(format!("unknown filter {other:?}"))),
         };
@@ -68,29 +60,17 @@ fn passes(filter: &Value, record: &Value, fields: &[&str]) -> Result<bool, Refus
 }
 
 fn all(list: &[Value], record: &Value, fields: &[&str]) -> Result<bool, Refusal> {
-    list.iter().try_fold(true, |so_far, filter| {
-        Ok(passes(filter, record, fields)? && so_far)
-    })
+    list.iter().try_fold(true, |so_far, filter| Ok(passes(filter, record, fields)? && so_far))
 }
 
 fn any(list: &[Value], record: &Value, fields: &[&str]) -> Result<bool, Refusal> {
-    list.iter().try_fold(false, |so_far, filter| {
-        Ok(passes(filter, record, fields)? || so_far)
-    })
+    list.iter().try_fold(false, |so_far, filter| Ok(passes(filter, record, fields)? || so_far))
 }
 
 /// `{"$ilike": "abc%"}`: the only operator, with a wildcard at the end or none.
 fn like(operator: &Map<String, Value>, value: &Value) -> Result<bool, Refusal> {
-    let pattern = operator
-        .get("$ilike")
-        .and_then(Value::as_str)
-        .filter(|_| operator.len() == 1);
-    let pattern = pattern.ok_or_else(|| {
-        bad(format!(
-            "unknown filter operator in {}",
-            Value::from(operator.clone())
-        ))
-    })?;
+    let pattern = operator.get("$ilike").and_then(Value::as_str).filter(|_| operator.len() == 1);
+    let pattern = pattern.ok_or_else(|| bad(format!("unknown filter operator in {}", Value::from(operator.clone()))))?;
     let value = value.as_str().unwrap_or_default().to_lowercase();
     let pattern = pattern.to_lowercase();
     match pattern.strip_suffix('%') {

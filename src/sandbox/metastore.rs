@@ -14,10 +14,7 @@ use super::state::{Call, SharedTenant, Tenant, route};
 pub(super) fn routes() -> Router<SharedTenant> {
     Router::new()
         .route("/search/indexsearch", route(MethodFilter::POST, search))
-        .route(
-            "/entity/uniqueAttribute/type/{type}",
-            route(MethodFilter::GET, by_qualified_name),
-        )
+        .route("/entity/uniqueAttribute/type/{type}", route(MethodFilter::GET, by_qualified_name))
         .route("/entity/guid/{guid}", route(MethodFilter::GET, by_guid))
         .route("/entity/bulk", route(MethodFilter::POST, bulk))
         .route("/entity/bulk/", route(MethodFilter::POST, bulk))
@@ -30,47 +27,23 @@ fn bad(message: impl Into<String>) -> Refusal {
 }
 
 /// Keys of a search request besides `dsl` that change nothing here.
-const IGNORED: [&str; 5] = [
-    "requestMetadata",
-    "relationAttributes",
-    "includeRelationshipAttributes",
-    "excludeMeanings",
-    "showSearchScore",
-];
+const IGNORED: [&str; 5] =
+    ["requestMetadata", "relationAttributes", "includeRelationshipAttributes", "excludeMeanings", "showSearchScore"];
 
 fn search(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
-    let body = call
-        .body
-        .as_object()
-        .ok_or_else(|| bad("the search request must be an object"))?;
-    if let Some(key) = body.keys().find(|key| {
-        !["dsl", "attributes"].contains(&key.as_str()) && !IGNORED.contains(&key.as_str())
-    }) {
+    let body = call.body.as_object().ok_or_else(|| bad("the search request must be an object"))?;
+    if let Some(key) = body.keys().find(|key| !["dsl", "attributes"].contains(&key.as_str()) && !IGNORED.contains(&key.as_str())) {
         return Err(bad(format!("unknown key [{key}] in the search request")));
     }
     let dsl = body.get("dsl").ok_or_else(|| bad("dsl is missing"))?;
-    let search =
-        Search::parse(dsl, &METASTORE, call.now).map_err(|error| bad(error.to_string()))?;
-    let wanted: Vec<&str> = body
-        .get("attributes")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
+    let search = Search::parse(dsl, &METASTORE, call.now).map_err(|error| bad(error.to_string()))?;
+    let wanted: Vec<&str> =
+        body.get("attributes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let at = tenant.index_time(call);
-    let page = search.page(
-        tenant
-            .connections
-            .values()
-            .filter_map(|connection| connection.indexed(at)),
-    );
+    let page = search.page(tenant.connections.values().filter_map(|connection| connection.indexed(at)));
     let mut answer = json!({ "searchType": "INDEX_BASED", "approximateCount": page.total });
     if !page.hits.is_empty() {
-        let entities = page
-            .hits
-            .into_iter()
-            .map(|(mut hit, _)| only(hit.source["entity"].take(), &wanted));
+        let entities = page.hits.into_iter().map(|(mut hit, _)| only(hit.source["entity"].take(), &wanted));
         answer["entities"] = entities.collect();
     }
     Ok(answer)
@@ -79,44 +52,27 @@ fn search(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
 /// An entity with the attributes that a search asked for, and the two that are always there.
 fn only(mut entity: Value, wanted: &[&str]) -> Value {
     if let Some(attributes) = entity["attributes"].as_object_mut() {
-        attributes.retain(|name, _| {
-            ["qualifiedName", "name"].contains(&name.as_str()) || wanted.contains(&name.as_str())
-        });
+        attributes.retain(|name, _| ["qualifiedName", "name"].contains(&name.as_str()) || wanted.contains(&name.as_str()));
     }
     entity
 }
 
 fn by_qualified_name(tenant: &mut Tenant, call: &Call, type_name: &str) -> Reply {
-    let name = call
-        .query("attr:qualifiedName")
-        .ok_or_else(|| bad("attr:qualifiedName is missing"))?;
-    let connection = tenant
-        .connections
-        .get(name)
-        .filter(|_| type_name == "Connection");
+    let name = call.query("attr:qualifiedName").ok_or_else(|| bad("attr:qualifiedName is missing"))?;
+    let connection = tenant.connections.get(name).filter(|_| type_name == "Connection");
     let connection = connection.ok_or_else(|| unknown(type_name, name))?;
     Ok(json!({ "entity": connection.entity(connection.admins()), "referredEntities": {} }))
 }
 
 fn by_guid(tenant: &mut Tenant, _: &Call, guid: &str) -> Reply {
-    let connection = tenant
-        .connections
-        .values()
-        .find(|connection| connection.guid == guid);
-    let connection = connection.ok_or_else(|| {
-        Refusal::atlas(
-            404,
-            "ATLAS-404-00-005",
-            format!("Given instance guid {guid} is invalid/not found"),
-        )
-    })?;
+    let connection = tenant.connections.values().find(|connection| connection.guid == guid);
+    let connection = connection
+        .ok_or_else(|| Refusal::atlas(404, "ATLAS-404-00-005", format!("Given instance guid {guid} is invalid/not found")))?;
     Ok(json!({ "entity": connection.entity(connection.admins()), "referredEntities": {} }))
 }
 
 fn unknown(type_name: &str, qualified_name: &str) -> Refusal {
-    let message = format!(
-        "Instance {type_name} with unique attribute {{qualifiedName={qualified_name}}} does not exist"
-    );
+    let message = format!("Instance {type_name} with unique attribute {{qualifiedName={qualified_name}}} does not exist");
     Refusal::atlas(404, "ATLAS-404-00-009", message)
 }
 
@@ -129,13 +85,8 @@ struct Change {
 
 /// Replaces the admin lists that each entity gives. All entities are looked at before the first one is changed.
 fn bulk(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
-    let entities = call.body["entities"]
-        .as_array()
-        .ok_or_else(|| bad("entities must be a list"))?;
-    let changes = entities
-        .iter()
-        .map(|entity| read_change(tenant, call, entity))
-        .collect::<Result<Vec<_>, _>>()?;
+    let entities = call.body["entities"].as_array().ok_or_else(|| bad("entities must be a list"))?;
+    let changes = entities.iter().map(|entity| read_change(tenant, call, entity)).collect::<Result<Vec<_>, _>>()?;
     let (mut updated, mut assignments) = (Vec::new(), Map::new());
     for change in changes {
         let Some(connection) = tenant.connections.get_mut(&change.qualified_name) else {
@@ -147,22 +98,11 @@ fn bulk(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
         if connection.admins().same(&change.admins) {
             continue;
         }
-        let (before, after) = (
-            connection.admins().users.clone(),
-            change.admins.users.clone(),
-        );
+        let (before, after) = (connection.admins().users.clone(), change.admins.users.clone());
         connection.set_admins(call.now, change.admins);
         updated.push(connection.entity(connection.admins()));
         let by = call.principal.username.clone();
-        tenant.ledger.record(
-            call.now,
-            What::AdminsReplaced {
-                connection: change.qualified_name,
-                before,
-                after,
-                by,
-            },
-        );
+        tenant.ledger.record(call.now, What::AdminsReplaced { connection: change.qualified_name, before, after, by });
     }
     let mut answer = json!({ "guidAssignments": assignments });
     if !updated.is_empty() {
@@ -174,26 +114,13 @@ fn bulk(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
 fn read_change(tenant: &Tenant, call: &Call, entity: &Value) -> Result<Change, Refusal> {
     let type_name = entity["typeName"].as_str().unwrap_or_default();
     if type_name != "Connection" {
-        return Err(bad(format!(
-            "the sandbox changes entities of type Connection only, not {type_name:?}"
-        )));
+        return Err(bad(format!("the sandbox changes entities of type Connection only, not {type_name:?}")));
     }
-    let attributes = entity["attributes"]
-        .as_object()
-        .ok_or_else(|| bad("attributes must be an object"))?;
-    let qualified_name = attributes
-        .get("qualifiedName")
-        .and_then(Value::as_str)
-        .ok_or_else(|| bad("qualifiedName is missing"))?;
-    let connection = tenant
-        .connections
-        .get(qualified_name)
-        .ok_or_else(|| unknown(type_name, qualified_name))?;
+    let attributes = entity["attributes"].as_object().ok_or_else(|| bad("attributes must be an object"))?;
+    let qualified_name = attributes.get("qualifiedName").and_then(Value::as_str).ok_or_else(|| bad("qualifiedName is missing"))?;
+    let connection = tenant.connections.get(qualified_name).ok_or_else(|| unknown(type_name, qualified_name))?;
     if !connection.may_administer(&call.principal) {
-        let message = format!(
-            "{} is not authorized to perform update entity: {qualified_name}",
-            call.principal.username
-        );
+        let message = format!("{} is not authorized to perform update entity: {qualified_name}", call.principal.username);
         return Err(Refusal::atlas(403, "ATLAS-403-00-001", message));
     }
     let mut admins = connection.admins().clone();
@@ -205,37 +132,23 @@ fn read_change(tenant: &Tenant, call: &Call, entity: &Value) -> Result<Change, R
             "qualifiedName" => {}
             "name" if *value == connection.name => {}
             other => {
-                return Err(bad(format!(
-                    "the sandbox cannot change attribute {other} of a Connection"
-                )));
+                return Err(bad(format!("the sandbox cannot change attribute {other} of a Connection")));
             }
         }
     }
     if admins.is_empty() {
-        return Err(Refusal::atlas(
-            400,
-            "ATLAS-400-00-114",
-            "Admin list should not be empty for type Connection",
-        ));
+        return Err(Refusal::atlas(400, "ATLAS-400-00-114", "Admin list should not be empty for type Connection"));
     }
     let assigned = entity["guid"].as_str().map(str::to_owned);
-    Ok(Change {
-        qualified_name: qualified_name.to_owned(),
-        assigned,
-        admins,
-    })
+    Ok(Change { qualified_name: qualified_name.to_owned(), assigned, admins })
 }
 
 /// A list of names without repetition. Unknown names are taken as they are, like at a real tenant.
 fn names(key: &str, value: &Value) -> Result<Vec<String>, Refusal> {
-    let list = value
-        .as_array()
-        .ok_or_else(|| bad(format!("{key} must be a list")))?;
+    let list = value.as_array().ok_or_else(|| bad(format!("{key} must be a list")))?;
     let mut names: Vec<String> = Vec::new();
     for value in list {
-        let name = value
-            .as_str()
-            .ok_or_else(|| bad(format!("{key} must hold strings")))?;
+        let name = value.as_str().ok_or_else(|| bad(format!("{key} must hold strings")))?;
         if name.contains(['<', '>']) || name.starts_with("http:") || name.starts_with("https:") {
             return Err(bad(format!("{key}: invalid name {name:?}")));
         }
@@ -250,13 +163,9 @@ fn names(key: &str, value: &Value) -> Result<Vec<String>, Refusal> {
 fn typedefs(_: &mut Tenant, call: &Call, _: &str) -> Reply {
     let kind = call.query("type").unwrap_or("STRUCT");
     if !kind.eq_ignore_ascii_case("struct") {
-        return Err(bad(format!(
-            "the sandbox knows type definitions of type STRUCT only, not {kind:?}"
-        )));
+        return Err(bad(format!("the sandbox knows type definitions of type STRUCT only, not {kind:?}")));
     }
     let definition = json!({ "category": "STRUCT", "guid": "d0000000-0000-4000-8000-000000000001", "name": "BadgeCondition",
         "description": "", "typeVersion": "1.0", "serviceType": "atlan", "attributeDefs": [] });
-    Ok(
-        json!({ "enumDefs": [], "structDefs": [definition], "entityDefs": [], "relationshipDefs": [] }),
-    )
+    Ok(json!({ "enumDefs": [], "structDefs": [definition], "entityDefs": [], "relationshipDefs": [] }))
 }

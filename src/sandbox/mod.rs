@@ -178,10 +178,7 @@ pub struct Sandbox {
 
 impl fmt::Debug for Sandbox {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Sandbox")
-            .field("address", &self.address)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Sandbox").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -197,21 +194,11 @@ impl Sandbox {
             already_active: options.already_active,
         };
         let tenant = seed::tenant(settings, options.ledger_limit, (options.clock)());
-        let shared = Shared::new(
-            Arc::new(Mutex::new(tenant)),
-            options.clock,
-            options.ledger_limit,
-            options.date_header,
-        );
+        let shared = Shared::new(Arc::new(Mutex::new(tenant)), options.clock, options.ledger_limit, options.date_header);
         let shared = Arc::new(shared);
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(listener::run(listener, shared.clone(), stopped));
-        Ok(Self {
-            address,
-            shared,
-            stop,
-            accepting,
-        })
+        Ok(Self { address, shared, stop, accepting })
     }
 
     /// Where it listens.

@@ -32,17 +32,11 @@ pub(super) struct Ending {
 
 impl Ending {
     pub(super) fn succeeded() -> Self {
-        Self {
-            phase: "Succeeded".to_owned(),
-            message: None,
-        }
+        Self { phase: "Succeeded".to_owned(), message: None }
     }
 
     pub(super) fn failed(message: impl Into<String>) -> Self {
-        Self {
-            phase: "Failed".to_owned(),
-            message: Some(message.into()),
-        }
+        Self { phase: "Failed".to_owned(), message: Some(message.into()) }
     }
 }
 
@@ -138,10 +132,7 @@ impl Runs {
         self.submitted += 1;
         let id = self.submitted;
         self.by_name.insert(run.name.clone(), id);
-        self.by_workflow
-            .entry(run.workflow.clone())
-            .or_default()
-            .insert(id);
+        self.by_workflow.entry(run.workflow.clone()).or_default().insert(id);
         self.open.insert((run.ends_at, id));
         self.all.insert(id, run);
         while self.all.len() > MAX_RUNS {
@@ -174,11 +165,7 @@ impl Runs {
 
     /// Takes the next run that has ended by `now` out of the open ones.
     pub(super) fn due(&mut self, now: i64) -> Option<RunId> {
-        let first = self
-            .open
-            .first()
-            .copied()
-            .filter(|(ends_at, _)| *ends_at <= now)?;
+        let first = self.open.first().copied().filter(|(ends_at, _)| *ends_at <= now)?;
         self.open.remove(&first);
         Some(first.1)
     }
@@ -209,22 +196,12 @@ impl Runs {
     /// The runs that a search can match, newest first.
     fn candidates(&self, search: &Search) -> Vec<&Run> {
         let by_id = search.required("_id").map(|names| {
-            let ids: BTreeSet<RunId> = names
-                .iter()
-                .filter_map(|name| self.by_name.get(name).copied())
-                .collect();
+            let ids: BTreeSet<RunId> = names.iter().filter_map(|name| self.by_name.get(name).copied()).collect();
             ids
         });
         let by_workflow = || {
             let names = search.required("spec.workflowTemplateRef.name")?;
-            Some(
-                names
-                    .iter()
-                    .filter_map(|name| self.by_workflow.get(name))
-                    .flatten()
-                    .copied()
-                    .collect(),
-            )
+            Some(names.iter().filter_map(|name| self.by_workflow.get(name)).flatten().copied().collect())
         };
         match by_id.or_else(by_workflow) {
             Some(ids) => ids.iter().rev().filter_map(|id| self.all.get(id)).collect(),
@@ -241,20 +218,12 @@ pub(super) fn routes() -> Router<SharedTenant> {
 }
 
 fn search(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
-    let search = Search::parse(&call.body, &WORKFLOWS, call.now)
-        .map_err(|error| Refusal::new(400, error.to_string()))?;
+    let search = Search::parse(&call.body, &WORKFLOWS, call.now).map_err(|error| Refusal::new(400, error.to_string()))?;
     let at = tenant.index_time(call);
-    let documents = tenant
-        .runs
-        .candidates(&search)
-        .into_iter()
-        .filter_map(|run| {
-            let source = run.document(at)?;
-            Some(Document {
-                id: run.name.clone(),
-                source,
-            })
-        });
+    let documents = tenant.runs.candidates(&search).into_iter().filter_map(|run| {
+        let source = run.document(at)?;
+        Some(Document { id: run.name.clone(), source })
+    });
     Ok(search.page(documents).into_answer())
 }
 
@@ -264,18 +233,12 @@ fn stop(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
     let id = *tenant.runs.by_name.get(name).ok_or_else(unknown)?;
     let run = tenant.runs.all.get_mut(&id).ok_or_else(unknown)?;
     if !tenant.runs.open.remove(&(run.ends_at, id)) {
-        return Err(Refusal::new(
-            400,
-            format!("cannot shutdown a completed workflow: {name}"),
-        ));
+        return Err(Refusal::new(400, format!("cannot shutdown a completed workflow: {name}")));
     }
     let answer = run.document(call.now).ok_or_else(unknown)?;
     run.stopped_at = Some(call.now);
     run.end = Ending::failed("Stopped with strategy 'Stop'");
-    let what = What::RunStopped {
-        run: name.to_owned(),
-        by: call.principal.username.clone(),
-    };
+    let what = What::RunStopped { run: name.to_owned(), by: call.principal.username.clone() };
     tenant.ledger.record(call.now, what);
     Ok(answer)
 }

@@ -47,29 +47,13 @@ pub(super) fn tenant(settings: Settings, ledger_limit: usize, now: i64) -> Tenan
 fn principals() -> Vec<Arc<Principal>> {
     let principal = |bearer: &str, user_id: &str, username: &str, role: &'static Role| {
         let email = format!("{username}@example.com");
-        Arc::new(Principal {
-            bearer: bearer.to_owned(),
-            user_id: user_id.to_owned(),
-            username: username.to_owned(),
-            email,
-            role,
-        })
+        Arc::new(Principal { bearer: bearer.to_owned(), user_id: user_id.to_owned(), username: username.to_owned(), email, role })
     };
     vec![
-        principal(
-            "sandbox-api-token",
-            "b0000000-0000-4000-8000-000000000001",
-            TOKEN_USER,
-            &API_TOKEN,
-        ),
+        principal("sandbox-api-token", "b0000000-0000-4000-8000-000000000001", TOKEN_USER, &API_TOKEN),
         principal("sandbox-admin", JANE, "jane", &ADMIN),
         principal("sandbox-member", JOE, "joe", &MEMBER),
-        principal(
-            "sandbox-service-account",
-            "b0000000-0000-4000-8000-000000000002",
-            "service-account-connector",
-            &API_TOKEN,
-        ),
+        principal("sandbox-service-account", "b0000000-0000-4000-8000-000000000002", "service-account-connector", &API_TOKEN),
     ]
 }
 
@@ -83,12 +67,7 @@ fn users() -> Vec<User> {
     vec![
         user(JANE, "jane", true, &[PROD, POSTGRES, REFUSING]),
         user(JOE, "joe", true, &[POSTGRES]),
-        user(
-            "0d15ab1e-d000-4000-8000-000000000001",
-            "dora",
-            false,
-            &[PROD],
-        ),
+        user("0d15ab1e-d000-4000-8000-000000000001", "dora", false, &[PROD]),
         user("90000000-0000-4000-8000-000000000002", "noah", true, &[]),
     ]
 }
@@ -101,61 +80,22 @@ fn tokens() -> Vec<ApiToken> {
         created_at,
     };
     vec![
-        token(
-            "b0000000-0000-4000-8000-000000000001",
-            TOKEN_USER,
-            "sandbox",
-            EPOCH,
-        ),
-        token(
-            CI_TOKEN,
-            "apikey-33333333-4444-5555-6666-777777777777",
-            "ci",
-            EPOCH + 1_000,
-        ),
-        token(
-            "a11ead1e-0000-4000-8000-000000000003",
-            GRANTED_USER,
-            "granted",
-            EPOCH + 2_000,
-        ),
+        token("b0000000-0000-4000-8000-000000000001", TOKEN_USER, "sandbox", EPOCH),
+        token(CI_TOKEN, "apikey-33333333-4444-5555-6666-777777777777", "ci", EPOCH + 1_000),
+        token("a11ead1e-0000-4000-8000-000000000003", GRANTED_USER, "granted", EPOCH + 2_000),
     ]
 }
 
 fn connections() -> BTreeMap<String, Connection> {
     let connection = |guid: &str, qualified_name: &str, name: &str, users: &[&str]| {
         let users = users.iter().map(|user| (*user).to_owned()).collect();
-        Connection::new(
-            guid,
-            qualified_name,
-            name,
-            EPOCH,
-            Admins {
-                users,
-                ..Admins::default()
-            },
-        )
+        Connection::new(guid, qualified_name, name, EPOCH, Admins { users, ..Admins::default() })
     };
-    let mut refusing = connection(
-        "c0000000-0000-4000-8000-000000000003",
-        REFUSING,
-        "locked",
-        &["jane"],
-    );
+    let mut refusing = connection("c0000000-0000-4000-8000-000000000003", REFUSING, "locked", &["jane"]);
     refusing.refuses = true;
     [
-        connection(
-            "c0000000-0000-4000-8000-000000000001",
-            PROD,
-            "prod",
-            &["jane"],
-        ),
-        connection(
-            "c0000000-0000-4000-8000-000000000002",
-            POSTGRES,
-            "crm",
-            &["jane", GRANTED_USER],
-        ),
+        connection("c0000000-0000-4000-8000-000000000001", PROD, "prod", &["jane"]),
+        connection("c0000000-0000-4000-8000-000000000002", POSTGRES, "crm", &["jane", GRANTED_USER]),
         refusing,
     ]
     .into_iter()
@@ -164,54 +104,22 @@ fn connections() -> BTreeMap<String, Connection> {
 }
 
 fn workflows() -> BTreeMap<String, Workflow> {
-    let failing =
-        Ending::failed("child 'extract' failed: could not connect to server: Connection refused");
+    let failing = Ending::failed("child 'extract' failed: could not connect to server: Connection refused");
     let seeded = [
-        (
-            "csa-api-token-connection-admin-1684500411",
-            "@csa/api-token-connection-admin",
-            Ending::succeeded(),
-        ),
-        (
-            "atlan-snowflake-1684500500",
-            "@atlan/snowflake",
-            Ending::succeeded(),
-        ),
-        (
-            "atlan-snowflake-miner-1684500600",
-            "@atlan/snowflake-miner",
-            Ending::succeeded(),
-        ),
+        ("csa-api-token-connection-admin-1684500411", "@csa/api-token-connection-admin", Ending::succeeded()),
+        ("atlan-snowflake-1684500500", "@atlan/snowflake", Ending::succeeded()),
+        ("atlan-snowflake-miner-1684500600", "@atlan/snowflake-miner", Ending::succeeded()),
         ("atlan-postgres-1684500700", "@atlan/postgres", failing),
-        (
-            "atlan-redshift-1684500800",
-            "@atlan/redshift",
-            Ending::succeeded(),
-        ),
-        (
-            "atlan-tableau-1684500900",
-            "@atlan/tableau",
-            Ending::succeeded(),
-        ),
-        (
-            "atlan-tableau-1684500901",
-            "@atlan/tableau",
-            Ending::succeeded(),
-        ),
+        ("atlan-redshift-1684500800", "@atlan/redshift", Ending::succeeded()),
+        ("atlan-tableau-1684500900", "@atlan/tableau", Ending::succeeded()),
+        ("atlan-tableau-1684500901", "@atlan/tableau", Ending::succeeded()),
     ];
-    seeded
-        .into_iter()
-        .map(|(name, package, end)| (name.to_owned(), workflow(name, package, end)))
-        .collect()
+    seeded.into_iter().map(|(name, package, end)| (name.to_owned(), workflow(name, package, end))).collect()
 }
 
 /// A template whose name ends in the epoch second of its creation, as the vendor's client names them.
 fn workflow(name: &str, package: &str, end: Ending) -> Workflow {
-    let created_at = name
-        .rsplit('-')
-        .next()
-        .and_then(|digits| digits.parse::<i64>().ok())
-        .map_or(EPOCH, |seconds| seconds * 1_000);
+    let created_at = name.rsplit('-').next().and_then(|digits| digits.parse::<i64>().ok()).map_or(EPOCH, |seconds| seconds * 1_000);
     let template_ref = package.trim_start_matches('@').replace('/', "-");
     let parameters = if template_ref.starts_with("csa-") {
         json!([{ "name": "connection_qualified_name", "value": PROD }, { "name": "api_token_guid", "value": CI_TOKEN }])
@@ -219,52 +127,24 @@ fn workflow(name: &str, package: &str, end: Ending) -> Workflow {
         json!([{ "name": "publish-mode", "value": "production" }])
     };
     let labels = strings([
-        (
-            "orchestration.atlan.com/type",
-            if template_ref.starts_with("csa-") {
-                "custom"
-            } else {
-                "connector"
-            },
-        ),
-        (
-            "package.argoproj.io/name",
-            &package.replace('@', "a-t-r").replace('/', "s-l-a-s-h"),
-        ),
+        ("orchestration.atlan.com/type", if template_ref.starts_with("csa-") { "custom" } else { "connector" }),
+        ("package.argoproj.io/name", &package.replace('@', "a-t-r").replace('/', "s-l-a-s-h")),
     ]);
-    let annotations = strings([
-        ("package.argoproj.io/name", package),
-        ("orchestration.atlan.com/atlanName", name),
-    ]);
+    let annotations = strings([("package.argoproj.io/name", package), ("orchestration.atlan.com/atlanName", name)]);
     let spec = json!({ "entrypoint": "main",
         "templates": [{ "name": "main", "dag": { "tasks": [{ "name": "run", "arguments": { "parameters": parameters },
             "templateRef": { "name": template_ref, "template": "main", "clusterScope": true } }] } }],
         "workflowMetadata": { "annotations": { "package.argoproj.io/name": package } } });
     let document = template(name, created_at, &labels, &annotations, &spec);
-    Workflow {
-        document: Versions::new(created_at, Some(document)),
-        owner: "jane".to_owned(),
-        end,
-    }
+    Workflow { document: Versions::new(created_at, Some(document)), owner: "jane".to_owned(), end }
 }
 
 fn strings<const N: usize>(pairs: [(&str, &str); N]) -> Map<String, Value> {
-    pairs
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), json!(value)))
-        .collect()
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect()
 }
 
-fn runs(
-    principals: &[Arc<Principal>],
-    workflows: &BTreeMap<String, Workflow>,
-    running: i64,
-    now: i64,
-) -> Runs {
-    let jane = principals
-        .iter()
-        .find(|principal| principal.username == "jane")
-        .expect("jane is seeded");
+fn runs(principals: &[Arc<Principal>], workflows: &BTreeMap<String, Workflow>, running: i64, now: i64) -> Runs {
+    let jane = principals.iter().find(|principal| principal.username == "jane").expect("jane is seeded");
     let run = |workflow: &str, suffix: &str, created_at: i64, ends_at: i64| Run {
         name: format!("{workflow}-{suffix}"),
         workflow: workflow.to_owned(),
@@ -272,25 +152,13 @@ fn runs(
         created_at,
         running_at: created_at,
         ends_at,
-        end: workflows
-            .get(workflow)
-            .map_or_else(Ending::succeeded, |workflow| workflow.end.clone()),
+        end: workflows.get(workflow).map_or_else(Ending::succeeded, |workflow| workflow.end.clone()),
         stopped_at: None,
         // The old run's grant is long past, and was since undone: it must not be given again at the first look.
         grant: None::<GrantRequest>,
     };
     let mut runs = Runs::default();
-    runs.add(run(
-        "csa-api-token-connection-admin-1684500411",
-        "t7s8b",
-        EPOCH + 4_000,
-        EPOCH + 79_000,
-    ));
-    runs.add(run(
-        "atlan-redshift-1684500800",
-        "k2v9d",
-        now.saturating_sub(LONG_RUN_BEGAN),
-        now.saturating_add(running),
-    ));
+    runs.add(run("csa-api-token-connection-admin-1684500411", "t7s8b", EPOCH + 4_000, EPOCH + 79_000));
+    runs.add(run("atlan-redshift-1684500800", "k2v9d", now.saturating_sub(LONG_RUN_BEGAN), now.saturating_add(running)));
     runs
 }

@@ -38,31 +38,14 @@ struct Traffic {
 }
 
 impl Shared {
-    pub(super) fn new(
-        tenant: SharedTenant,
-        clock: TimeSource,
-        log_limit: usize,
-        date_header: bool,
-    ) -> Self {
+    pub(super) fn new(tenant: SharedTenant, clock: TimeSource, log_limit: usize, date_header: bool) -> Self {
         let tenant_routes = tenant_routes().with_state(tenant.clone());
-        let traffic = Mutex::new(Traffic {
-            faults: Faults::default(),
-            log: RequestLog::new(log_limit),
-        });
-        Self {
-            tenant,
-            traffic,
-            clock,
-            date_header,
-            tenant_routes,
-        }
+        let traffic = Mutex::new(Traffic { faults: Faults::default(), log: RequestLog::new(log_limit) });
+        Self { tenant, traffic, clock, date_header, tenant_routes }
     }
 
     /// Serves one request; `Err` closes the connection without an answer.
-    pub(super) async fn serve(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-    ) -> Result<Response, Cut> {
+    pub(super) async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Result<Response, Cut> {
         let arrived = Arrived::read(request).await?;
         let answer = if arrived.parts.uri.path().starts_with(admin::PREFIX) {
             self.administer(arrived).await
@@ -87,22 +70,16 @@ impl Shared {
             None => self.apply(arrived, None).await,
             Some(action) => self.misbehave(arrived, &action).await?,
         };
-        lock(&self.traffic)
-            .log
-            .answered(n, answer.status().as_u16());
+        lock(&self.traffic).log.answered(n, answer.status().as_u16());
         tracing::debug!(n, status = answer.status().as_u16(), "sandbox answered");
         Ok(answer)
     }
 
     /// Numbers and logs a request, and asks the faults whether it is hit.
     fn arrive(&self, arrived: &Arrived) -> (u64, Option<Action>) {
-        let principal = arrived
-            .bearer()
-            .and_then(|bearer| lock(&self.tenant).principal(bearer));
+        let principal = arrived.bearer().and_then(|bearer| lock(&self.tenant).principal(bearer));
         let mut traffic = lock(&self.traffic);
-        let action = traffic
-            .faults
-            .hit(arrived.parts.method.as_str(), arrived.target());
+        let action = traffic.faults.hit(arrived.parts.method.as_str(), arrived.target());
         let username = principal.map(|principal| principal.username.clone());
         let exchange = arrived.exchange(username, action.as_ref().map(Action::name));
         (traffic.log.arrive(exchange, arrived.body.len()), action)
@@ -110,11 +87,7 @@ impl Shared {
 
     async fn misbehave(&self, arrived: Arrived, action: &Action) -> Result<Response, Cut> {
         Ok(match action {
-            Action::Status {
-                status,
-                headers,
-                body,
-            } => with_headers(faulty(*status, body), headers),
+            Action::Status { status, headers, body } => with_headers(faulty(*status, body), headers),
             Action::StatusAfterApplying { status, body } => {
                 self.apply(arrived, None).await;
                 faulty(*status, body)
@@ -131,13 +104,12 @@ impl Shared {
             }
             Action::Delay { ms } => {
                 let answer = self.apply(arrived, None).await;
+                #[expect(clippy::disallowed_methods, reason = "a really slow answer is what the fault is")]
                 tokio::time::sleep(Duration::from_millis(*ms)).await;
                 answer
             }
             Action::Hang => std::future::pending().await,
-            Action::SwallowGrant | Action::EndAs { .. } | Action::StaleIndex => {
-                self.apply(arrived, Some(action)).await
-            }
+            Action::SwallowGrant | Action::EndAs { .. } | Action::StaleIndex => self.apply(arrived, Some(action)).await,
         })
     }
 
@@ -160,18 +132,9 @@ impl Shared {
             return respond(Err(Refusal::new(400, "the body is no JSON")));
         };
         let uri = &arrived.parts.uri;
-        let query = Query::<Vec<(String, String)>>::try_from_uri(uri)
-            .map(|Query(pairs)| pairs)
-            .unwrap_or_default();
-        let call = Call {
-            now,
-            principal,
-            path: uri.path().to_owned(),
-            query,
-            body,
-            request_id,
-            directives: Directives::of(action),
-        };
+        let query = Query::<Vec<(String, String)>>::try_from_uri(uri).map(|Query(pairs)| pairs).unwrap_or_default();
+        let call =
+            Call { now, principal, path: uri.path().to_owned(), query, body, request_id, directives: Directives::of(action) };
         let mut request = Request::from_parts(arrived.parts, Body::empty());
         request.extensions_mut().insert(Arc::new(call));
         ask(self.tenant_routes.clone(), request).await
@@ -195,11 +158,7 @@ impl Shared {
     pub(super) fn admin_users(&self, connection: &str) -> Vec<String> {
         let mut tenant = lock(&self.tenant);
         tenant.advance((self.clock)());
-        tenant
-            .connections
-            .get(connection)
-            .map(|connection| connection.admins().users.clone())
-            .unwrap_or_default()
+        tenant.connections.get(connection).map(|connection| connection.admins().users.clone()).unwrap_or_default()
     }
 
     pub(super) fn requests(&self) -> Vec<Exchange> {
@@ -226,25 +185,14 @@ impl Shared {
 
 /// The routes of the tenant, one file per area.
 fn tenant_routes() -> Router<SharedTenant> {
-    let heracles = identity::routes()
-        .merge(preflight::routes())
-        .merge(workflows::routes())
-        .merge(runs::routes())
-        .merge(tokens::routes());
+    let heracles =
+        identity::routes().merge(preflight::routes()).merge(workflows::routes()).merge(runs::routes()).merge(tokens::routes());
     Router::new()
         .nest("/api/service", heracles)
         .nest("/api/meta", metastore::routes())
-        .fallback(async |uri: Uri| {
-            respond(Err(Refusal::new(
-                404,
-                format!("no route for {}", uri.path()),
-            )))
-        })
+        .fallback(async |uri: Uri| respond(Err(Refusal::new(404, format!("no route for {}", uri.path())))))
         .method_not_allowed_fallback(async |uri: Uri| {
-            respond(Err(Refusal::new(
-                405,
-                format!("method not allowed on {}", uri.path()),
-            )))
+            respond(Err(Refusal::new(405, format!("method not allowed on {}", uri.path()))))
         })
 }
 
@@ -256,18 +204,11 @@ async fn ask(routes: Router, request: Request<Body>) -> Response {
 }
 
 fn too_large() -> Response {
-    respond(Err(Refusal::new(
-        413,
-        format!("the body is larger than {MAX_BODY} bytes"),
-    )))
+    respond(Err(Refusal::new(413, format!("the body is larger than {MAX_BODY} bytes"))))
 }
 
 fn faulty(status: u16, body: &Value) -> Response {
-    let body = if body.is_null() {
-        json!({ "code": status, "message": "a fault of the sandbox" })
-    } else {
-        body.clone()
-    };
+    let body = if body.is_null() { json!({ "code": status, "message": "a fault of the sandbox" }) } else { body.clone() };
     json_response(status_code(status), &body)
 }
 
@@ -282,12 +223,8 @@ fn with_headers(mut answer: Response, headers: &[(String, String)]) -> Response 
 }
 
 fn garbage() -> Response {
-    let mut answer = Response::new(Body::from(
-        "<html><body>upstream said something else</body></html>",
-    ));
+    let mut answer = Response::new(Body::from("<html><body>upstream said something else</body></html>"));
     *answer.status_mut() = StatusCode::OK;
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
     answer
 }

@@ -55,19 +55,12 @@ impl Tenant {
 
     /// The instant whose state a search sees.
     pub(super) fn index_time(&self, call: &Call) -> i64 {
-        let behind = if call.directives.stale_index {
-            STALE_BY
-        } else {
-            0
-        };
+        let behind = if call.directives.stale_index { STALE_BY } else { 0 };
         call.now.saturating_sub(self.settings.index_lag.max(behind))
     }
 
     pub(super) fn principal(&self, bearer: &str) -> Option<Arc<Principal>> {
-        self.principals
-            .iter()
-            .find(|principal| principal.bearer == bearer)
-            .cloned()
+        self.principals.iter().find(|principal| principal.bearer == bearer).cloned()
     }
 }
 
@@ -94,24 +87,15 @@ pub(super) struct Call {
 impl Call {
     /// The first value of a query parameter.
     pub(super) fn query(&self, name: &str) -> Option<&str> {
-        self.query
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// A whole number from the query, or `default` where it is absent.
-    pub(super) fn query_number(
-        &self,
-        name: &str,
-        default: usize,
-    ) -> Result<usize, super::answer::Refusal> {
+    pub(super) fn query_number(&self, name: &str, default: usize) -> Result<usize, super::answer::Refusal> {
         let Some(text) = self.query(name) else {
             return Ok(default);
         };
-        text.parse().map_err(|_| {
-            super::answer::Refusal::new(400, format!("{name} must be a whole number, not {text:?}"))
-        })
+        text.parse().map_err(|_| super::answer::Refusal::new(400, format!("{name} must be a whole number, not {text:?}")))
     }
 }
 
@@ -126,23 +110,11 @@ pub(super) struct Directives {
 impl Directives {
     pub(super) fn of(action: Option<&Action>) -> Self {
         match action {
-            Some(Action::SwallowGrant) => Self {
-                swallow_grant: true,
-                ..Self::default()
-            },
-            Some(Action::StaleIndex) => Self {
-                stale_index: true,
-                ..Self::default()
-            },
+            Some(Action::SwallowGrant) => Self { swallow_grant: true, ..Self::default() },
+            Some(Action::StaleIndex) => Self { stale_index: true, ..Self::default() },
             Some(Action::EndAs { phase, message }) => {
-                let ending = Ending {
-                    phase: phase.clone(),
-                    message: message.clone(),
-                };
-                Self {
-                    end_as: Some(ending),
-                    ..Self::default()
-                }
+                let ending = Ending { phase: phase.clone(), message: message.clone() };
+                Self { end_as: Some(ending), ..Self::default() }
             }
             _ => Self::default(),
         }
@@ -154,16 +126,11 @@ pub(super) type Handler = fn(&mut Tenant, &Call, &str) -> Reply;
 
 /// Binds a handler to a method.
 pub(super) fn route(method: MethodFilter, handler: Handler) -> MethodRouter<SharedTenant> {
-    on(
-        method,
-        move |State(tenant): State<SharedTenant>,
-              Extension(call): Extension<Arc<Call>>,
-              params: RawPathParams| async move {
-            let param = params.iter().next().map_or("", |(_, value)| value);
-            let reply = handler(&mut lock(&tenant), &call, param);
-            respond(reply)
-        },
-    )
+    on(method, move |State(tenant): State<SharedTenant>, Extension(call): Extension<Arc<Call>>, params: RawPathParams| async move {
+        let param = params.iter().next().map_or("", |(_, value)| value);
+        let reply = handler(&mut lock(&tenant), &call, param);
+        respond(reply)
+    })
 }
 
 /// A value and what it was before, so that an index can lag behind it.
@@ -174,9 +141,7 @@ pub(super) struct Versions<T> {
 
 impl<T> Versions<T> {
     pub(super) fn new(at: i64, value: T) -> Self {
-        Self {
-            kept: VecDeque::from([(at, value)]),
-        }
+        Self { kept: VecDeque::from([(at, value)]) }
     }
 
     /// The value as it is.
@@ -187,11 +152,7 @@ impl<T> Versions<T> {
 
     /// The value as it was at an instant; `None` before its creation.
     pub(super) fn at(&self, instant: i64) -> Option<&T> {
-        self.kept
-            .iter()
-            .rev()
-            .find(|(since, _)| *since <= instant)
-            .map(|(_, value)| value)
+        self.kept.iter().rev().find(|(since, _)| *since <= instant).map(|(_, value)| value)
     }
 
     /// Replaces the value. The oldest kept version then stands for all before it.
@@ -215,16 +176,10 @@ mod tests {
     fn an_earlier_version_is_seen_from_an_earlier_instant() {
         let mut value = Versions::new(10, 'a');
         value.set(20, 'b');
-        assert_eq!(
-            [value.at(9), value.at(19), value.at(20)],
-            [None, Some(&'a'), Some(&'b')]
-        );
+        assert_eq!([value.at(9), value.at(19), value.at(20)], [None, Some(&'a'), Some(&'b')]);
         for step in 0..100 {
             value.set(30 + step, 'c');
         }
-        assert_eq!(
-            (value.at(10), value.kept.len()),
-            (Some(&'c'), KEPT_VERSIONS)
-        );
+        assert_eq!((value.at(10), value.kept.len()), (Some(&'c'), KEPT_VERSIONS));
     }
 }

@@ -18,10 +18,7 @@ pub(super) fn submit(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
     if text(&call.body, "resourceKind")? != "WorkflowTemplate" {
         return Err(Refusal::new(400, "resourceKind must be WorkflowTemplate"));
     }
-    let (namespace, name) = (
-        text(&call.body, "namespace")?,
-        text(&call.body, "resourceName")?,
-    );
+    let (namespace, name) = (text(&call.body, "namespace")?, text(&call.body, "resourceName")?);
     if namespace != "default" {
         return Err(not_found(name));
     }
@@ -32,11 +29,7 @@ pub(super) fn submit(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
 pub(super) fn start_run(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
     let endpoint = endpoint(call)?;
     let workflow = tenant.workflows.get(name).ok_or_else(|| not_found(name))?;
-    let template = workflow
-        .document
-        .current()
-        .as_ref()
-        .ok_or_else(|| not_found(name))?;
+    let template = workflow.document.current().as_ref().ok_or_else(|| not_found(name))?;
     if let Some(active) = tenant.runs.active(name) {
         let message = format!("workflow {name} already has an active run: {}", active.name);
         match tenant.settings.already_active {
@@ -45,9 +38,7 @@ pub(super) fn start_run(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
             AlreadyActive::Masked500 => {
                 return Err(Refusal::new(
                     500,
-                    format!(
-                        "automation engine answered 409: {{\"code\":\"{ALREADY_ACTIVE}\"}} {message}"
-                    ),
+                    format!("automation engine answered 409: {{\"code\":\"{ALREADY_ACTIVE}\"}} {message}"),
                 ));
             }
         }
@@ -64,17 +55,11 @@ pub(super) fn start_run(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
         created_at: call.now,
         running_at,
         ends_at: running_at.saturating_add(tenant.settings.running),
-        end: call
-            .directives
-            .end_as
-            .clone()
-            .unwrap_or_else(|| workflow.end.clone()),
+        end: call.directives.end_as.clone().unwrap_or_else(|| workflow.end.clone()),
         stopped_at: None,
         grant,
     };
-    let answer = run
-        .document(call.now)
-        .expect("a run exists from its creation on");
+    let answer = run.document(call.now).expect("a run exists from its creation on");
     let what = What::RunSubmitted {
         run: run.name.clone(),
         workflow: name.to_owned(),
@@ -103,16 +88,10 @@ pub(super) fn endpoint(call: &Call) -> Result<&'static str, Refusal> {
 }
 
 pub(super) fn not_found(name: &str) -> Refusal {
-    Refusal::new(
-        404,
-        format!("workflowtemplates.argoproj.io \"{name}\" not found"),
-    )
+    Refusal::new(404, format!("workflowtemplates.argoproj.io \"{name}\" not found"))
 }
 
 pub(super) fn text<'a>(object: &'a Value, key: &str) -> Result<&'a str, Refusal> {
-    let text = object
-        .get(key)
-        .and_then(Value::as_str)
-        .filter(|text| !text.is_empty());
+    let text = object.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     text.ok_or_else(|| Refusal::new(400, format!("{key} must be a string, not empty")))
 }

@@ -36,19 +36,12 @@ impl Harness {
     async fn with(options: SandboxOptions) -> Self {
         let clock = Arc::new(AtomicI64::new(START));
         let hand = clock.clone();
-        let options = SandboxOptions {
-            clock: Arc::new(move || hand.load(Ordering::SeqCst)),
-            ..options
-        };
+        let options = SandboxOptions { clock: Arc::new(move || hand.load(Ordering::SeqCst)), ..options };
         let sandbox = Sandbox::start(options).await.expect("a free port");
         // The client wants a provider even for plain HTTP; another test may have installed it before.
         drop(rustls::crypto::ring::default_provider().install_default());
         let client = Client::builder().no_proxy().build().expect("a client");
-        Self {
-            sandbox,
-            clock,
-            client,
-        }
+        Self { sandbox, clock, client }
     }
 
     fn pass(&self, time: Duration) {
@@ -56,18 +49,10 @@ impl Harness {
     }
 
     fn request(&self, bearer: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.client
-            .request(method, format!("{}{path}", self.sandbox.base_url()))
-            .bearer_auth(bearer)
+        self.client.request(method, format!("{}{path}", self.sandbox.base_url())).bearer_auth(bearer)
     }
 
-    async fn ask(
-        &self,
-        bearer: &str,
-        method: Method,
-        path: &str,
-        body: &Value,
-    ) -> (StatusCode, Value) {
+    async fn ask(&self, bearer: &str, method: Method, path: &str, body: &Value) -> (StatusCode, Value) {
         let mut request = self.request(bearer, method, path);
         if !body.is_null() {
             request = request.json(body);
@@ -77,18 +62,15 @@ impl Harness {
     }
 
     async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
-        self.ask("sandbox-api-token", Method::POST, path, body)
-            .await
+        self.ask("sandbox-api-token", Method::POST, path, body).await
     }
 
     async fn get(&self, path: &str) -> (StatusCode, Value) {
-        self.ask("sandbox-api-token", Method::GET, path, &Value::Null)
-            .await
+        self.ask("sandbox-api-token", Method::GET, path, &Value::Null).await
     }
 
     async fn submit(&self, workflow: &str) -> (StatusCode, Value) {
-        self.post("/api/service/workflows/submit", &submission(workflow))
-            .await
+        self.post("/api/service/workflows/submit", &submission(workflow)).await
     }
 
     /// Submits and answers the run's name.
@@ -103,28 +85,16 @@ impl Harness {
         let query = json!({ "size": 1, "query": { "bool": { "filter": [{ "term": { "_id": { "value": run } } }] } } });
         let (status, found) = self.post("/api/service/runs/indexsearch", &query).await;
         assert_eq!(status, 200, "{found}");
-        found["hits"]["hits"]
-            .get(0)
-            .map(|hit| hit["_source"].clone())
+        found["hits"]["hits"].get(0).map(|hit| hit["_source"].clone())
     }
 
     async fn phase(&self, run: &str) -> Option<String> {
-        self.found(run).await.map(|run| {
-            run["status"]["phase"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned()
-        })
+        self.found(run).await.map(|run| run["status"]["phase"].as_str().unwrap_or_default().to_owned())
     }
 
     fn kinds(&self) -> Vec<String> {
         let effects = serde_json::to_value(self.sandbox.effects()).expect("serializes");
-        effects
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|effect| effect["kind"].as_str().map(str::to_owned))
-            .collect()
+        effects.as_array().into_iter().flatten().filter_map(|effect| effect["kind"].as_str().map(str::to_owned)).collect()
     }
 }
 

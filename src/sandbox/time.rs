@@ -9,6 +9,7 @@ use jiff::Timestamp;
 pub type TimeSource = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// The machine's own clock. The only place of the sandbox that reads it.
+#[expect(clippy::disallowed_methods, reason = "the one place of the sandbox that asks the operating system")]
 pub(super) fn system_clock() -> TimeSource {
     Arc::new(|| Timestamp::now().as_millisecond())
 }
@@ -30,16 +31,12 @@ pub(super) fn precise(at: i64) -> String {
 
 /// The value of an HTTP `Date` header.
 pub(super) fn http_date(at: i64) -> String {
-    timestamp(at)
-        .strftime("%a, %d %b %Y %H:%M:%S GMT")
-        .to_string()
+    timestamp(at).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
 /// Reads RFC 3339 back into Unix milliseconds.
 pub(super) fn parse(text: &str) -> Option<i64> {
-    text.parse::<Timestamp>()
-        .ok()
-        .map(Timestamp::as_millisecond)
+    text.parse::<Timestamp>().ok().map(Timestamp::as_millisecond)
 }
 
 /// A clock outside of what the calendar can write is shown as the epoch.

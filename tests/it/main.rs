@@ -1,1 +1,6 @@
-//! One integration binary, linked once: a module per concern.
+//! One integration binary, linked once: a module for each concern.
+
+mod cli;
+mod lifecycle;
+mod processes;
+mod support;

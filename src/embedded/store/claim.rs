@@ -108,14 +108,16 @@ pub(super) fn next_timer(conn: &Connection) -> Result<Option<Timestamp>, StoreEr
     Ok(statement.query_row([], |row| rows::optional_time(row, 0))?)
 }
 
-/// Promotes what is due, then takes leases for a worker. `turn` rotates which tenant goes first.
-pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turn: usize) -> Result<Vec<Claimed>, StoreError> {
+/// Promotes what is due, then takes leases for a worker. `turn` rotates which tenant goes first. The second answer is whether there
+/// may be more for this worker once it has free slots.
+pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turn: usize) -> Result<(Vec<Claimed>, bool), StoreError> {
     tx.promote()?;
-    let ids = match &request.scope {
+    let (ids, more) = match &request.scope {
         ClaimScope::Any => choose(tx.conn, request, turn)?,
-        ClaimScope::Job(job_id) => one(tx.conn, request, job_id)?,
+        ClaimScope::Job(job_id) => (one(tx.conn, request, job_id)?, false),
     };
-    ids.into_iter().map(|id| lease(tx, request.worker_id, id)).collect()
+    let jobs = ids.into_iter().map(|id| lease(tx, request.worker_id, id)).collect::<Result<_, _>>()?;
+    Ok((jobs, more))
 }
 
 impl Tx<'_> {
@@ -135,7 +137,8 @@ impl Tx<'_> {
 }
 
 /// The ids to claim: by priority, and within a priority by turns of the tenants.
-fn choose(conn: &Connection, request: &ClaimRequest, turn: usize) -> Result<Vec<i64>, StoreError> {
+fn choose(conn: &Connection, request: &ClaimRequest, turn: usize) -> Result<(Vec<i64>, bool), StoreError> {
+    let mut more = false;
     let paused = paused(conn)?;
     let mut tenants: Vec<String> = Vec::new();
     let mut heads: Vec<Head> = Vec::new();
@@ -146,13 +149,19 @@ fn choose(conn: &Connection, request: &ClaimRequest, turn: usize) -> Result<Vec<
         let free = if waits { request.free_waits } else { request.free_work }.min(CLAIMS);
         let is_paused =
             paused.contains(&("activity", current.activity.as_str())) || paused.contains(&("tenant", current.tenant.as_str()));
-        if free > 0 && !is_paused && request.runs(&current.activity, current.version) {
+        if !is_paused && request.runs(&current.activity, current.version) {
             let tenant = position(&mut tenants, &current.tenant);
-            heads.extend(lane_heads(conn, &current, free)?.into_iter().map(|(id, priority)| Head { id, priority, tenant, waits }));
+            let found = lane_heads(conn, &current, free)?;
+            more |= found.len() == free;
+            heads.extend(found.into_iter().map(|(id, priority)| Head { id, priority, tenant, waits }));
         }
         lane = next_lane(conn, &current)?;
     }
-    Ok(fair(heads, tenants.len(), turn, request.free_work, request.free_waits))
+    more |= lane.is_some();
+    let found = heads.len();
+    let chosen = fair(heads, tenants.len(), turn, request.free_work, request.free_waits);
+    more |= chosen.len() < found;
+    Ok((chosen, more))
 }
 
 fn fair(mut heads: Vec<Head>, tenants: usize, turn: usize, mut work: usize, mut waits: usize) -> Vec<i64> {

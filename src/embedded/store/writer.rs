@@ -247,21 +247,20 @@ impl Writer {
         }
         let mut claimed = Vec::new();
         if self.maybe_ready || tx.after.ready {
-            let mut exhausted = true;
+            self.maybe_ready = false;
             for claimer in &self.claimers {
                 let Some(request) = claimer.request() else {
-                    exhausted = false;
+                    // It comes back as soon as it has a free slot.
+                    self.maybe_ready = true;
                     continue;
                 };
                 self.turn = self.turn.wrapping_add(1);
-                let jobs = claim::claim(&mut tx, &request, self.turn)?;
-                exhausted &= jobs.len() < request.free();
+                let (jobs, more) = claim::claim(&mut tx, &request, self.turn)?;
+                self.maybe_ready |= more;
                 if !jobs.is_empty() {
                     claimed.push((claimer.clone(), jobs));
                 }
             }
-            self.maybe_ready = !exhausted;
-            tx.after.ready = false;
         }
         Ok((tx.after, claimed))
     }

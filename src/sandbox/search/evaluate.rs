@@ -9,20 +9,10 @@ use crate::sandbox::time;
 pub(super) fn matches(query: &Query, document: &Document) -> bool {
     match query {
         Query::All => true,
-        Query::Bool {
-            must,
-            should,
-            must_not,
-            minimum,
-        } => {
+        Query::Bool { must, should, must_not, minimum } => {
             must.iter().all(|clause| matches(clause, document))
                 && !must_not.iter().any(|clause| matches(clause, document))
-                && (*minimum == 0
-                    || should
-                        .iter()
-                        .filter(|clause| matches(clause, document))
-                        .count()
-                        >= *minimum)
+                && (*minimum == 0 || should.iter().filter(|clause| matches(clause, document)).count() >= *minimum)
         }
         Query::Field { path, test } => {
             if path == "_id" {
@@ -40,24 +30,10 @@ pub(super) fn matches(query: &Query, document: &Document) -> bool {
 
 fn passes(asked: &Test, text: &str, at: Option<i64>) -> bool {
     match asked {
-        Test::OneOf {
-            values,
-            ignore_case: false,
-        } => values.iter().any(|value| value == text),
-        Test::OneOf {
-            values,
-            ignore_case: true,
-        } => values
-            .iter()
-            .any(|value| value.to_lowercase() == text.to_lowercase()),
-        Test::Prefix {
-            value,
-            ignore_case: false,
-        } => text.starts_with(value.as_str()),
-        Test::Prefix {
-            value,
-            ignore_case: true,
-        } => text.to_lowercase().starts_with(&value.to_lowercase()),
+        Test::OneOf { values, ignore_case: false } => values.iter().any(|value| value == text),
+        Test::OneOf { values, ignore_case: true } => values.iter().any(|value| value.to_lowercase() == text.to_lowercase()),
+        Test::Prefix { value, ignore_case: false } => text.starts_with(value.as_str()),
+        Test::Prefix { value, ignore_case: true } => text.to_lowercase().starts_with(&value.to_lowercase()),
         Test::Regexp(pattern) => pattern.is_match(text),
         Test::Range(bounds) => at.is_some_and(|at| {
             bounds.iter().all(|(bound, edge)| match bound {
@@ -84,10 +60,7 @@ fn descend<'a>(value: &'a Value, path: &str, found: &mut Vec<&'a Value>) {
         Value::Array(list) => list.iter().for_each(|item| descend(item, path, found)),
         _ if path.is_empty() => found.push(value),
         Value::Object(entries) => {
-            let ends = path
-                .match_indices('.')
-                .map(|(end, _)| end)
-                .chain([path.len()]);
+            let ends = path.match_indices('.').map(|(end, _)| end).chain([path.len()]);
             for end in ends {
                 if let Some(inner) = entries.get(&path[..end]) {
                     descend(inner, path.get(end + 1..).unwrap_or_default(), found);

@@ -30,16 +30,10 @@ pub(crate) struct Mapping {
 }
 
 /// The indexes of workflow templates and of runs: `metadata` and `spec` are nested.
-pub(crate) static WORKFLOWS: Mapping = Mapping {
-    nested: &["metadata", "spec"],
-    kind: workflow_kind,
-};
+pub(crate) static WORKFLOWS: Mapping = Mapping { nested: &["metadata", "spec"], kind: workflow_kind };
 
 /// The index of the metastore: flat.
-pub(crate) static METASTORE: Mapping = Mapping {
-    nested: &[],
-    kind: metastore_kind,
-};
+pub(crate) static METASTORE: Mapping = Mapping { nested: &[], kind: metastore_kind };
 
 fn workflow_kind(name: &str) -> Option<Kind> {
     match name {
@@ -49,22 +43,15 @@ fn workflow_kind(name: &str) -> Option<Kind> {
         }
         _ => {}
     }
-    let known = ["metadata", "spec", "status"]
-        .iter()
-        .any(|root| below(name, root));
-    known.then(|| {
-        if name.ends_with(".keyword") {
-            Kind::Keyword
-        } else {
-            Kind::Text
-        }
-    })
+    let known = ["metadata", "spec", "status"].iter().any(|root| below(name, root));
+    known.then(|| if name.ends_with(".keyword") { Kind::Keyword } else { Kind::Text })
 }
 
 fn metastore_kind(name: &str) -> Option<Kind> {
     match name {
-        "__typeName.keyword" | "__state" | "__guid" | "qualifiedName" | "name.keyword"
-        | "connectorName" | "adminUsers" => Some(Kind::Keyword),
+        "__typeName.keyword" | "__state" | "__guid" | "qualifiedName" | "name.keyword" | "connectorName" | "adminUsers" => {
+            Some(Kind::Keyword)
+        }
         "__typeName" | "name" => Some(Kind::Text),
         "__timestamp" | "__modificationTimestamp" => Some(Kind::Date),
         _ => None,
@@ -72,22 +59,14 @@ fn metastore_kind(name: &str) -> Option<Kind> {
 }
 
 fn below(name: &str, root: &str) -> bool {
-    name.strip_prefix(root)
-        .is_some_and(|rest| rest.starts_with('.') && rest.len() > 1)
+    name.strip_prefix(root).is_some_and(|rest| rest.starts_with('.') && rest.len() > 1)
 }
 
 impl Mapping {
     /// Looks a field up as it is named in a clause within the nested path `context`.
-    pub(super) fn field(
-        &self,
-        name: &str,
-        context: Option<&str>,
-        clause: &str,
-    ) -> Result<Field, Unsupported> {
+    pub(super) fn field(&self, name: &str, context: Option<&str>, clause: &str) -> Result<Field, Unsupported> {
         let Some(kind) = (self.kind)(name) else {
-            return Err(Unsupported::new(format!(
-                "no mapping found for [{name}] in [{clause}]"
-            )));
+            return Err(Unsupported::new(format!("no mapping found for [{name}] in [{clause}]")));
         };
         if let Some(path) = context {
             self.nested(path)?;
@@ -95,25 +74,17 @@ impl Mapping {
         let needed = self.nested.iter().copied().find(|path| below(name, path));
         match (needed, context) {
             (Some(needed), None) => {
-                return Err(Unsupported::new(format!(
-                    "[{name}] in [{clause}] needs nested path [{needed}]"
-                )));
+                return Err(Unsupported::new(format!("[{name}] in [{clause}] needs nested path [{needed}]")));
             }
             (needed, Some(given)) if needed != Some(given) => {
-                return Err(Unsupported::new(format!(
-                    "[{name}] in [{clause}] is not below nested path [{given}]"
-                )));
+                return Err(Unsupported::new(format!("[{name}] in [{clause}] is not below nested path [{given}]")));
             }
             _ => {}
         }
         let path = name.strip_suffix(".keyword").unwrap_or(name).to_owned();
         // The vendor's client asks for `Connection` in one place and for `CONNECTION` in another.
         let ignore_case = path == "__typeName";
-        Ok(Field {
-            path,
-            kind,
-            ignore_case,
-        })
+        Ok(Field { path, kind, ignore_case })
     }
 
     /// Refuses a nested path that the index does not have.
@@ -121,9 +92,7 @@ impl Mapping {
         if self.nested.contains(&path) {
             Ok(())
         } else {
-            Err(Unsupported::new(format!(
-                "failed to find nested object under path [{path}]"
-            )))
+            Err(Unsupported::new(format!("failed to find nested object under path [{path}]")))
         }
     }
 }

@@ -65,12 +65,7 @@ impl Search {
     /// Reads a request body; `now` (Unix milliseconds) is what date maths count from.
     pub(super) fn parse(body: &Value, mapping: &Mapping, now: i64) -> Result<Self, Unsupported> {
         let body = object(body, "search")?;
-        let mut search = Self {
-            from: 0,
-            size: DEFAULT_SIZE,
-            query: Query::All,
-            sort: Vec::new(),
-        };
+        let mut search = Self { from: 0, size: DEFAULT_SIZE, query: Query::All, sort: Vec::new() };
         for (key, value) in body {
             match key.as_str() {
                 "from" => search.from = count(value, "from")?,
@@ -82,16 +77,12 @@ impl Search {
                 // The vendor's client always sends the key; only an empty one can be obeyed.
                 "aggregations" | "aggs" if value.as_object().is_none_or(Map::is_empty) => {}
                 other => {
-                    return Err(Unsupported::new(format!(
-                        "unknown key [{other}] in the search request"
-                    )));
+                    return Err(Unsupported::new(format!("unknown key [{other}] in the search request")));
                 }
             }
         }
         if search.from.saturating_add(search.size) > MAX_WINDOW {
-            return Err(Unsupported::new(format!(
-                "result window is too large: from + size must be at most {MAX_WINDOW}"
-            )));
+            return Err(Unsupported::new(format!("result window is too large: from + size must be at most {MAX_WINDOW}")));
         }
         Ok(search)
     }
@@ -107,11 +98,7 @@ impl Search {
         let mut hits: Vec<(Document, Vec<Value>)> = documents
             .filter(|document| evaluate::matches(&self.query, document))
             .map(|document| {
-                let keys = self
-                    .sort
-                    .iter()
-                    .map(|key| sort_value(&key.field, &document))
-                    .collect();
+                let keys = self.sort.iter().map(|key| sort_value(&key.field, &document)).collect();
                 (document, keys)
             })
             .collect();
@@ -124,10 +111,7 @@ impl Search {
                 .unwrap_or(Ordering::Equal)
         });
         let total = hits.len();
-        Page {
-            total,
-            hits: hits.into_iter().skip(self.from).take(self.size).collect(),
-        }
+        Page { total, hits: hits.into_iter().skip(self.from).take(self.size).collect() }
     }
 }
 
@@ -173,9 +157,7 @@ fn sort_key(value: &Value, mapping: &Mapping) -> Result<SortKey, Unsupported> {
                     "missing" if value == "_last" => {}
                     "nested" => path = Some(nested_path(value)?),
                     other => {
-                        return Err(Unsupported::new(format!(
-                            "unknown option [{other}] in sort on [{name}]"
-                        )));
+                        return Err(Unsupported::new(format!("unknown option [{other}] in sort on [{name}]")));
                     }
                 }
             }
@@ -183,31 +165,19 @@ fn sort_key(value: &Value, mapping: &Mapping) -> Result<SortKey, Unsupported> {
     }
     let field = mapping.field(name, path, "sort")?;
     if field.kind == Kind::Text {
-        return Err(Unsupported::new(format!(
-            "text field [{name}] cannot be sorted on; use [{name}.keyword]"
-        )));
+        return Err(Unsupported::new(format!("text field [{name}] cannot be sorted on; use [{name}.keyword]")));
     }
     match order {
-        "asc" => Ok(SortKey {
-            field,
-            descending: false,
-        }),
-        "desc" => Ok(SortKey {
-            field,
-            descending: true,
-        }),
-        other => Err(Unsupported::new(format!(
-            "unknown order [{other}] in sort on [{name}]"
-        ))),
+        "asc" => Ok(SortKey { field, descending: false }),
+        "desc" => Ok(SortKey { field, descending: true }),
+        other => Err(Unsupported::new(format!("unknown order [{other}] in sort on [{name}]"))),
     }
 }
 
 fn nested_path(value: &Value) -> Result<&str, Unsupported> {
     match single(value, "sort.nested")? {
         ("path", Value::String(path)) => Ok(path),
-        (other, _) => Err(Unsupported::new(format!(
-            "unknown option [{other}] in [sort.nested]"
-        ))),
+        (other, _) => Err(Unsupported::new(format!("unknown option [{other}] in [sort.nested]"))),
     }
 }
 
@@ -216,9 +186,7 @@ fn sort_value(field: &Field, document: &Document) -> Value {
         return Value::Null;
     };
     match (field.kind, value) {
-        (Kind::Date, Value::String(text)) => {
-            super::time::parse(text).map_or(Value::Null, Value::from)
-        }
+        (Kind::Date, Value::String(text)) => super::time::parse(text).map_or(Value::Null, Value::from),
         (_, value) => value.clone(),
     }
 }
@@ -242,9 +210,7 @@ fn count(value: &Value, key: &str) -> Result<usize, Unsupported> {
 }
 
 fn object<'a>(value: &'a Value, clause: &str) -> Result<&'a Map<String, Value>, Unsupported> {
-    value
-        .as_object()
-        .ok_or_else(|| Unsupported::new(format!("[{clause}] must be an object")))
+    value.as_object().ok_or_else(|| Unsupported::new(format!("[{clause}] must be an object")))
 }
 
 /// The one entry of an object that must have exactly one.
@@ -252,9 +218,7 @@ fn single<'a>(value: &'a Value, clause: &str) -> Result<(&'a str, &'a Value), Un
     let mut entries = object(value, clause)?.iter();
     match (entries.next(), entries.next()) {
         (Some((key, value)), None) => Ok((key, value)),
-        _ => Err(Unsupported::new(format!(
-            "[{clause}] must have exactly one key"
-        ))),
+        _ => Err(Unsupported::new(format!("[{clause}] must have exactly one key"))),
     }
 }
 

@@ -12,29 +12,15 @@ use super::{Unsupported, object, single};
 #[derive(Debug)]
 pub(super) enum Query {
     All,
-    Bool {
-        must: Vec<Query>,
-        should: Vec<Query>,
-        must_not: Vec<Query>,
-        minimum: usize,
-    },
-    Field {
-        path: String,
-        test: Test,
-    },
+    Bool { must: Vec<Query>, should: Vec<Query>, must_not: Vec<Query>, minimum: usize },
+    Field { path: String, test: Test },
 }
 
 /// What is asked of one field.
 #[derive(Debug)]
 pub(super) enum Test {
-    OneOf {
-        values: Vec<String>,
-        ignore_case: bool,
-    },
-    Prefix {
-        value: String,
-        ignore_case: bool,
-    },
+    OneOf { values: Vec<String>, ignore_case: bool },
+    Prefix { value: String, ignore_case: bool },
     Regexp(Regex),
     Range(Vec<(Bound, i64)>),
     Exists,
@@ -53,14 +39,7 @@ impl Query {
     /// The values of which the query demands one at `path`.
     pub(super) fn required(&self, path: &str) -> Option<&[String]> {
         match self {
-            Self::Field {
-                path: own,
-                test:
-                    Test::OneOf {
-                        values,
-                        ignore_case: false,
-                    },
-            } if own == path => Some(values),
+            Self::Field { path: own, test: Test::OneOf { values, ignore_case: false } } if own == path => Some(values),
             Self::Bool { must, .. } => must.iter().find_map(|clause| clause.required(path)),
             _ => None,
         }
@@ -85,10 +64,9 @@ impl Reader<'_> {
             "terms" => self.read_terms(body, context),
             "range" => self.read_range(body, context),
             "exists" => match single(body, name)? {
-                ("field", Value::String(field)) => Ok(Query::Field {
-                    path: self.mapping.field(field, context, name)?.path,
-                    test: Test::Exists,
-                }),
+                ("field", Value::String(field)) => {
+                    Ok(Query::Field { path: self.mapping.field(field, context, name)?.path, test: Test::Exists })
+                }
                 (other, _) => Err(unknown(other, name)),
             },
             other => Err(Unsupported::new(format!("unknown query [{other}]"))),
@@ -109,20 +87,13 @@ impl Reader<'_> {
                 }
                 other => return Err(unknown(other, "bool")),
             };
-            let list = value
-                .as_array()
-                .map_or(std::slice::from_ref(value), Vec::as_slice);
+            let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
             for clause in list {
                 into.push(self.read(clause, context)?);
             }
         }
         let minimum = minimum.unwrap_or_else(|| usize::from(must.is_empty() && !should.is_empty()));
-        Ok(Query::Bool {
-            must,
-            should,
-            must_not,
-            minimum,
-        })
+        Ok(Query::Bool { must, should, must_not, minimum })
     }
 
     fn read_nested(&self, body: &Value) -> Result<Query, Unsupported> {
@@ -142,12 +113,7 @@ impl Reader<'_> {
     }
 
     /// `term`, `prefix` and `regexp`: `{"field": {"value": ..}}` or `{"field": scalar}`.
-    fn read_value(
-        &self,
-        clause: &str,
-        body: &Value,
-        context: Option<&str>,
-    ) -> Result<Query, Unsupported> {
+    fn read_value(&self, clause: &str, body: &Value, context: Option<&str>) -> Result<Query, Unsupported> {
         let (name, body) = single(body, clause)?;
         let field = self.whole_values(name, context, clause)?;
         let (mut value, mut ignore_case) = (None, field.ignore_case);
@@ -163,48 +129,28 @@ impl Reader<'_> {
             }
             bare => value = Some(scalar(bare, clause)?),
         }
-        let value = value
-            .ok_or_else(|| Unsupported::new(format!("[{clause}] on [{name}] needs a value")))?;
+        let value = value.ok_or_else(|| Unsupported::new(format!("[{clause}] on [{name}] needs a value")))?;
         let test = match clause {
-            "term" => Test::OneOf {
-                values: vec![value],
-                ignore_case,
-            },
+            "term" => Test::OneOf { values: vec![value], ignore_case },
             "prefix" => Test::Prefix { value, ignore_case },
             _ => Test::Regexp(regexp::compile(&value, ignore_case)?),
         };
-        Ok(Query::Field {
-            path: field.path,
-            test,
-        })
+        Ok(Query::Field { path: field.path, test })
     }
 
     fn read_terms(&self, body: &Value, context: Option<&str>) -> Result<Query, Unsupported> {
         let (name, list) = single(body, "terms")?;
         let field = self.whole_values(name, context, "terms")?;
-        let list = list.as_array().ok_or_else(|| {
-            Unsupported::new(format!("[terms] on [{name}] needs a list of scalars"))
-        })?;
-        let values = list
-            .iter()
-            .map(|value| scalar(value, "terms"))
-            .collect::<Result<_, _>>()?;
-        Ok(Query::Field {
-            path: field.path,
-            test: Test::OneOf {
-                values,
-                ignore_case: field.ignore_case,
-            },
-        })
+        let list = list.as_array().ok_or_else(|| Unsupported::new(format!("[terms] on [{name}] needs a list of scalars")))?;
+        let values = list.iter().map(|value| scalar(value, "terms")).collect::<Result<_, _>>()?;
+        Ok(Query::Field { path: field.path, test: Test::OneOf { values, ignore_case: field.ignore_case } })
     }
 
     fn read_range(&self, body: &Value, context: Option<&str>) -> Result<Query, Unsupported> {
         let (name, bounds) = single(body, "range")?;
         let field = self.mapping.field(name, context, "range")?;
         if field.kind != Kind::Date {
-            return Err(Unsupported::new(format!(
-                "[range] on [{name}]: only dates are supported"
-            )));
+            return Err(Unsupported::new(format!("[range] on [{name}]: only dates are supported")));
         }
         let mut read = Vec::new();
         for (key, value) in object(bounds, "range")? {
@@ -216,32 +162,20 @@ impl Reader<'_> {
                 other => return Err(unknown(other, "range")),
             };
             let Some(at) = date_maths(value, self.now) else {
-                return Err(Unsupported::new(format!(
-                    "[range] on [{name}]: failed to parse date [{value}]"
-                )));
+                return Err(Unsupported::new(format!("[range] on [{name}]: failed to parse date [{value}]")));
             };
             read.push((bound, at));
         }
-        Ok(Query::Field {
-            path: field.path,
-            test: Test::Range(read),
-        })
+        Ok(Query::Field { path: field.path, test: Test::Range(read) })
     }
 
-    fn whole_values(
-        &self,
-        name: &str,
-        context: Option<&str>,
-        clause: &str,
-    ) -> Result<Field, Unsupported> {
+    fn whole_values(&self, name: &str, context: Option<&str>, clause: &str) -> Result<Field, Unsupported> {
         let field = self.mapping.field(name, context, clause)?;
         if field.kind == Kind::Keyword {
             return Ok(field);
         }
         // A real index answers nothing here, which helps nobody.
-        Err(Unsupported::new(format!(
-            "[{clause}] on [{name}] matches no whole value; use [{name}.keyword]"
-        )))
+        Err(Unsupported::new(format!("[{clause}] on [{name}] matches no whole value; use [{name}.keyword]")))
     }
 }
 
@@ -253,8 +187,6 @@ fn scalar(value: &Value, clause: &str) -> Result<String, Unsupported> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
-        _ => Err(Unsupported::new(format!(
-            "[{clause}] needs a scalar, not [{value}]"
-        ))),
+        _ => Err(Unsupported::new(format!("[{clause}] needs a scalar, not [{value}]"))),
     }
 }

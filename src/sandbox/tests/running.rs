@@ -6,43 +6,20 @@ use super::*;
 async fn a_run_is_pending_then_running_then_succeeded() {
     let harness = Harness::start().await;
     let (status, answer) = harness.submit(CRAWLER).await;
-    assert_eq!(
-        (status.as_u16(), &answer["status"]["phase"]),
-        (200, &json!("Pending"))
-    );
-    let run = answer["metadata"]["name"]
-        .as_str()
-        .expect("a name")
-        .to_owned();
-    let suffix = run
-        .strip_prefix(&format!("{CRAWLER}-"))
-        .expect("the workflow's name first");
-    assert!(
-        suffix.len() == 5
-            && suffix
-                .chars()
-                .all(|c| c.is_ascii_digit() || c.is_ascii_lowercase()),
-        "{suffix}"
-    );
+    assert_eq!((status.as_u16(), &answer["status"]["phase"]), (200, &json!("Pending")));
+    let run = answer["metadata"]["name"].as_str().expect("a name").to_owned();
+    let suffix = run.strip_prefix(&format!("{CRAWLER}-")).expect("the workflow's name first");
+    assert!(suffix.len() == 5 && suffix.chars().all(|c| c.is_ascii_digit() || c.is_ascii_lowercase()), "{suffix}");
 
-    let pending = harness
-        .found(&run)
-        .await
-        .expect("found at once without a lag");
-    assert_eq!(
-        (&pending["status"]["phase"], &pending["status"]["startedAt"]),
-        (&json!("Pending"), &Value::Null)
-    );
+    let pending = harness.found(&run).await.expect("found at once without a lag");
+    assert_eq!((&pending["status"]["phase"], &pending["status"]["startedAt"]), (&json!("Pending"), &Value::Null));
     harness.pass(Duration::from_millis(300));
     assert_eq!(harness.phase(&run).await.as_deref(), Some("Running"));
     harness.pass(Duration::from_millis(1_500));
     let ended = harness.found(&run).await.expect("found");
     assert_eq!(ended["status"]["phase"], "Succeeded");
     assert_eq!(ended["status"]["finishedAt"], time::seconds(START + 1_800));
-    assert_eq!(
-        ended["metadata"]["labels"]["workflows.argoproj.io/phase"],
-        "Succeeded"
-    );
+    assert_eq!(ended["metadata"]["labels"]["workflows.argoproj.io/phase"], "Succeeded");
     assert_eq!(ended["metadata"]["creationTimestamp"], time::seconds(START));
 }
 
@@ -53,11 +30,7 @@ async fn the_failing_crawler_fails_with_its_message() {
     harness.pass(ALL_PHASES);
     let ended = harness.found(&run).await.expect("found");
     assert_eq!(ended["status"]["phase"], "Failed");
-    assert!(
-        ended["status"]["message"]
-            .as_str()
-            .is_some_and(|message| message.contains("refused"))
-    );
+    assert!(ended["status"]["message"].as_str().is_some_and(|message| message.contains("refused")));
 }
 
 #[tokio::test]
@@ -78,11 +51,7 @@ async fn a_lagging_index_shows_neither_a_new_run_nor_its_new_phase() {
     let run = harness.started(CRAWLER).await;
     assert_eq!(harness.phase(&run).await, None);
     harness.pass(Duration::from_secs(10));
-    assert_eq!(
-        harness.phase(&run).await.as_deref(),
-        Some("Pending"),
-        "it has long succeeded"
-    );
+    assert_eq!(harness.phase(&run).await.as_deref(), Some("Pending"), "it has long succeeded");
     harness.pass(ALL_PHASES);
     assert_eq!(harness.phase(&run).await.as_deref(), Some("Succeeded"));
 }
@@ -90,28 +59,16 @@ async fn a_lagging_index_shows_neither_a_new_run_nor_its_new_phase() {
 #[tokio::test]
 async fn a_second_active_run_is_refused_in_the_way_that_was_chosen() {
     let refused = |already_active| async move {
-        let harness = Harness::with(SandboxOptions {
-            already_active,
-            ..SandboxOptions::default()
-        })
-        .await;
+        let harness = Harness::with(SandboxOptions { already_active, ..SandboxOptions::default() }).await;
         harness.started(CRAWLER).await;
         let (status, body) = harness.submit(CRAWLER).await;
         (status.as_u16(), body, harness.kinds().len())
     };
     let (status, body, effects) = refused(AlreadyActive::Masked500).await;
     assert_eq!((status, effects), (500, 1));
-    assert!(
-        body["message"]
-            .as_str()
-            .is_some_and(|message| message.contains("AE-WF-409-03")),
-        "{body}"
-    );
+    assert!(body["message"].as_str().is_some_and(|message| message.contains("AE-WF-409-03")), "{body}");
     let (status, body, effects) = refused(AlreadyActive::Conflict409).await;
-    assert_eq!(
-        (status, effects, &body["code"]),
-        (409, 1, &json!("AE-WF-409-03"))
-    );
+    assert_eq!((status, effects, &body["code"]), (409, 1, &json!("AE-WF-409-03")));
     let (status, _, effects) = refused(AlreadyActive::Allow).await;
     assert_eq!((status, effects), (200, 2));
 }
@@ -120,19 +77,11 @@ async fn a_second_active_run_is_refused_in_the_way_that_was_chosen() {
 async fn a_member_is_served_by_the_package_endpoint_only() {
     let harness = Harness::start().await;
     let body = submission(CRAWLER);
-    let submit = async |endpoint: &str| {
-        harness
-            .ask("sandbox-member", Method::POST, endpoint, &body)
-            .await
-            .0
-    };
+    let submit = async |endpoint: &str| harness.ask("sandbox-member", Method::POST, endpoint, &body).await.0;
     assert_eq!(submit("/api/service/workflows/submit").await, 403);
     assert_eq!(submit("/api/service/package-workflows/submit").await, 200);
     let effects = serde_json::to_value(harness.sandbox.effects()).expect("serializes");
-    assert_eq!(
-        (&effects[0]["by"], &effects[0]["endpoint"]),
-        (&json!("joe"), &json!("package-workflows"))
-    );
+    assert_eq!((&effects[0]["by"], &effects[0]["endpoint"]), (&json!("joe"), &json!("package-workflows")));
 }
 
 #[tokio::test]
@@ -140,21 +89,8 @@ async fn an_unknown_template_cannot_be_submitted() {
     let harness = Harness::start().await;
     let (status, body) = harness.submit("atlan-snowflake-1").await;
     assert_eq!(status, 404);
-    assert!(
-        body["message"]
-            .as_str()
-            .is_some_and(|message| message.contains("\"atlan-snowflake-1\" not found"))
-    );
-    assert_eq!(
-        harness
-            .post(
-                "/api/service/workflows/submit",
-                &json!({ "namespace": "default" })
-            )
-            .await
-            .0,
-        400
-    );
+    assert!(body["message"].as_str().is_some_and(|message| message.contains("\"atlan-snowflake-1\" not found")));
+    assert_eq!(harness.post("/api/service/workflows/submit", &json!({ "namespace": "default" })).await.0, 400);
     assert!(harness.kinds().is_empty());
 }
 
@@ -165,29 +101,12 @@ async fn a_stopped_run_answers_running_and_is_failed_afterwards() {
     harness.pass(Duration::from_millis(500));
     let path = format!("/api/service/runs/{run}/stop");
     let (status, answer) = harness.post(&path, &Value::Null).await;
-    assert_eq!(
-        (status.as_u16(), &answer["status"]["phase"]),
-        (200, &json!("Running"))
-    );
+    assert_eq!((status.as_u16(), &answer["status"]["phase"]), (200, &json!("Running")));
     assert_eq!(harness.phase(&run).await.as_deref(), Some("Failed"));
-    assert_eq!(
-        harness.post(&path, &Value::Null).await.0,
-        400,
-        "it has ended"
-    );
-    assert_eq!(
-        harness
-            .post("/api/service/runs/none/stop", &Value::Null)
-            .await
-            .0,
-        404
-    );
+    assert_eq!(harness.post(&path, &Value::Null).await.0, 400, "it has ended");
+    assert_eq!(harness.post("/api/service/runs/none/stop", &Value::Null).await.0, 404);
     harness.pass(ALL_PHASES);
-    assert_eq!(
-        harness.kinds(),
-        ["run_submitted", "run_stopped"],
-        "a stopped package run grants nothing"
-    );
+    assert_eq!(harness.kinds(), ["run_submitted", "run_stopped"], "a stopped package run grants nothing");
 }
 
 #[tokio::test]
@@ -197,38 +116,11 @@ async fn a_created_workflow_keeps_its_name_and_runs_unless_told_not_to() {
         json!({ "metadata": { "name": name, "namespace": "default", "labels": null, "annotations": { "a": "b" } },
         "spec": { "entrypoint": "main", "templates": [] }, "payload": [] })
     };
-    let (status, created) = harness
-        .post("/api/service/workflows?submit=true", &body("mine-1"))
-        .await;
-    assert_eq!(
-        (
-            status.as_u16(),
-            &created["metadata"]["name"],
-            &created["payload"]
-        ),
-        (200, &json!("mine-1"), &json!([]))
-    );
-    assert_eq!(
-        harness
-            .post(
-                "/api/service/package-workflows?submit=true",
-                &body("mine-1")
-            )
-            .await
-            .0,
-        409
-    );
-    assert_eq!(
-        harness
-            .post("/api/service/workflows?submit=false", &body("mine-2"))
-            .await
-            .0,
-        200
-    );
-    assert_eq!(
-        harness.kinds(),
-        ["workflow_created", "run_submitted", "workflow_created"]
-    );
+    let (status, created) = harness.post("/api/service/workflows?submit=true", &body("mine-1")).await;
+    assert_eq!((status.as_u16(), &created["metadata"]["name"], &created["payload"]), (200, &json!("mine-1"), &json!([])));
+    assert_eq!(harness.post("/api/service/package-workflows?submit=true", &body("mine-1")).await.0, 409);
+    assert_eq!(harness.post("/api/service/workflows?submit=false", &body("mine-2")).await.0, 200);
+    assert_eq!(harness.kinds(), ["workflow_created", "run_submitted", "workflow_created"]);
     let ill = json!({ "metadata": { "name": "x", "labels": { "a": null } } });
     assert_eq!(harness.post("/api/service/workflows", &ill).await.0, 400);
 }
@@ -239,47 +131,12 @@ async fn a_workflow_is_scheduled_handed_over_and_archived() {
     let path = format!("/api/service/workflows/{CRAWLER}");
     let body = json!({ "metadata": { "annotations": { "orchestration.atlan.com/schedule": "5 4 * * *" } }, "spec": null });
     let (status, updated) = harness.post(&path, &body).await;
-    assert_eq!(
-        (status.as_u16(), &updated["metadata"]["annotations"]),
-        (200, &body["metadata"]["annotations"])
-    );
+    assert_eq!((status.as_u16(), &updated["metadata"]["annotations"]), (200, &body["metadata"]["annotations"]));
     assert_eq!(updated["spec"]["entrypoint"], "main", "null is absent");
-    assert_eq!(
-        harness
-            .post(
-                &format!("{path}/changeownership"),
-                &json!({ "username": "joe" })
-            )
-            .await
-            .0,
-        200
-    );
-    assert_eq!(
-        harness
-            .post(
-                &format!("{path}/changeownership?username=jane"),
-                &Value::Null
-            )
-            .await
-            .0,
-        200
-    );
-    assert_eq!(
-        harness
-            .post(&format!("{path}/archive"), &Value::Null)
-            .await
-            .0,
-        200
-    );
+    assert_eq!(harness.post(&format!("{path}/changeownership"), &json!({ "username": "joe" })).await.0, 200);
+    assert_eq!(harness.post(&format!("{path}/changeownership?username=jane"), &Value::Null).await.0, 200);
+    assert_eq!(harness.post(&format!("{path}/archive"), &Value::Null).await.0, 200);
     assert_eq!(harness.submit(CRAWLER).await.0, 404);
     assert_eq!(harness.post(&path, &body).await.0, 404);
-    assert_eq!(
-        harness.kinds(),
-        [
-            "workflow_updated",
-            "owner_changed",
-            "owner_changed",
-            "workflow_archived"
-        ]
-    );
+    assert_eq!(harness.kinds(), ["workflow_updated", "owner_changed", "owner_changed", "workflow_archived"]);
 }

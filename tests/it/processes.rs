@@ -1,0 +1,105 @@
+//! Several processes on one file, as far as one process can play them: each has its own writer, connections and wakes.
+
+use iolaus::client::{Cancelled, PauseKind};
+use iolaus::embedded::{Executed, execute};
+use iolaus_activities::Status;
+
+use crate::support::host::{TestHost, probe_job, target};
+use crate::support::probe::Act;
+
+#[tokio::test]
+async fn a_worker_wakes_when_another_process_enqueues_and_the_enqueuer_when_it_is_done() {
+    let host = TestHost::new();
+    let enqueuer = host.another();
+    let worker = host.worker().await;
+    // Nobody moves the clock here: only wakes can bring this about.
+    enqueuer.enqueue_acts("across", [Act::Pass]).await;
+    let verdict = enqueuer.client.wait(target("across")).await.unwrap();
+    assert_eq!(verdict.status, Status::Passed);
+    worker.drain().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cancel_from_another_process_reaches_the_running_attempt() {
+    let host = TestHost::new();
+    let other = host.another();
+    let worker = host.worker().await;
+    host.enqueue_acts("far", [Act::UntilStopped]).await;
+    host.probe.started.notified().await;
+    assert_eq!(other.client.cancel(target("far"), Some("from afar".into())).await.unwrap(), Cancelled::Requested);
+    let verdict = host.client.wait(target("far")).await.unwrap();
+    assert_eq!((verdict.status, verdict.message.as_deref()), (Status::Cancelled, Some("from afar")));
+    worker.drain().await.unwrap();
+}
+
+#[tokio::test]
+async fn execute_works_one_job_and_leaves_the_others_alone() {
+    let host = TestHost::new();
+    host.enqueue_acts("bystander", [Act::Pass]).await;
+    let job = host.admit(probe_job("mine", [Act::Unavailable, Act::Pass])).unwrap();
+    let executed = host.drive(execute(&host.embedded, host.worker_options(), job, std::future::pending())).await.unwrap();
+    let Executed::Verdict(verdict) = executed else { panic!("it ended") };
+    assert_eq!((verdict.status, verdict.attempts), (Status::Passed, 2));
+    assert_eq!(host.detail("bystander").await.job.attempts, 0);
+    assert_eq!(host.sql::<i64>("SELECT count(*) FROM workers"), 0);
+}
+
+#[tokio::test]
+async fn execute_gives_the_job_back_when_it_is_told_to_stop() {
+    let host = TestHost::new();
+    let job = host.admit(probe_job("mine", [Act::UntilStopped])).unwrap();
+    let stop = async { host.probe.started.notified().await };
+    let executed = execute(&host.embedded, host.worker_options(), job, stop).await.unwrap();
+    assert_eq!(executed, Executed::NotYet);
+    let job = host.detail("mine").await.job;
+    assert_eq!((job.state.as_str(), job.attempts), ("available", 0));
+}
+
+#[tokio::test]
+async fn execute_waits_for_the_live_worker_that_holds_the_job() {
+    let host = TestHost::new();
+    let other = host.another();
+    let worker = other.worker().await;
+    host.enqueue_acts("held", [Act::Gate]).await;
+    host.probe.started.notified().await;
+    let mut job = host.admit(probe_job("held", [Act::Gate])).unwrap();
+    job.id_conflict_policy = iolaus::job::IdConflictPolicy::UseExisting;
+    let executing = execute(&host.embedded, host.worker_options(), job, std::future::pending());
+    let opening = async {
+        while host.client.status().await.unwrap().workers.len() < 2 {}
+        // The writer answers in order: its enqueue, sent when it had registered, is through.
+        for _ in 0..3 {
+            host.client.resume(PauseKind::Tenant, "none".into()).await.unwrap();
+        }
+        host.probe.gate.add_permits(1);
+    };
+    let (executed, ()) = tokio::join!(executing, opening);
+    let executed = executed.unwrap();
+    assert!(matches!(executed, Executed::Verdict(verdict) if verdict.attempts == 1));
+    worker.drain().await.unwrap();
+}
+
+#[tokio::test]
+async fn many_processes_enqueue_and_work_at_once_and_every_job_has_one_verdict() {
+    let host = TestHost::new();
+    let others: Vec<TestHost> = (0..3).map(|_| host.another()).collect();
+    let mut workers = Vec::new();
+    for other in &others {
+        workers.push(other.worker().await);
+    }
+    let enqueue = |n: usize| {
+        let (client, job) = (others[n % 3].client.clone(), host.admit(probe_job(&format!("job-{n}"), [Act::Pass])).unwrap());
+        tokio::spawn(async move {
+            client.enqueue(job.clone()).await.unwrap();
+            client.wait(target(job.job_id.as_str())).await.unwrap().attempts
+        })
+    };
+    let waiting: Vec<_> = (0..150).map(enqueue).collect();
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap(), 1);
+    }
+    assert_eq!(host.sql::<i64>("SELECT count(*) FROM job_verdicts"), 150);
+    for worker in workers {
+        worker.drain().await.unwrap();
+    }
+}

@@ -1,0 +1,161 @@
+//! A database in a directory of its own, under a clock that the test moves. When it is dropped it checks what must hold of any
+//! database: no execution left running, one verdict for each closed execution, none for an open one.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use iolaus::client::{ClientError, Enqueued, JobClient, JobDetail, Target};
+use iolaus::embedded::{Embedded, EmbeddedOptions, Worker, WorkerOptions};
+use iolaus::intake::{Intake, JobRequest};
+use iolaus::job::{JobId, NewJob, Refused, TraceContext};
+use iolaus_activities::{ManualClock, Registry, VerdictRecord};
+use serde_json::{Value, json};
+
+use super::probe::{Act, Probe};
+
+pub(crate) struct TestHost {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) embedded: Arc<Embedded>,
+    pub(crate) client: Arc<dyn JobClient>,
+    pub(crate) probe: Probe,
+    options: EmbeddedOptions,
+    dir: Option<Arc<tempfile::TempDir>>,
+}
+
+impl TestHost {
+    /// A worker counts as dead after a day, so that a jump of the clock kills nobody.
+    pub(crate) fn new() -> Self {
+        Self::with_worker_timeout(Duration::from_secs(24 * 3600))
+    }
+
+    pub(crate) fn with_worker_timeout(worker_timeout: Duration) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let clock = Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap()));
+        let options = EmbeddedOptions { worker_timeout, ..EmbeddedOptions::at(dir.path().join("state/iolaus.db")) };
+        Self::open(options, clock, Probe::new(), Some(dir))
+    }
+
+    /// Another process on the same file, as far as one process can play it. Only the first checks the invariants.
+    pub(crate) fn another(&self) -> Self {
+        Self::open(self.options.clone(), self.clock.clone(), self.probe.clone(), None)
+    }
+
+    fn open(options: EmbeddedOptions, clock: Arc<ManualClock>, probe: Probe, dir: Option<Arc<tempfile::TempDir>>) -> Self {
+        let embedded = Embedded::open(options.clone(), clock.clone()).unwrap();
+        let client = embedded.client();
+        Self { clock, embedded, client, probe, options, dir }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.options.path.clone()
+    }
+
+    pub(crate) fn registry(&self) -> Registry {
+        Registry::default().with(self.probe.clone())
+    }
+
+    pub(crate) fn worker_options(&self) -> WorkerOptions {
+        WorkerOptions {
+            registry: self.registry(),
+            slots_work: 4,
+            slots_waits: 100,
+            drain_deadline: Duration::from_secs(20),
+            cancel_grace: Duration::from_secs(10),
+            stall_after: Duration::from_secs(600),
+        }
+    }
+
+    pub(crate) async fn worker(&self) -> Worker {
+        Worker::start(&self.embedded, self.worker_options()).await.unwrap()
+    }
+
+    pub(crate) fn admit(&self, request: JobRequest) -> Result<NewJob, Refused> {
+        let intake = Intake::new(&self.registry(), Default::default(), vec!["default".into(), "other".into()]);
+        intake.admit(request, TraceContext::generate(), iolaus_activities::Clock::now(self.clock.as_ref()))
+    }
+
+    pub(crate) async fn enqueue(&self, request: JobRequest) -> Result<Enqueued, ClientError> {
+        let job = self.admit(request)?;
+        self.client.enqueue(job).await
+    }
+
+    pub(crate) async fn enqueue_acts(&self, job_id: &str, acts: impl IntoIterator<Item = Act>) -> Enqueued {
+        self.enqueue(probe_job(job_id, acts)).await.unwrap()
+    }
+
+    /// The verdict of the newest execution, jumping over every sleep on the way.
+    pub(crate) async fn verdict(&self, job_id: &str) -> VerdictRecord {
+        self.drive(self.client.wait(target(job_id))).await.unwrap()
+    }
+
+    pub(crate) async fn detail(&self, job_id: &str) -> JobDetail {
+        self.client.get(target(job_id)).await.unwrap()
+    }
+
+    /// Runs a future while jumping over every sleep.
+    pub(crate) async fn drive<T>(&self, future: impl Future<Output = T>) -> T {
+        let jump = async {
+            loop {
+                self.clock.advance_to_next_sleep().await;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            output = future => output,
+            () = jump => unreachable!("it jumps for ever"),
+        }
+    }
+
+    /// Lets time pass in steps until a future ends, slowly enough for the file's threads to keep up.
+    pub(crate) async fn pass_time<T>(&self, step: Duration, future: impl Future<Output = T>) -> T {
+        let pass = async {
+            loop {
+                self.clock.advance(step);
+                for _ in 0..3 {
+                    self.client.resume(iolaus::client::PauseKind::Tenant, "none".into()).await.unwrap();
+                    self.client.status().await.unwrap();
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            output = future => output,
+            () = pass => unreachable!("it passes for ever"),
+        }
+    }
+
+    /// One value out of the file.
+    pub(crate) fn sql<T: rusqlite::types::FromSql>(&self, query: &str) -> T {
+        rusqlite::Connection::open(self.path()).unwrap().query_row(query, [], |row| row.get(0)).unwrap()
+    }
+}
+
+impl Drop for TestHost {
+    fn drop(&mut self) {
+        if self.dir.is_none() || std::thread::panicking() {
+            return;
+        }
+        for (what, query) in [
+            ("left running", "SELECT count(*) FROM jobs WHERE state = 'running'"),
+            (
+                "closed without exactly one verdict, or open with one",
+                "SELECT count(*) FROM jobs j WHERE (j.finished_at IS NOT NULL) <> EXISTS(SELECT 1 FROM job_verdicts v WHERE v.id = j.id) \
+                 OR (j.finished_at IS NOT NULL) <> (j.state IN ('completed', 'discarded', 'cancelled'))",
+            ),
+        ] {
+            assert_eq!(self.sql::<i64>(query), 0, "executions {what}");
+        }
+    }
+}
+
+pub(crate) fn target(job_id: &str) -> Target {
+    Target::newest(job_id.parse::<JobId>().unwrap())
+}
+
+pub(crate) fn probe_job(job_id: &str, acts: impl IntoIterator<Item = Act>) -> JobRequest {
+    let acts: Vec<Value> = acts.into_iter().map(|act| serde_json::to_value(act).unwrap()).collect();
+    JobRequest { activity: "probe".into(), input: json!({ "acts": acts }), job_id: Some(job_id.into()), ..JobRequest::default() }
+}

@@ -1,0 +1,136 @@
+//! An activity that does as it is told, and remembers what it did.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use iolaus_activities::{
+    Activity, ActivityContext, ActivityError, ActivityOptions, Category, Failure, InputError, RetryPolicy, SlotClass, Timeouts,
+    Verdict, duration,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::{Notify, Semaphore};
+
+/// What attempt n does; the last entry is for all further ones.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Act {
+    Pass,
+    Refuse,
+    Unavailable,
+    RetryAfter(u64),
+    Denied,
+    Panic,
+    /// Waits until the test opens the gate, then passes.
+    Gate,
+    /// Waits to be stopped and answers as an activity should.
+    UntilStopped,
+    /// Waits for ever, whatever it is told.
+    Ignore,
+    /// Saves these checkpoints, then fails as unavailable.
+    SaveThenFail(Vec<Value>),
+    /// Passes with what the last attempt saved as a fact.
+    Recall,
+    /// Heartbeats every so many seconds, so many times, then passes.
+    Beat {
+        every: u64,
+        times: u32,
+    },
+    /// Sleeps so many seconds, then passes.
+    Sleep(u64),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Input {
+    pub(crate) acts: Vec<Act>,
+    #[serde(default)]
+    pub(crate) waits: bool,
+    #[serde(default, with = "duration::optional")]
+    #[schemars(with = "Option<String>")]
+    pub(crate) heartbeat: Option<Duration>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Probe {
+    seen: Arc<Mutex<Vec<(String, u32)>>>,
+    pub(crate) started: Arc<Notify>,
+    pub(crate) gate: Arc<Semaphore>,
+}
+
+impl Probe {
+    pub(crate) fn new() -> Self {
+        Self { seen: Arc::default(), started: Arc::default(), gate: Arc::new(Semaphore::new(0)) }
+    }
+
+    /// The numbers of the attempts that were run of a job, in order.
+    pub(crate) fn attempts(&self, job_id: &str) -> Vec<u32> {
+        self.seen.lock().unwrap().iter().filter(|(id, _)| id == job_id).map(|(_, number)| *number).collect()
+    }
+
+    /// The jobs whose attempts were run, in order.
+    pub(crate) fn order(&self) -> Vec<String> {
+        self.seen.lock().unwrap().iter().map(|(id, _)| id.clone()).collect()
+    }
+}
+
+impl Activity for Probe {
+    const NAME: &'static str = "probe";
+    type Input = Input;
+
+    fn options(input: &Input) -> ActivityOptions {
+        ActivityOptions {
+            slot_class: if input.waits { SlotClass::Waits } else { SlotClass::Work },
+            retry: RetryPolicy { maximum_attempts: 4, ..RetryPolicy::default() },
+            timeouts: Timeouts { start_to_close: Duration::from_secs(60), heartbeat: input.heartbeat, ..Timeouts::default() },
+        }
+    }
+
+    fn validate(input: &Input) -> Result<(), InputError> {
+        InputError::unless(!input.acts.is_empty(), "acts", "must not be empty")
+    }
+
+    async fn run(&self, ctx: &ActivityContext, input: Input) -> Result<Verdict, ActivityError> {
+        let attempt = ctx.attempt();
+        self.seen.lock().unwrap().push((attempt.job_id.clone(), attempt.number));
+        self.started.notify_one();
+        let act = input.acts.get(attempt.number as usize - 1).or(input.acts.last()).unwrap().clone();
+        match act {
+            Act::Pass => Ok(Verdict::passed("it passed")),
+            Act::Refuse => Ok(Verdict::failed("the tenant said no").check("Allowed", false)),
+            Act::Unavailable => Err(unavailable().into()),
+            Act::RetryAfter(seconds) => Err(unavailable().after(Some(Duration::from_secs(seconds))).into()),
+            Act::Denied => Err(Failure::new("probe.denied", Category::Permission, "the tenant denies it").fact("who", "me").into()),
+            Act::Panic => panic!("the probe panics"),
+            Act::Gate => {
+                self.gate.acquire().await.unwrap().forget();
+                Ok(Verdict::passed("the gate opened"))
+            }
+            Act::UntilStopped => Err(ctx.stopped().await.into()),
+            Act::Ignore => std::future::pending().await,
+            Act::SaveThenFail(checkpoints) => {
+                for checkpoint in checkpoints {
+                    ctx.save(&checkpoint).await?;
+                }
+                Err(unavailable().into())
+            }
+            Act::Recall => Ok(Verdict::passed("recalled").fact("checkpoint", ctx.checkpoint::<Value>()?)),
+            Act::Beat { every, times } => {
+                for beat in 0..times {
+                    ctx.sleep(Duration::from_secs(every)).await?;
+                    ctx.heartbeat(&beat);
+                }
+                Ok(Verdict::passed("it beat"))
+            }
+            Act::Sleep(seconds) => {
+                ctx.sleep(Duration::from_secs(seconds)).await?;
+                Ok(Verdict::passed("it slept"))
+            }
+        }
+    }
+}
+
+fn unavailable() -> Failure {
+    Failure::new("probe.unavailable", Category::DependencyUnavailable, "the tenant is down")
+}
