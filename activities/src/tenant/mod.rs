@@ -39,10 +39,9 @@ use crate::failure::{Category, Failure};
 pub use auth::{Identity, Ping};
 pub use preflight::PreflightAnswer;
 pub use runs::{Run, Standing};
+pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};
 pub use workflows::{Submission, Workflow, package_name};
-
-pub use send::new_request_id;
 
 /// The tenants that this program knows, by name.
 pub struct Tenants {

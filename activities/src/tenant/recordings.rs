@@ -138,7 +138,7 @@ async fn a_workflow_is_submitted_as_recorded() {
     for (recording, role) in [("wf-rerun-api-token", "$api-token-default-access"), ("wf-rerun-member", "$member")] {
         let identity = Identity { user_id: "u-1".into(), username: "jane".into(), roles: vec![role.into()] };
         equals(recording, 2, &[], async |tenant| {
-            let submission = tenant.submit(&identity, WORKFLOW, &new_request_id()).await;
+            let submission = tenant.submit(tenant.permit().await, &identity, WORKFLOW, &new_request_id()).await;
             assert!(matches!(&submission, Submission::Applied(run) if run.name == RUN), "{submission:?}");
         })
         .await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::classify::Effect;
 use super::runs::{Run, hits, newest_created_first, text, time};
 use super::send::Call;
-use super::{Identity, Tenant};
+use super::{Identity, Permit, Tenant};
 use crate::failure::{Category, Failure};
 
 /// The namespace of every workflow.
@@ -78,15 +78,15 @@ impl Tenant {
         Ok(found)
     }
 
-    /// Submits a workflow once, as `identity`. No other request is made, so nothing stands between a caller's saved intent and this one.
-    /// `request_id` was saved too, so that a support case can be opened about a submission of unknown fate.
-    pub async fn submit(&self, identity: &Identity, workflow: &str, request_id: &str) -> Submission {
+    /// Submits a workflow once, as `identity`. The permit was waited for before, and no other request is made, so nothing stands between
+    /// a caller's saved intent and this one. `request_id` was saved too, for a support case about a submission of unknown fate.
+    pub async fn submit(&self, permit: Permit<'_>, identity: &Identity, workflow: &str, request_id: &str) -> Submission {
         let path = identity.workflows_path();
         let body = json!({"namespace": NAMESPACE, "resourceKind": "WorkflowTemplate", "resourceName": workflow});
         let call = Call::post("workflows.submit", format!("api/service/{path}/submit"), Some(body))
             .with_request_id(request_id)
             .needs("the right to run workflows");
-        let sent = self.send(&call).await;
+        let sent = self.send_now(permit, &call).await;
         match self.effect(&call, sent) {
             Effect::Applied(body) => match Run::of_answer(&body, workflow) {
                 Some(run) => Submission::Applied(run),
