@@ -4,6 +4,7 @@
 
 mod cli;
 mod faults;
+mod kills;
 mod lifecycle;
 mod processes;
 mod reruns;
