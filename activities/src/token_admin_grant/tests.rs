@@ -20,6 +20,7 @@ fn name(after: i64) -> String {
 }
 
 /// A tenant with one connection and one token, which remembers what was really applied.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own for one test")]
 struct World {
     clock: Arc<ManualClock>,
     admins: Vec<String>,

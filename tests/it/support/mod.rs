@@ -2,3 +2,4 @@
 
 pub(crate) mod host;
 pub(crate) mod probe;
+pub(crate) mod tenant;
