@@ -5,6 +5,7 @@
 mod cli;
 mod drains;
 mod faults;
+mod grant;
 mod kills;
 mod lifecycle;
 mod processes;
