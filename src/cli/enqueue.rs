@@ -134,7 +134,7 @@ impl Enqueue {
 
     /// The verdicts of what was stored, in order, all within one time.
     async fn wait_for(&self, app: &App, client: &Arc<dyn JobClient>, open: Vec<(Target, String)>) -> anyhow::Result<Exit> {
-        let signals = Signals::listen()?;
+        let signals = Signals::listen(&app.clock)?;
         let began = app.clock.monotonic();
         let mut exit = Exit::Passed;
         for (target, activity) in open {

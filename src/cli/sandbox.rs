@@ -59,7 +59,7 @@ enum Active {
 
 impl Sandbox {
     pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        let signals = Signals::listen()?;
+        let signals = Signals::listen(&app.clock)?;
         let options = tenant::SandboxOptions {
             listen: self.listen,
             pending: self.pending,

@@ -144,9 +144,14 @@ impl Running {
 
     /// Asks it to stop as an orchestrator does, and waits for its end.
     pub(crate) fn terminate(self) -> Ran {
-        let asked = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().expect("kill runs");
-        assert!(asked.success());
+        self.ask_to_stop();
         self.end()
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn ask_to_stop(&self) {
+        let asked = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().expect("kill runs");
+        assert!(asked.success(), "it has ended already");
     }
 
     /// Kills it as a power cut does, and waits until it is gone.

@@ -138,6 +138,8 @@ fn execute_that_is_stopped_gives_the_job_back_and_goes_on_later() {
     let line = format!("execute await_completion {ACTIVE} --job-id follow");
     let mut first = place.start(&line);
     first.until("the worker is ready");
+    // As `timeout` does it: the process, then its group.
+    first.ask_to_stop();
     let stopped = first.terminate();
     assert_eq!(stopped.code, 5, "{stopped:?}");
     assert!(stopped.stderr.contains("not yet") && stopped.stderr.contains("--job-id follow"), "{}", stopped.stderr);
