@@ -82,6 +82,11 @@ impl Host {
         &self.client
     }
 
+    /// Whether a worker of this name was started on this machine, or in this container.
+    pub(crate) fn is_worker_here(name: &str) -> bool {
+        embedded::is_worker_here(name)
+    }
+
     /// Starts a worker for every activity of this build.
     pub(crate) async fn start_worker(&self, app: &App) -> anyhow::Result<Worker> {
         let options = worker_options(&app.config, shipped(&app.tenants()?));

@@ -19,15 +19,19 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   iolaus sandbox
   iolaus sandbox --listen 127.0.0.1:8200 --running 20s --index-lag 2s
+  iolaus sandbox --probe                  asks one that runs, for a container's probe
   curl -s -X POST http://127.0.0.1:8100/sandbox/faults -d '{\"path\": \"publish\", \"action\": {\"kind\": \"status\", \"status\": 503}}'";
 
 /// Play a tenant on loopback, until told to stop
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Sandbox {
-    /// Where to listen; port 0 takes a free one
+    /// Where to listen; port 0 takes a free one. Whoever reaches it may use it: its keys are public
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8100")]
     listen: SocketAddr,
+    /// Start none, but ask the one that listens there whether it is well; exit 6 if not
+    #[arg(long)]
+    probe: bool,
     /// How long a run is Pending
     #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = duration::parse)]
     pending: Duration,
@@ -59,6 +63,9 @@ enum Active {
 
 impl Sandbox {
     pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
+        if self.probe {
+            return self.ask(app).await;
+        }
         let signals = Signals::listen(&app.clock)?;
         let options = tenant::SandboxOptions {
             listen: self.listen,
@@ -77,12 +84,24 @@ impl Sandbox {
         let sandbox = tenant::Sandbox::start(options)
             .await
             .with_context(|| Problem::unusable(format!("{} cannot be listened on", self.listen)).hint(hint))?;
+        if !sandbox.address().ip().is_loopback() {
+            let address = sandbox.address();
+            tracing::warn!(%address, "the sandbox listens beyond loopback: whoever reaches it may use it, for its keys are public");
+        }
         let url = sandbox.base_url();
         let said = serde_json::json!({"base_url": url, "ATLAN_BASE_URL": url, "ATLAN_API_KEY": API_KEY});
         app.out
             .data(&said, || format!("a sandbox listens on {url}\nexport ATLAN_BASE_URL={url}\nexport ATLAN_API_KEY={API_KEY}"))?;
         signals.stopped().await;
         sandbox.stop().await;
+        Ok(Exit::Passed)
+    }
+
+    async fn ask(&self, app: &App) -> anyhow::Result<Exit> {
+        let address = self.listen;
+        let hint = "start one with: iolaus sandbox";
+        tenant::probe(address).await.with_context(|| Problem::unusable(format!("no sandbox answers on {address}")).hint(hint))?;
+        app.out.data(&serde_json::json!({"well": true}), || format!("a sandbox is well on {address}"))?;
         Ok(Exit::Passed)
     }
 }

@@ -5,25 +5,52 @@ use std::fmt::Write;
 use clap::Args;
 
 use super::App;
-use super::exit::Exit;
+use super::exit::{Exit, Problem};
+use super::host::Host;
 use super::render::{moment, table};
 use crate::client::HostStatus;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   iolaus status
-  iolaus status --output json";
+  iolaus status --output json
+  iolaus status --require-worker=here     the probe of a container that works
+
+Exit codes: 0, or 6 without the worker that --require-worker asks for";
 
 /// States, the oldest due job, workers, pauses
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct Status {}
+pub(crate) struct Status {
+    /// Exit 6 unless a live worker is there: anywhere (the default), or here, on this machine or in this container
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "anywhere")]
+    require_worker: Option<Where>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Where {
+    /// Any worker of this queue
+    Anywhere,
+    /// One that was started on this machine, or in this container
+    Here,
+}
 
 impl Status {
     pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
         let status = app.open()?.client().status().await?;
         app.out.data(&status, || text(&status))?;
-        Ok(Exit::Passed)
+        self.require(&status)
+    }
+
+    fn require(&self, status: &HostStatus) -> anyhow::Result<Exit> {
+        let Some(place) = self.require_worker else { return Ok(Exit::Passed) };
+        let counts = |name: &str| place == Where::Anywhere || Host::is_worker_here(name);
+        if status.workers.iter().any(|worker| worker.live && counts(&worker.name)) {
+            return Ok(Exit::Passed);
+        }
+        let of = if place == Where::Here { " of this machine" } else { "" };
+        let problem = Problem::unusable(format!("no live worker{of} works on {}", status.place));
+        Err(problem.hint("start one with: iolaus worker").into())
     }
 }
 

@@ -9,6 +9,7 @@ mod client;
 mod execute;
 mod filesystem;
 mod hub;
+mod name;
 mod rounds;
 mod store;
 mod wake;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use iolaus_activities::Clock;
 
 pub use execute::{Executed, execute};
+pub use name::is_worker_here;
 pub use worker::{Worker, WorkerOptions};
 
 use crate::client::{ClientError, JobClient};

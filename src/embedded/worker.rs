@@ -12,8 +12,8 @@ use serde_json::Value;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::Instrument;
 
-use super::Embedded;
 use super::store::{self, ClaimRequest, ClaimScope, Claimed, Claimer, Finished, Store, StoreError, WorkerBeat, WorkerRegistration};
+use super::{Embedded, name};
 use crate::client::ClientError;
 use crate::executor::{self, Assignment, AttemptStore, Decision, ExecutorSettings, Outcome, SaveError};
 use crate::job::JobId;
@@ -44,8 +44,6 @@ const FINISH_PAUSE: Duration = Duration::from_millis(500);
 const BEATS: u32 = 4;
 /// Forgetting old executions starts this often.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
-
-static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
 /// A running worker. [`Worker::drain`] stops it in order; dropping it stops it as a crash would.
 pub struct Worker {
@@ -93,7 +91,7 @@ impl Worker {
             clock: host.clock.clone(),
             worker_timeout: host.options.worker_timeout,
             retention: host.options.retention,
-            name: worker_name(),
+            name: name::of_this_worker(),
             scope,
             id: AtomicI64::new(0),
             accepting: AtomicBool::new(true),
@@ -436,10 +434,4 @@ async fn prune(shared: &Arc<Shared>) -> Result<(), StoreError> {
     let Ok(before) = shared.clock.now().checked_sub(shared.retention) else { return Ok(()) };
     while shared.store.write(move |tx| tx.prune(before)).await? {}
     Ok(())
-}
-
-fn worker_name() -> String {
-    let host = std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/etc/hostname").ok());
-    let host = host.as_deref().map(str::trim).filter(|host| !host.is_empty()).unwrap_or("localhost").to_owned();
-    format!("{host}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }

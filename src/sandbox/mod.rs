@@ -80,6 +80,7 @@ mod listener;
 mod listing;
 mod metastore;
 mod preflight;
+mod probe;
 mod runs;
 mod search;
 mod seed;
@@ -101,6 +102,7 @@ use tokio::task::JoinHandle;
 
 pub use faults::{Action, Fault};
 pub use ledger::{Effect, Exchange, What};
+pub use probe::probe;
 pub use time::TimeSource;
 
 use server::Shared;

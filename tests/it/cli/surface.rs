@@ -39,8 +39,42 @@ fn a_sandbox_prints_what_to_export_and_stops_in_order() {
     let mut line = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(sandbox.stdout()), &mut line).expect("a line");
     let said: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-    assert!(said["ATLAN_BASE_URL"].as_str().is_some_and(|url| url.starts_with("http://127.0.0.1:")), "{said}");
+    let url = said["ATLAN_BASE_URL"].as_str().expect("a URL");
+    let address = url.strip_prefix("http://").filter(|address| address.starts_with("127.0.0.1:")).expect("on loopback");
+    let port = address.rsplit(':').next().expect("a port");
+    for line in [format!("sandbox --listen {address} --probe"), format!("sandbox --listen 0.0.0.0:{port} --probe")] {
+        assert_eq!(place.run(&line).code, 0, "{line}");
+    }
+    let ended = sandbox.terminate();
+    assert_eq!((ended.code, ended.stderr.contains("beyond loopback")), (0, false), "{ended:?}");
+    let ran = place.run(&format!("sandbox --listen {address} --probe"));
+    assert!(ran.code == 6 && ran.stderr.contains(&format!("no sandbox answers on {address}")), "{ran:?}");
+}
+
+#[test]
+fn a_sandbox_beyond_loopback_says_that_whoever_reaches_it_may_use_it() {
+    let place = Place::new();
+    let mut sandbox = place.start("sandbox --listen 0.0.0.0:0");
+    sandbox.until("beyond loopback");
     assert_eq!(sandbox.terminate().code, 0);
+}
+
+#[test]
+fn status_tells_by_its_exit_code_whether_a_worker_lives() {
+    let mut place = Place::with_tenant(iolaus::sandbox::SandboxOptions::default());
+    place.set("HOSTNAME", "here");
+    let codes =
+        |place: &Place| ["status", "status --require-worker", "status --require-worker=here"].map(|line| place.run(line).code);
+    assert_eq!(codes(&place), [0, 6, 6]);
+    let alone = place.run("status --require-worker");
+    assert!(alone.stderr.contains("no live worker works on") && alone.json()["workers"].is_array(), "{alone:?}");
+    let mut worker = place.start("worker");
+    worker.until("the worker is ready");
+    assert_eq!(codes(&place), [0, 0, 0]);
+    place.set("HOSTNAME", "elsewhere");
+    assert_eq!(codes(&place), [0, 0, 6]);
+    assert_eq!(worker.terminate().code, 0);
+    assert_eq!(codes(&place), [0, 6, 6]);
 }
 
 #[test]
