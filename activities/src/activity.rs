@@ -231,6 +231,21 @@ impl ActivityInfo {
 }
 
 /// An activity with its types erased, as a host holds it.
+///
+/// ```
+/// # use iolaus_activities::*;
+/// # struct Noop;
+/// # #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)] struct Nothing {}
+/// impl Activity for Noop {
+///     const NAME: &'static str = "noop";
+///     const VERSION: u32 = 2; // an input of version 1 means something else; workers that know only 1 leave these jobs alone
+///     type Input = Nothing;
+///     async fn run(&self, _: &ActivityContext, _: Nothing) -> Result<Verdict, ActivityError> { Ok(Verdict::passed("done")) }
+/// }
+/// let registry = Registry::default().with(Noop);
+/// let erased: &std::sync::Arc<dyn ErasedActivity> = registry.get("noop").unwrap();
+/// assert_eq!((erased.info().name, erased.info().version), ("noop", 2));
+/// ```
 pub trait ErasedActivity: Send + Sync + 'static {
     /// What enqueueing needs to know.
     fn info(&self) -> &ActivityInfo;

@@ -109,6 +109,17 @@ impl ActivityContext {
     }
 
     /// A sign of life with the newest progress. Synchronous, cheap, coalesced, and may be lost. Unchanged progress writes nothing.
+    ///
+    /// ```
+    /// # use iolaus_activities::*;
+    /// # async fn look() -> Result<&'static str, Failure> { Ok("Running") }
+    /// async fn poll(ctx: &ActivityContext) -> Result<(), ActivityError> {
+    ///     let phase = look().await?;
+    ///     ctx.heartbeat(&serde_json::json!({ "phase": phase }));
+    ///     ctx.sleep(std::time::Duration::from_secs(5)).await?; // ends early when the attempt should stop
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn heartbeat(&self, progress: &impl Serialize) {
         self.host.heartbeat(to_value(progress));
     }
@@ -135,7 +146,23 @@ impl ActivityContext {
         if self.host.may_act() { Ok(()) } else { Err(Interrupted) }
     }
 
-    /// Ends when the attempt should stop, with the reason.
+    /// Ends when the attempt should stop, with the reason. Only a cancel may act on the tenant: a rolling restart never stops a
+    /// customer's extraction.
+    ///
+    /// ```
+    /// # use iolaus_activities::*;
+    /// # async fn stop_the_run() -> Result<(), Failure> { Ok(()) }
+    /// async fn follow(ctx: &ActivityContext) -> ActivityError {
+    ///     match ctx.stopped().await {
+    ///         stop @ Stop::Cancelled { .. } => match stop_the_run().await {
+    ///             Ok(()) => stop.into(),
+    ///             Err(failure) => failure.into(),
+    ///         },
+    ///         // Another attempt goes on from the checkpoint.
+    ///         stop @ (Stop::Draining | Stop::TimedOut(_) | Stop::LeaseLost) => stop.into(),
+    ///     }
+    /// }
+    /// ```
     pub async fn stopped(&self) -> Stop {
         self.host.stopped().await
     }

@@ -51,3 +51,27 @@ fn a_worker_killed_at_any_exchange_leaves_one_verdict_and_one_effect() {
         assert!(kills[0] && !kills[kills.len() - 1], "from the first exchange until none is left: {kills:?}");
     }
 }
+
+#[test]
+fn the_same_execute_after_a_lost_disk_is_one_submission_and_a_true_verdict() {
+    let quick = SandboxOptions { pending: Duration::from_millis(50), running: Duration::from_secs(1), ..SandboxOptions::default() };
+    let mut place = Place::with_tenant(quick);
+    place.set("IOLAUS_TENANTS__DEFAULT__INDEX_LAG", "1s");
+    let started = iolaus_activities::Clock::now(&iolaus_activities::SystemClock::new());
+    let again = format!("execute workflow_rerun workflow=atlan-snowflake-1684500500 since={started:.3}");
+    let submitted = || place.sandbox().effects().iter().filter(|effect| matches!(effect.what, What::RunSubmitted { .. })).count();
+    let mut first = place.start(&again);
+    while submitted() == 0 {
+        std::thread::yield_now();
+    }
+    first.kill();
+    std::fs::remove_dir_all(place.database().parent().unwrap()).unwrap();
+    let ran = place.run(&again);
+    let verdict = ran.json();
+    assert_eq!(
+        (ran.code, verdict["status"].as_str(), verdict["facts"]["started"].as_bool()),
+        (0, Some("passed"), Some(false)),
+        "{ran:?}"
+    );
+    assert_eq!(submitted(), 1, "{ran:?}");
+}

@@ -11,3 +11,4 @@ mod lifecycle;
 mod processes;
 mod reruns;
 mod support;
+mod tidy;

@@ -1,0 +1,84 @@
+//! Liveness: renews the worker's lease, rescues what dead workers held, and forgets old executions on the way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Shared;
+use crate::embedded::store::{self, StoreError, WorkerBeat};
+
+/// A worker renews its lease this often within its timeout.
+const BEATS: u32 = 4;
+/// Forgetting old executions starts this often.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+
+/// Renews the lease, and looks for workers that do not.
+pub(super) async fn stay_alive(shared: Arc<Shared>) {
+    let mut seen: HashMap<i64, (WorkerBeat, Duration)> = HashMap::new();
+    let mut pruned = shared.clock.monotonic();
+    loop {
+        shared.clock.deadline(shared.worker_timeout / BEATS).await;
+        if let Err(error) = renew(&shared).await {
+            tracing::error!(%error, worker = %shared.name, "the lease was not renewed");
+            continue;
+        }
+        if let Err(error) = rescue_dead(&shared, &mut seen).await {
+            tracing::error!(%error, worker = %shared.name, "dead workers could not be looked for");
+        }
+        if shared.clock.monotonic().saturating_sub(pruned) >= PRUNE_EVERY {
+            pruned = shared.clock.monotonic();
+            if let Err(error) = prune(&shared).await {
+                tracing::error!(%error, "old executions could not be forgotten");
+            }
+        }
+    }
+}
+
+async fn renew(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    let (id, sent) = (shared.id.load(Ordering::SeqCst), shared.clock.monotonic());
+    if shared.store.write(move |tx| tx.beat(id)).await? {
+        shared.renewed(sent);
+        return Ok(());
+    }
+    tracing::warn!(worker = %shared.name, "another worker took this one for dead; its attempts end and it starts anew");
+    shared.store.hub().told_lease_lost(id);
+    shared.register().await
+}
+
+async fn rescue_dead(shared: &Arc<Shared>, seen: &mut HashMap<i64, (WorkerBeat, Duration)>) -> Result<(), StoreError> {
+    let own = shared.id.load(Ordering::SeqCst);
+    let now = shared.clock.monotonic();
+    let beats = shared.store.read(store::beats).await?;
+    seen.retain(|id, _| beats.iter().any(|beat| beat.id == *id));
+    for beat in beats.into_iter().filter(|beat| beat.id != own) {
+        let (last, since) = seen.entry(beat.id).or_insert_with(|| (beat.clone(), now)).clone();
+        if last != beat {
+            seen.insert(beat.id, (beat, now));
+        } else if now.saturating_sub(since) >= shared.worker_timeout {
+            seen.remove(&beat.id);
+            rescue(shared, beat).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn rescue(shared: &Arc<Shared>, beat: WorkerBeat) -> Result<(), StoreError> {
+    let mut total = 0;
+    loop {
+        let dead = beat.clone();
+        let (rescued, more) = shared.store.write(move |tx| tx.rescue(&dead)).await?;
+        total += rescued;
+        if !more {
+            break;
+        }
+    }
+    tracing::warn!(worker = %shared.name, dead = %beat.name, jobs = total, "a worker died; its jobs were rescued");
+    Ok(())
+}
+
+async fn prune(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    let Ok(before) = shared.clock.now().checked_sub(shared.retention) else { return Ok(()) };
+    while shared.store.write(move |tx| tx.prune(before)).await? {}
+    Ok(())
+}

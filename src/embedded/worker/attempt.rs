@@ -1,0 +1,143 @@
+//! One attempt on this host: run, decide, store, then tell.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use iolaus_activities::{BoxFuture, Stop};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::watch;
+use tracing::Instrument;
+
+use super::Shared;
+use crate::embedded::store::{Claimed, Finished, StoreError};
+use crate::executor::{self, Assignment, AttemptStore, Decision, ExecutorSettings, Outcome, SaveError};
+use crate::telemetry;
+
+/// Progress is written at most this often.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+/// Between two tries to store the end of an attempt.
+const FINISH_PAUSE: Duration = Duration::from_millis(500);
+
+/// One attempt: run, decide, store, then tell.
+pub(super) async fn attempt(shared: Arc<Shared>, job: Claimed) {
+    let (id, token, class) = (job.id, job.token, job.slot_class);
+    let worker = shared.id.load(Ordering::SeqCst);
+    let stop = watch::Sender::new(None);
+    shared.store.hub().started(id, token, worker, class, stop.clone());
+    if shared.drains(class) {
+        // It was claimed before the drain and is known to the hub only now.
+        stop.send_if_modified(|stop| stop.is_none() && stop.replace(Stop::Draining).is_none());
+    }
+    let execution = job.execution.clone();
+    let span = telemetry::process_span(
+        &execution.trace,
+        &execution.activity,
+        &execution.tenant,
+        &execution.job_id,
+        execution.run_id,
+        execution.attempts,
+    );
+    telemetry::record_wait(&span, Duration::from_millis(job.waited_ms));
+    let outcome = run(&shared, job, stop.clone()).instrument(span.clone()).await;
+    let decision = finish(&shared, id, token, &execution, outcome, &stop).instrument(span.clone()).await;
+    let (named, error) = telling(&decision);
+    telemetry::record_outcome(&span, named, error.as_deref());
+    drop(span);
+    shared.store.hub().ended(id, token);
+    shared.release(class);
+    shared.store.nudge(false).await;
+}
+
+async fn run(shared: &Arc<Shared>, job: Claimed, stop: watch::Sender<Option<Stop>>) -> Outcome {
+    // A claim takes only what is registered.
+    let Some(activity) = shared.options.registry.get(&job.execution.activity).cloned() else { return Outcome::Drained };
+    let settings = ExecutorSettings {
+        cancel_grace: shared.options.cancel_grace,
+        stall_after: shared.options.stall_after,
+        progress_interval: PROGRESS_INTERVAL,
+    };
+    let store = Arc::new(Lease { shared: shared.clone(), id: job.id, token: job.token });
+    let assignment = Assignment { activity, execution: job.execution, input: job.input, checkpoint: job.checkpoint };
+    executor::run_attempt(assignment, store, stop, shared.clock.clone(), &settings).await
+}
+
+/// Stores the end of an attempt. A store that fails is asked again for as long as the lease may live: the write is fenced, so that
+/// repeating it is harmless.
+async fn finish(
+    shared: &Arc<Shared>,
+    id: i64,
+    token: i64,
+    execution: &executor::Execution,
+    outcome: Outcome,
+    stop: &watch::Sender<Option<Stop>>,
+) -> Decision {
+    let mut cancel_requested = matches!(*stop.borrow(), Some(Stop::Cancelled { .. }));
+    loop {
+        let decision = executor::decide(execution, outcome.clone(), cancel_requested, shared.clock.now(), shared.clock.random());
+        let stored = decision.clone();
+        match shared.store.write(move |tx| tx.finish(id, token, &stored)).await {
+            Ok(Finished::Done) => return decision,
+            Ok(Finished::CancelRequested) => cancel_requested = true,
+            Ok(Finished::LeaseLost) => {
+                tracing::warn!(
+                    job_id = %execution.job_id, run_id = %execution.run_id, attempt = execution.attempts,
+                    "the attempt lost its lease; nothing was written"
+                );
+                return Decision::Nothing;
+            }
+            Err(error) => {
+                tracing::error!(job_id = %execution.job_id, run_id = %execution.run_id, %error, "the end of an attempt was not stored");
+                if matches!(error, StoreError::Closed) || !shared.lease_alive() {
+                    return Decision::Nothing;
+                }
+                shared.clock.sleep(FINISH_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The outcome's name and error type, for the trace.
+fn telling(decision: &Decision) -> (&'static str, Option<String>) {
+    match decision {
+        Decision::Close(closing) => (closing.state.as_str(), closing.verdict.failure.as_ref().map(|failure| failure.code.clone())),
+        Decision::Retry { failure, .. } => ("retry_scheduled", Some(failure.code.clone())),
+        Decision::GiveBack => ("drained", None),
+        Decision::Nothing => ("lost", Some("lease_lost".to_owned())),
+    }
+}
+
+/// The durable side of one attempt.
+struct Lease {
+    shared: Arc<Shared>,
+    id: i64,
+    token: i64,
+}
+
+impl AttemptStore for Lease {
+    fn save(&self, checkpoint: Value) -> BoxFuture<'_, Result<(), SaveError>> {
+        let (id, token) = (self.id, self.token);
+        Box::pin(async move {
+            match self.shared.store.write(move |tx| tx.save_checkpoint(id, token, &checkpoint)).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(SaveError::LeaseLost),
+                Err(error) => Err(SaveError::Unavailable(error.to_string())),
+            }
+        })
+    }
+
+    fn report(&self, progress: Option<Value>, stalled_since: Option<Timestamp>) -> BoxFuture<'_, ()> {
+        let (id, token) = (self.id, self.token);
+        Box::pin(async move {
+            let written = self.shared.store.write(move |tx| tx.save_progress(id, token, progress.as_ref(), stalled_since)).await;
+            if let Err(error) = written {
+                tracing::debug!(%error, "progress was not stored");
+            }
+        })
+    }
+
+    fn lease_alive(&self) -> bool {
+        self.shared.lease_alive()
+    }
+}

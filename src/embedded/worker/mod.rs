@@ -1,0 +1,233 @@
+//! The worker: takes claimed jobs, runs each attempt in a task of its own, and drains when it is told to stop.
+
+mod alive;
+mod attempt;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use iolaus_activities::{Clock, Registry, SlotClass};
+use tokio::sync::{Notify, mpsc};
+
+use super::store::{ClaimRequest, ClaimScope, Claimed, Claimer, Store, StoreError, WorkerRegistration};
+use super::{Embedded, name};
+use crate::client::ClientError;
+use crate::job::JobId;
+
+/// How a worker works.
+#[derive(Clone)]
+pub struct WorkerOptions {
+    /// The activities that it runs.
+    pub registry: Registry,
+    /// Attempts of slot class `work` at a time.
+    pub slots_work: usize,
+    /// Attempts of slot class `waits` at a time.
+    pub slots_waits: usize,
+    /// When it drains, attempts may go on for this long.
+    pub drain_deadline: Duration,
+    /// An attempt that ignores a stop is dropped after this long.
+    pub cancel_grace: Duration,
+    /// Unchanged progress is worth a warning after this long.
+    pub stall_after: Duration,
+}
+
+/// A running worker. [`Worker::drain`] stops it in order; dropping it stops it as a crash would.
+pub struct Worker {
+    shared: Arc<Shared>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+struct Shared {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    options: WorkerOptions,
+    worker_timeout: Duration,
+    retention: Duration,
+    name: String,
+    scope: ClaimScope,
+    id: AtomicI64,
+    accepting: AtomicBool,
+    drains_waits: AtomicBool,
+    drains_all: AtomicBool,
+    free: BTreeMap<SlotClass, AtomicUsize>,
+    running: AtomicUsize,
+    idle: Notify,
+    renewed: Mutex<Duration>,
+    claimed: mpsc::UnboundedSender<Claimed>,
+}
+
+impl Worker {
+    /// Registers a worker and starts to claim jobs.
+    pub async fn start(host: &Arc<Embedded>, options: WorkerOptions) -> Result<Self, ClientError> {
+        Self::start_for(host, options, ClaimScope::Any).await
+    }
+
+    /// The same for one job alone.
+    pub(super) async fn start_one(host: &Arc<Embedded>, options: WorkerOptions, job_id: JobId) -> Result<Self, ClientError> {
+        Self::start_for(host, options, ClaimScope::Job(job_id)).await
+    }
+
+    async fn start_for(host: &Arc<Embedded>, options: WorkerOptions, scope: ClaimScope) -> Result<Self, ClientError> {
+        host.look_after();
+        // As many as there are slots, which bounds it.
+        let (claimed, receiver) = mpsc::unbounded_channel();
+        let slots = [(SlotClass::Work, options.slots_work), (SlotClass::Waits, options.slots_waits)];
+        let shared = Arc::new(Shared {
+            store: host.store.clone(),
+            clock: host.clock.clone(),
+            worker_timeout: host.options.worker_timeout,
+            retention: host.options.retention,
+            name: name::of_this_worker(),
+            scope,
+            id: AtomicI64::new(0),
+            accepting: AtomicBool::new(true),
+            drains_waits: AtomicBool::new(false),
+            drains_all: AtomicBool::new(false),
+            free: slots.into_iter().map(|(class, slots)| (class, AtomicUsize::new(slots))).collect(),
+            running: AtomicUsize::new(0),
+            idle: Notify::new(),
+            renewed: Mutex::new(host.clock.monotonic()),
+            claimed,
+            options,
+        });
+        shared.register().await.map_err(|error| host.unavailable(error))?;
+        host.store.add_claimer(shared.clone()).await;
+        let tasks = vec![tokio::spawn(run_claimed(shared.clone(), receiver)), tokio::spawn(alive::stay_alive(shared.clone()))];
+        tracing::info!(worker = %shared.name, database = %host.store.path().display(), "the worker is ready");
+        Ok(Self { shared, tasks })
+    }
+
+    /// Its name, as `status` shows it.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Stops claiming, lets attempts finish until the drain deadline, then gives the rest back.
+    pub async fn drain(self) -> Result<(), ClientError> {
+        self.drain_within(self.shared.options.drain_deadline).await
+    }
+
+    pub(super) async fn drain_within(&self, deadline: Duration) -> Result<(), ClientError> {
+        let shared = &self.shared;
+        shared.accepting.store(false, Ordering::SeqCst);
+        let worker = shared.id.load(Ordering::SeqCst);
+        // A claim that was under way is delivered before this answers, so that nothing starts unseen after the last look. A store that
+        // fails here fails below, too.
+        shared.store.write(|_| Ok(())).await.ok();
+        // Waits outlive any deadline, and resume from their checkpoint.
+        shared.drain(worker, Some(SlotClass::Waits));
+        tokio::select! {
+            biased;
+            () = shared.until_idle() => {}
+            () = shared.clock.deadline(deadline) => {}
+        }
+        shared.drain(worker, None);
+        shared.until_idle().await;
+        let place = shared.store.path().display().to_string();
+        shared.store.write(move |tx| tx.unregister_worker(worker)).await.map_err(|error| super::unavailable(&place, error))?;
+        tracing::info!(worker = %shared.name, "the worker has drained");
+        Ok(())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.shared.accepting.store(false, Ordering::SeqCst);
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Claimer for Shared {
+    fn request(&self) -> Option<ClaimRequest> {
+        if !self.accepting.load(Ordering::SeqCst) {
+            return None;
+        }
+        let free = |class| self.free.get(&class).map_or(0, |free| free.load(Ordering::SeqCst));
+        let request = ClaimRequest {
+            worker_id: self.id.load(Ordering::SeqCst),
+            scope: self.scope.clone(),
+            activities: self.options.registry.infos().map(|info| (info.name, info.version)).collect(),
+            free_work: free(SlotClass::Work),
+            free_waits: free(SlotClass::Waits),
+        };
+        (request.free() > 0).then_some(request)
+    }
+
+    fn deliver(&self, jobs: Vec<Claimed>) {
+        for job in jobs {
+            if let Some(free) = self.free.get(&job.slot_class) {
+                free.fetch_sub(1, Ordering::SeqCst);
+            }
+            self.running.fetch_add(1, Ordering::SeqCst);
+            // The receiver lives as long as the worker; a job claimed after that is rescued as any of a dead worker.
+            self.claimed.send(job).ok();
+        }
+    }
+
+    fn alive(&self) -> bool {
+        self.accepting.load(Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    async fn register(&self) -> Result<(), StoreError> {
+        let activities = self.options.registry.infos().map(|info| info.name).collect();
+        let registration = WorkerRegistration { name: self.name.clone(), activities };
+        let sent = self.clock.monotonic();
+        let id = self.store.write(move |tx| tx.register_worker(&registration)).await?;
+        let previous = self.id.swap(id, Ordering::SeqCst);
+        self.store.hub().worker_changed(previous, id);
+        self.renewed(sent);
+        Ok(())
+    }
+
+    fn renewed(&self, at: Duration) {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
+    /// Whether a rescuer cannot have given up on this worker yet, with a fifth of the timeout in hand.
+    fn lease_alive(&self) -> bool {
+        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.clock.monotonic().saturating_sub(renewed) < self.worker_timeout * 4 / 5
+    }
+
+    fn release(&self, class: SlotClass) {
+        if let Some(free) = self.free.get(&class) {
+            free.fetch_add(1, Ordering::SeqCst);
+        }
+        if self.running.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Tells what runs, and what is about to start, to stop.
+    fn drain(&self, worker: i64, class: Option<SlotClass>) {
+        let flag = if class.is_some() { &self.drains_waits } else { &self.drains_all };
+        flag.store(true, Ordering::SeqCst);
+        self.store.hub().told_draining(worker, class);
+    }
+
+    fn drains(&self, class: SlotClass) -> bool {
+        self.drains_all.load(Ordering::SeqCst) || (class == SlotClass::Waits && self.drains_waits.load(Ordering::SeqCst))
+    }
+
+    async fn until_idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.running.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+async fn run_claimed(shared: Arc<Shared>, mut claimed: mpsc::UnboundedReceiver<Claimed>) {
+    while let Some(job) = claimed.recv().await {
+        tokio::spawn(attempt::attempt(shared.clone(), job));
+    }
+}
