@@ -7,10 +7,11 @@ use super::{Grant, LONGEST, Method, Progress, Way};
 use crate::activity::ActivityError;
 use crate::failure::{Category, Failure};
 use crate::follow::{Follow, OnCancel, alive};
+use crate::submission::UnknownFate;
 use crate::submission::{Adopt, Created, Effort, Obtained, Rules, Submitter};
 use crate::tenant::{Connection, Run, Standing, TOKEN_ADMIN_PACKAGE, token_admin_name, token_admin_workflow};
-use crate::verdict::{Verdict, clip};
-use crate::workflow_rerun::UnknownFate;
+use crate::text::clip;
+use crate::verdict::Verdict;
 
 /// What a run of the package ended as.
 const RUN_SUCCEEDED: &str = "PackageRunSucceeded";
