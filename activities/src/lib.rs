@@ -17,6 +17,7 @@ mod submission;
 pub mod tenant;
 pub mod testing;
 pub mod timestamp;
+mod token_admin_grant;
 mod verdict;
 mod workflow_rerun;
 
@@ -31,6 +32,7 @@ pub use context::{ActivityContext, Attempt, Host, Interrupted, Stop, TimeoutKind
 pub use failure::{Audience, Category, Failure, FailureRecord, FailureSource, codes};
 pub use publish_preflight::{PublishPreflight, PublishPreflightInput};
 pub use retry::{Next, RetryPolicy};
+pub use token_admin_grant::{Method, TokenAdminGrant, TokenAdminGrantInput};
 pub use verdict::{Check, MESSAGE_LIMIT, Status, Verdict, VerdictRecord, clip};
 pub use workflow_rerun::{Older, Pick, UnknownFate, Until, WorkflowRerun, WorkflowRerunInput};
 
@@ -44,5 +46,6 @@ pub fn shipped(tenants: &Arc<tenant::Tenants>) -> Registry {
     Registry::default()
         .with(AwaitCompletion::new(tenants.clone()))
         .with(PublishPreflight::new(tenants.clone()))
+        .with(TokenAdminGrant::new(tenants.clone()))
         .with(WorkflowRerun::new(tenants.clone()))
 }

@@ -1,6 +1,7 @@
 //! One run of one workflow, obtained once. The intent is saved before the request; a submission of unknown fate is settled by what the
 //! tenant's runs show, and never repeated blindly. Shared by the activities that start runs; each keeps an [`Effort`] in its checkpoint.
 
+mod creation;
 mod effort;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::tenant::{Run, Standing, Submission, Tenant, new_request_id};
 use crate::timestamp;
 use crate::workflow_rerun::{Older, UnknownFate};
 
+pub(crate) use creation::Created;
 use effort::Intent;
 pub(crate) use effort::{Effort, Obtained};
 

@@ -172,7 +172,7 @@ impl Show {
 
 impl Wait {
     async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        let signals = Signals::listen()?;
+        let signals = Signals::listen(&app.clock)?;
         let host = app.open()?;
         let client = host.client();
         // The execution that is the newest now, so that a retry meanwhile does not change what is waited for.

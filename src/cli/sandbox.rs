@@ -66,7 +66,7 @@ impl Sandbox {
         if self.probe {
             return self.ask(app).await;
         }
-        let signals = Signals::listen()?;
+        let signals = Signals::listen(&app.clock)?;
         let options = tenant::SandboxOptions {
             listen: self.listen,
             pending: self.pending,

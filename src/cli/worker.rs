@@ -23,7 +23,7 @@ pub(crate) struct Worker {}
 
 impl Worker {
     pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        let signals = Signals::listen()?;
+        let signals = Signals::listen(&app.clock)?;
         // A configuration that names an activity that is none should stop a worker, too.
         app.intake()?;
         let host = app.open()?;

@@ -4,7 +4,10 @@
 
 mod cli;
 mod containers;
+mod drains;
 mod faults;
+mod grant;
+mod kills;
 mod lifecycle;
 mod processes;
 mod reruns;

@@ -71,6 +71,11 @@ impl Effort {
         self
     }
 
+    /// The run, once there is one.
+    pub(crate) fn obtained(&self) -> Option<&Obtained> {
+        self.obtained.as_ref()
+    }
+
     /// Remembers the runs that were created since `bound` and cannot be the effect of a submission, since there was none yet.
     pub(super) fn saw_before(&mut self, runs: &[Run], bound: Timestamp) {
         if self.first.is_none() {

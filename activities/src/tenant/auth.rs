@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::send::Call;
+use super::send::{Call, Sent};
 use super::{Tenant, classify};
 use crate::clock::BoxFuture;
 use crate::failure::Failure;
@@ -99,6 +99,13 @@ impl Tenant {
                 self.whoami().await.ok();
             }
         })
+    }
+
+    /// The same for an effect that may just have been denied.
+    pub(super) async fn learn_who_was_denied(&self, call: &Call, sent: &Sent) {
+        if classify::is_denied(sent) {
+            self.learn_who(call).await;
+        }
     }
 
     async fn ask_whoami(&self) -> Result<Arc<Identity>, Failure> {

@@ -109,6 +109,11 @@ pub(super) fn decode<T: DeserializeOwned>(body: &Value) -> Result<T, String> {
     serde_path_to_error::deserialize(body).map_err(|error| error.to_string())
 }
 
+/// Whether a conflict is "a run of this workflow is active", and not "this exists already".
+pub(super) fn is_already_active(failure: &Failure) -> bool {
+    failure.source.tenant_code.as_deref() == Some(ALREADY_ACTIVE)
+}
+
 /// Whether a smaller request may do better: the tenant refused this one, or its answer was too long.
 pub(super) fn is_about_size(failure: &Failure) -> bool {
     failure.category == Category::InvalidInput || failure.code == OVERSIZED

@@ -6,17 +6,21 @@
 //! | `send` | one exchange: what was answered, or whether it can have arrived |
 //! | `classify` | what a status and a body mean |
 //! | `resend` | reads, sent again a few times within one attempt |
-//! | `auth`, `preflight`, `workflows`, `runs` | the areas of the API |
+//! | `auth`, `preflight`, `workflows`, `runs`, `connections`, `tokens` | the areas of the API |
+//! | `token_admin` | the one package whose workflows are created from here |
 //! | `looks` | looking at many runs in one request |
 
 mod auth;
 mod classify;
+mod connections;
 mod looks;
 mod preflight;
 mod resend;
 mod runs;
 mod send;
 mod settings;
+mod token_admin;
+mod tokens;
 mod workflows;
 
 #[cfg(test)]
@@ -37,11 +41,14 @@ use crate::clock::Clock;
 use crate::failure::{Category, Failure};
 
 pub use auth::{Identity, Ping};
+pub use connections::{AdminsWritten, Connection};
 pub use preflight::PreflightAnswer;
 pub use runs::{Run, Standing};
 pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};
-pub use workflows::{Submission, Workflow, package_name};
+pub use token_admin::{TOKEN_ADMIN_PACKAGE, token_admin_name, token_admin_workflow};
+pub use tokens::ApiToken;
+pub use workflows::{Creation, Submission, Workflow, package_name};
 
 /// The tenants that this program knows, by name.
 pub struct Tenants {
@@ -88,6 +95,7 @@ pub struct Tenant {
     permits: Semaphore,
     learned: Mutex<Learned>,
     looks: looks::Looks,
+    turns: connections::Turns,
 }
 
 /// What earlier answers taught.
@@ -109,7 +117,8 @@ impl Tenant {
             mend: "check the proxy variables and the system's certificates",
         })?;
         let permits = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
-        Ok(Self { name, settings, link, http, clock, permits, learned: Mutex::default(), looks: looks::Looks::default() })
+        let (learned, looks, turns) = Default::default();
+        Ok(Self { name, settings, link, http, clock, permits, learned, looks, turns })
     }
 
     /// Its name.

@@ -12,8 +12,11 @@ use super::*;
 const WORKFLOW: &str = "csa-api-token-connection-admin-1684500411";
 const RUN: &str = "csa-api-token-connection-admin-1684500411-t7s8b";
 
+const CONNECTION: &str = "default/snowflake/1234567890";
+const TOKEN: &str = "92588c67-5ddf-4a45-8b5c-dd92f4b84e99";
+
 /// Operations of the vendor's client that we never send, and why.
-const NEVER_SENT: [(&str, &str); 9] = [
+const NEVER_SENT: [(&str, &str); 11] = [
     ("find_by_type", "a regexp on the name misses workflows that were named in the UI; we search by the package's annotation"),
     ("find_schedule_query", "schedules are not ours; only its term on the annotation is"),
     ("find_runs_by_status_and_time_range", "the runs of one workflow are read newest first instead"),
@@ -21,6 +24,8 @@ const NEVER_SENT: [(&str, &str); 9] = [
     ("monitor", "it follows the newest run of a workflow; we follow one run by its name"),
     ("re_run_schedule_query", "it runs with the owner's credentials"),
     ("add_schedule, remove_schedule, run with schedule", "schedules are not ours"),
+    ("search of connections", "the index lags behind the entity, and an admin that it does not show yet would be dropped"),
+    ("find a token by name or client id", "a job names its token by guid"),
     ("update, update_owner, archive", "we run workflows and do not change them"),
     ("impersonation", "no worker should hold credentials that can become any user"),
 ];
@@ -143,6 +148,56 @@ async fn a_workflow_is_submitted_as_recorded() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_workflow_of_the_package_is_created_and_submitted_as_recorded() {
+    for (recording, role) in
+        [("wf-run-token-admin-api-token", "$api-token-default-access"), ("wf-run-token-admin-member", "$member")]
+    {
+        let identity = Identity { user_id: "u-1".into(), username: "jane".into(), roles: vec![role.into()] };
+        let workflow = token_admin_workflow(&token_admin_name(1_795_296_982), CONNECTION, TOKEN);
+        equals(recording, 1, &[], async |tenant| {
+            let creation = tenant.create_and_submit(&identity, &workflow, &new_request_id()).await;
+            assert_eq!(creation, Creation::Applied(None), "the answer names the workflow and no run");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_found_as_recorded() {
+    equals("token-get-by-guid", 0, &[], async |tenant| {
+        let token = tenant.api_token(TOKEN).await.expect("an answer").expect("a token");
+        assert_eq!(token.username(), "service-account-apikey-11111111-2222-3333-4444-555555555555");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_is_read_and_given_an_admin_as_recorded() {
+    let by_name = "/api/meta/entity/uniqueAttribute/type/Connection?attr:qualifiedName=default%2Fsnowflake%2F1234567890\
+                   &minExtInfo=false&ignoreRelationships=true";
+    let because = "a job names its connection by qualified name; both are reads of the entity";
+    let differences = [Difference { at: "/target", ours: json!(by_name), because }];
+    equals("connection-get-by-guid", 0, &differences, async |tenant| {
+        let connection = tenant.connection(CONNECTION).await.expect("an answer").expect("a connection");
+        assert_eq!((connection.guid.as_str(), connection.admin_users), ("c-guid-1", vec!["jane".to_owned()]));
+    })
+    .await;
+    let guid =
+        Difference { at: "/body/entities/0/guid", ours: json!("-1500000000000000"), because: "it is made up for each write" };
+    equals("connection-add-admin", 0, &[guid], async |tenant| {
+        let connection = Connection {
+            guid: "c-guid-1".into(),
+            qualified_name: CONNECTION.into(),
+            name: "prod".into(),
+            admin_users: vec!["jane".into()],
+        };
+        let admins = ["jane", "service-account-apikey-11111111-2222-3333-4444-555555555555"].map(str::to_owned);
+        assert_eq!(tenant.write_admin_users(&connection, &admins, &new_request_id()).await, AdminsWritten::Applied);
+    })
+    .await;
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! Workflows, that is templates: search, show, submit.
+//! Workflows, that is templates: search, show, submit, create.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::classify::Effect;
+use super::classify::{Effect, is_already_active};
 use super::runs::{Run, hits, newest_created_first, text, time};
 use super::send::Call;
+use super::token_admin::made_for;
 use super::{Identity, Permit, Tenant};
 use crate::failure::{Category, Failure};
 
@@ -42,6 +43,19 @@ pub enum Submission {
     UnknownFate(Failure),
 }
 
+/// What became of a creation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Creation {
+    /// The workflow is there and was submitted. Some tenants name the run.
+    Applied(Option<Run>),
+    /// The tenant refused because a workflow of this name is there.
+    Taken(Failure),
+    /// It was not carried out.
+    NotApplied(Failure),
+    /// It may have been carried out; only the tenant's workflows can tell.
+    UnknownFate(Failure),
+}
+
 /// The full name of a package: `snowflake` and `atlan-snowflake` are `@atlan/snowflake`; what starts with `@` stays.
 ///
 /// ```
@@ -60,11 +74,22 @@ pub fn package_name(written: &str) -> String {
 impl Tenant {
     /// The workflow of this name.
     pub async fn workflow(&self, name: &str) -> Result<Option<Workflow>, Failure> {
+        Ok(self.template(name).await?.as_ref().and_then(decode))
+    }
+
+    /// Whether the name of `workflow` is in use, and if so, whether by `workflow` itself: false only if what is there shows that it was
+    /// made for another connection or token.
+    pub async fn stands(&self, workflow: &Value) -> Result<Option<bool>, Failure> {
+        let found = self.template(&text(&workflow["metadata"]["name"]).unwrap_or_default()).await?;
+        Ok(found.map(|found| made_for(&found).is_none_or(|shown| Some(shown) == made_for(workflow))))
+    }
+
+    async fn template(&self, name: &str) -> Result<Option<Value>, Failure> {
         let must = json!([{"term": {"metadata.name.keyword": {"value": name}}}]);
         let query = json!({"nested": {"path": "metadata", "query": {"bool": {"must": must}}}});
         let call = search("workflows.show", 1, &query);
-        let found = self.workflows(&call).await?;
-        Ok(found.into_iter().find(|workflow| workflow.name == name))
+        let found = self.templates(&call).await?;
+        Ok(found.into_iter().find(|template| template["metadata"]["name"] == name))
     }
 
     /// The workflows of a package, newest first, at most 50. Packages that only start alike do not match.
@@ -98,10 +123,38 @@ impl Tenant {
         }
     }
 
+    /// Creates a workflow and submits it, in one request that is sent once, as `identity`. The answer names the workflow and, as a
+    /// rule, no run.
+    pub async fn create_and_submit(&self, identity: &Identity, workflow: &Value, request_id: &str) -> Creation {
+        let path = identity.workflows_path();
+        let call = Call::post("workflows.create", format!("api/service/{path}?submit=true"), Some(workflow.clone()))
+            .with_request_id(request_id)
+            .needs("the right to create and run workflows");
+        let name = text(&workflow["metadata"]["name"]).unwrap_or_default();
+        let sent = self.send(&call).await;
+        match self.effect(&call, sent) {
+            Effect::Applied(body) => match Run::of_answer(&body, &name) {
+                None if body["metadata"]["name"] != name.as_str() => {
+                    Creation::UnknownFate(self.unexpected(&call, "it does not name the workflow"))
+                }
+                run => Creation::Applied(run),
+            },
+            // It was stored, or was there before; its submission met a run.
+            Effect::Conflict(failure) if is_already_active(&failure) => Creation::UnknownFate(failure),
+            Effect::Conflict(failure) => Creation::Taken(failure),
+            Effect::NotApplied(failure) => Creation::NotApplied(failure),
+            Effect::UnknownFate(failure) => Creation::UnknownFate(failure),
+        }
+    }
+
     async fn workflows(&self, call: &Call) -> Result<Vec<Workflow>, Failure> {
+        Ok(self.templates(call).await?.iter().filter_map(decode).collect())
+    }
+
+    async fn templates(&self, call: &Call) -> Result<Vec<Value>, Failure> {
         let body = self.read(call).await?;
         let hits = hits(&body).map_err(|problem| self.unexpected(call, &problem))?;
-        Ok(hits.iter().filter_map(|hit| decode(&hit["_source"])).collect())
+        Ok(hits.iter().map(|hit| hit["_source"].clone()).collect())
     }
 
     /// A success whose body is not what the operation promises.

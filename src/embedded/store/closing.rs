@@ -50,7 +50,7 @@ impl Tx<'_> {
     pub(super) fn close(&mut self, id: i64, token: i64, closing: &Closing) -> Result<(), StoreError> {
         self.conn
             .prepare_cached("UPDATE jobs SET state = ?2, finished_at = ?3, worker_id = NULL, expires_at = NULL WHERE id = ?1")?
-            .execute(params![id, closing.state.as_str(), ms(self.now)])?;
+            .execute(params![id, closing.state.as_str(), ms(closing.verdict.finished_at)])?;
         let verdict = &closing.verdict;
         let code = verdict.failure.as_ref().map(|failure| failure.code.as_str());
         self.conn

@@ -1,7 +1,7 @@
 //! A place of its own for each test: an empty home, a queue, and, where one is wanted, a sandbox.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -144,13 +144,40 @@ impl Running {
 
     /// Asks it to stop as an orchestrator does, and waits for its end.
     pub(crate) fn terminate(self) -> Ran {
-        let asked = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().expect("kill runs");
-        assert!(asked.success());
+        self.ask_to_stop();
         self.end()
     }
 
+    /// Sends SIGTERM.
+    pub(crate) fn ask_to_stop(&self) {
+        let asked = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().expect("kill runs");
+        assert!(asked.success(), "it has ended already");
+    }
+
+    /// Kills it as a power cut does, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().expect("it can be killed");
+        self.0.wait().expect("it is gone");
+    }
+
     /// Waits for its end.
-    pub(crate) fn end(self) -> Ran {
-        Ran::of(&self.0.wait_with_output().expect("it ends"))
+    pub(crate) fn end(mut self) -> Ran {
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        if let Some(mut pipe) = self.0.stdout.take() {
+            pipe.read_to_string(&mut stdout).expect("text");
+        }
+        if let Some(mut pipe) = self.0.stderr.take() {
+            pipe.read_to_string(&mut stderr).expect("text");
+        }
+        let status = self.0.wait().expect("it ends");
+        Ran { code: status.code().expect("it ended by itself"), stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.0.kill().ok();
+        self.0.wait().ok();
     }
 }

@@ -138,6 +138,8 @@ fn execute_that_is_stopped_gives_the_job_back_and_goes_on_later() {
     let line = format!("execute await_completion {ACTIVE} --job-id follow");
     let mut first = place.start(&line);
     first.until("the worker is ready");
+    // As `timeout` does it: the process, then its group.
+    first.ask_to_stop();
     let stopped = first.terminate();
     assert_eq!(stopped.code, 5, "{stopped:?}");
     assert!(stopped.stderr.contains("not yet") && stopped.stderr.contains("--job-id follow"), "{}", stopped.stderr);
@@ -191,4 +193,13 @@ fn an_answer_that_takes_two_unavailable_moments_is_still_a_verdict() {
     place.sandbox().add_fault(Fault::new(unavailable).on("user-publish-check").times(2));
     let ran = place.run(&format!("execute publish_preflight {USER} {CONNECTION}"));
     assert_eq!((ran.code, place.sandbox().faults_fired()), (0, 2), "{ran:?}");
+}
+
+#[test]
+fn many_jobs_are_all_stored_before_any_is_waited_for_and_share_one_timeout() {
+    let place = Place::new();
+    let line = r#"{"activity": "publish_preflight", "input": {"user_id": "u", "connection_qualified_name": ""}}"#;
+    place.file("jobs.jsonl", format!("{line}\n").repeat(3));
+    let ran = place.run("enqueue --jobs jobs.jsonl --wait --timeout 0s");
+    assert_eq!((ran.code, ran.stdout.lines().count(), place.stored()), (5, 3, 3), "{ran:?}");
 }

@@ -24,7 +24,7 @@ pub(crate) struct TestHost {
     pub(crate) probe: Probe,
     options: EmbeddedOptions,
     dir: Option<Arc<tempfile::TempDir>>,
-    tenants: Arc<Tenants>,
+    pub(crate) tenants: Arc<Tenants>,
 }
 
 impl TestHost {

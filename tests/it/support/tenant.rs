@@ -64,6 +64,12 @@ impl TestTenant {
         verdict
     }
 
+    /// What was really applied, by kind, oldest first.
+    pub(crate) fn kinds(&self) -> Vec<String> {
+        let kind = |effect: &iolaus::sandbox::Effect| serde_json::to_value(effect).unwrap()["kind"].as_str().unwrap().to_owned();
+        self.sandbox.effects().iter().map(kind).collect()
+    }
+
     /// The runs that were really submitted.
     pub(crate) fn submissions(&self) -> Vec<String> {
         let effects = self.sandbox.effects().into_iter();

@@ -1,0 +1,70 @@
+//! The direct grant: read, write that list and the token, read back, while no other job of this process does the same.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Grant, Progress, Way};
+use crate::activity::ActivityError;
+use crate::follow::alive;
+use crate::tenant::{AdminsWritten, new_request_id};
+use crate::verdict::Verdict;
+
+/// How often a write is taken without effect before that is the tenant's answer.
+const MOST_ROUNDS: u32 = 3;
+
+/// What was written.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Writes {
+    /// The id of a write whose effect is not known.
+    sent: Option<String>,
+    /// How many writes the tenant took without the token being there afterwards.
+    without_effect: u32,
+}
+
+impl Grant<'_> {
+    pub(super) async fn directly(&self, mut writes: Writes) -> Result<Verdict, ActivityError> {
+        loop {
+            if let Some(verdict) = self.round(&mut writes).await? {
+                return Ok(verdict);
+            }
+        }
+    }
+
+    /// One write, saved before it is sent, and what the connection shows of it. None: it was taken without effect, and another one
+    /// makes sense.
+    async fn round(&self, writes: &mut Writes) -> Result<Option<Verdict>, ActivityError> {
+        let request_id = new_request_id();
+        writes.sent = Some(request_id.clone());
+        self.save(Way::Direct(writes.clone())).await?;
+        let name = &self.input.connection_qualified_name;
+        let progress = Progress { step: "granting directly", connection: name };
+        // Saved before the turn is taken, so that nothing slow stands between the read and the write.
+        let _turn = alive(self.ctx, &progress, self.tenant.turn_at(name)).await?;
+        let before = self.look("granting directly").await??;
+        if self.is_seen(&before) {
+            return Ok(Some(self.seen(&before, &Way::Direct(writes.clone()))));
+        }
+        let admins: Vec<_> = before.admin_users.iter().chain([&self.user]).cloned().collect();
+        self.ctx.may_act()?;
+        let written = self.tenant.write_admin_users(&before, &admins, &request_id).await;
+        if let AdminsWritten::NotApplied(failure) = written {
+            writes.sent = None;
+            self.save(Way::Direct(writes.clone())).await?;
+            return Err(self.permitted(failure).into());
+        }
+        let after = self.look("reading back").await.map_err(|stop| self.stopped_after_sending(stop))??;
+        if self.is_seen(&after) {
+            return Ok(Some(self.seen(&after, &Way::Direct(writes.clone()))));
+        }
+        if let AdminsWritten::UnknownFate(failure) = written {
+            // Settled: it was not applied, as far as the connection shows. The next attempt reads again, and no sooner than asked for.
+            return Err(failure.into());
+        }
+        writes.without_effect += 1;
+        tracing::warn!(connection = name, rounds = writes.without_effect, "a list of admins was taken, but the token is not in it");
+        if writes.without_effect < MOST_ROUNDS {
+            return Ok(None);
+        }
+        let message = format!("{name} was given {} as an admin {MOST_ROUNDS} times, and shows no such admin", self.user);
+        Ok(Some(self.verdict(false, message, &after, Some("direct"))))
+    }
+}
