@@ -191,3 +191,20 @@ fn the_compose_file_brings_up_a_worker_whose_queue_outlives_its_container_and_go
         assert_eq!(things(list), "", "{list}");
     }
 }
+
+#[test]
+fn what_the_image_is_compiled_from_is_a_whole_package() {
+    let dockerfile = std::fs::read_to_string(engine::repository().join("Dockerfile")).unwrap();
+    let copied = dockerfile.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with(['-', '$']));
+    let context = tempfile::tempdir().unwrap();
+    for line in copied {
+        let (sources, _) = line.rsplit_once(' ').expect("sources and a place");
+        for source in sources.split(' ') {
+            engine::run("cp", ["-R".as_ref(), engine::repository().join(source).as_os_str(), context.path().as_os_str()]);
+        }
+    }
+    // It reads every target of every package, and the lock file, and compiles nothing.
+    let manifest = context.path().join("Cargo.toml");
+    let fetch = ["fetch", "--offline", "--locked", "--target", "host-tuple", "--manifest-path", manifest.to_str().unwrap()];
+    engine::run(env!("CARGO"), fetch);
+}
