@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::job::{IdConflictPolicy, IdReusePolicy, JobId, NewJob, Refused, RunId, TraceContext, json_len, limits};
 
 /// A job as somebody asks for it, for instance one line of `iolaus enqueue --jobs`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JobRequest {
     /// The activity's name.
@@ -32,6 +32,7 @@ pub struct JobRequest {
     pub priority: Option<u8>,
     /// Not before this long from now.
     #[serde(with = "duration::optional", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub delay: Option<Duration>,
     /// What this job says about its options.
     pub options: OptionOverrides,

@@ -218,7 +218,7 @@ impl FromStr for JobState {
 }
 
 /// What enqueueing does while an execution of the same job id is open.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IdConflictPolicy {
     /// Refuse.
@@ -229,7 +229,7 @@ pub enum IdConflictPolicy {
 }
 
 /// What enqueueing does when the last execution of the same job id is closed and still kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IdReusePolicy {
     /// Open a new one.

@@ -6,6 +6,8 @@
 //! | room | role | invariant |
 //! |---|---|---|
 //! | [`intake`] | turns a request into a job | what is refused names its field, and nothing is stored |
+//! | [`cli`] | one file per command | exit codes in one place; data to stdout, all else to stderr |
+//! | [`config`] | defaults, file, environment | an unknown key is an error that names key, source and mend |
 //! | [`client`] | the verbs on jobs | no SQL, no protocol; every host implements the same |
 //! | [`job`] | ids, states, policies, limits | what is stored is forever |
 //! | [`executor`] | one attempt as named steps | pure decisions; time and jitter are arguments |
@@ -15,7 +17,9 @@
 //!
 //! What the activities do lives in the crate `iolaus-activities`, which knows none of these rooms.
 
+pub mod cli;
 pub mod client;
+pub mod config;
 pub mod embedded;
 pub mod executor;
 pub mod intake;

@@ -1,2 +1,39 @@
-//! placeholder
-fn main() {}
+//! The program: sets up what a process has once, runs the command, and ends with its exit code.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+
+use iolaus::cli::exit::Exit;
+use iolaus::cli::{Cli, report};
+use iolaus::telemetry;
+
+/// How long the last spans may take to leave.
+const FLUSH: Duration = Duration::from_secs(3);
+/// How long tasks that are left over may take to end.
+const LEAVE: Duration = Duration::from_secs(1);
+/// Attempts wait for the network and one thread writes, so that more threads would only cost memory.
+const THREADS: usize = 4;
+
+fn main() -> ExitCode {
+    // Once, before any TLS client is made. It fails only if a provider is installed already, which then serves as well.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let cli = Cli::parse();
+    let out = cli.out();
+    run(cli).unwrap_or_else(|error| report(out, &error)).into()
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let out = cli.out();
+    let config = cli.configure(&std::env::vars_os().collect())?;
+    let guard = telemetry::init(&cli.telemetry(&config), out.is_watched());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, THREADS);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = runtime.context("the runtime cannot be started")?;
+    let ended = runtime.block_on(cli.run(config));
+    runtime.shutdown_timeout(LEAVE);
+    guard.shutdown(FLUSH);
+    ended
+}

@@ -24,6 +24,9 @@ pub(crate) use effort::{Effort, Obtained};
 
 /// How many submissions of unknown fate one execution may make.
 const MOST_SUBMISSIONS: u32 = 3;
+const SETTLING: &str = "settling an unknown fate";
+/// What cutting a time to the second can take from it.
+const SECOND: Duration = Duration::from_secs(1);
 /// How often the runs are searched while a fate is unknown.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 /// A tenant that wants to be left alone for longer is left alone between two attempts.
@@ -97,13 +100,14 @@ impl Submitter<'_> {
     async fn submit(&self, effort: &mut Effort) -> Result<(), ActivityError> {
         let progress = Progress { step: "submitting", workflow: &effort.workflow };
         let identity = alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| stopped(stop, effort))??;
+        let permit = alive(self.ctx, &progress, self.tenant.permit()).await.map_err(|stop| stopped(stop, effort))?;
         if self.ctx.now() >= self.rules.deadline {
             return Err(self.timed_out(effort, "no run was submitted").into());
         }
         let request_id = new_request_id();
         *effort = effort.clone().with_intent(self.ctx, self.tenant, &request_id);
         self.save(effort).await?;
-        match self.tenant.submit(&identity, &effort.workflow, &request_id).await {
+        match self.tenant.submit(permit, &identity, &effort.workflow, &request_id).await {
             Submission::Applied(run) => self.obtained(effort, run, true).await,
             Submission::NotApplied(failure) => {
                 effort.not_applied();
@@ -120,35 +124,40 @@ impl Submitter<'_> {
             }
             Submission::UnknownFate(failure) => {
                 tracing::warn!(workflow = effort.workflow, request_id, code = %failure.code, "a submission of unknown fate; searching");
-                effort.unknown_since(self.ctx.now());
-                let too_long = failure.retry_after.is_some_and(|wanted| wanted > LONGEST_WAIT);
-                if too_long { Err(explain(failure.with_retryable(true), effort).into()) } else { Ok(()) }
+                effort.answer_lost(self.ctx);
+                let wanted = failure.retry_after.unwrap_or_default();
+                if wanted > LONGEST_WAIT {
+                    return Err(explain(failure.with_retryable(true), effort).into());
+                }
+                self.nap(effort, SETTLING, wanted).await
             }
         }
     }
 
     /// Settles an unknown fate: by evidence, or by a search without any that was made late enough. Then it may be sent again.
     async fn reconcile(&self, effort: &mut Effort) -> Result<(), ActivityError> {
-        let Some(Intent { at, unknown_since, .. }) = effort.intent.clone() else { return Ok(()) };
-        let (ctx, settings) = (self.ctx, self.tenant.settings());
+        let Some(intent) = effort.intent.clone() else { return Ok(()) };
         let bound = self.evidence_bound(effort);
-        let conclusive = add(unknown_since.unwrap_or(at.ours).max(at.ours), settings.reconcile_window);
         let mut patience = Patience::default();
         loop {
-            let asked = ctx.now();
-            let mut nap = RECONCILE_INTERVAL.min(until(conclusive, asked));
-            match self.runs(effort, bound, "settling an unknown fate").await? {
-                Ok(runs) => match best(runs.into_iter().filter(|run| is_evidence(effort, run, bound))) {
-                    Some(run) => return self.obtained(effort, run, false).await,
-                    None if asked >= conclusive => break,
-                    None => {}
-                },
+            let (asked, asked_monotonic) = (self.ctx.now(), self.ctx.monotonic());
+            let nap = match self.runs(effort, bound, SETTLING).await? {
+                Ok(runs) => {
+                    if let Some(run) = best(runs.into_iter().filter(|run| is_evidence(effort, run, bound))) {
+                        return self.obtained(effort, run, false).await;
+                    }
+                    let left = self.inconclusive_for(&intent, asked, asked_monotonic);
+                    if left.is_zero() {
+                        break;
+                    }
+                    left.min(RECONCILE_INTERVAL)
+                }
                 Err(failure) => {
                     let wanted = patience.after(failure).map_err(|failure| explain(failure, effort))?;
-                    nap = RECONCILE_INTERVAL.max(wanted);
+                    RECONCILE_INTERVAL.max(wanted)
                 }
-            }
-            self.nap(effort, "settling an unknown fate", nap).await?;
+            };
+            self.nap(effort, SETTLING, nap).await?;
         }
         if self.rules.unknown_fate == UnknownFate::Fail || effort.submissions >= MOST_SUBMISSIONS {
             return Err(self.ambiguous(effort).into());
@@ -156,6 +165,16 @@ impl Submitter<'_> {
         tracing::warn!(workflow = effort.workflow, submissions = effort.submissions, "no run has appeared; submitting again");
         effort.intent = None;
         Ok(())
+    }
+
+    /// For how long a search that shows nothing, asked at this moment, would still have been too early. Counted from when the answer was
+    /// lost or, if that was in another attempt, from the intent: on the tenant's clock, since another machine's may differ from ours.
+    fn inconclusive_for(&self, intent: &Intent, asked: Timestamp, asked_monotonic: Duration) -> Duration {
+        let window = self.tenant.settings().reconcile_window;
+        match intent.lost_at {
+            Some(lost_at) => lost_at.saturating_add(window).saturating_sub(asked_monotonic),
+            None => until(add(intent.at.tenants, window.saturating_add(SECOND)), self.tenant.on_its_clock(asked)),
+        }
     }
 
     /// Searches for a run that satisfies the effort. After a `conflict` there must be one; finding none is then a failure.

@@ -33,6 +33,7 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, mut stop: wa
                 Err(error) => {
                     tracing::warn!(%error, "sandbox could not accept a connection");
                     // Out of file descriptors, most likely: do not spin.
+                    #[expect(clippy::disallowed_methods, reason = "a pause of a real server, which no test waits for")]
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },

@@ -104,6 +104,7 @@ impl Shared {
             }
             Action::Delay { ms } => {
                 let answer = self.apply(arrived, None).await;
+                #[expect(clippy::disallowed_methods, reason = "a really slow answer is what the fault is")]
                 tokio::time::sleep(Duration::from_millis(*ms)).await;
                 answer
             }

@@ -1,5 +1,7 @@
 //! What an attempt leaves for the next one about a run that is being obtained.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -40,9 +42,9 @@ pub(super) struct Moment {
 pub(super) struct Intent {
     pub(super) request_id: String,
     pub(super) at: Moment,
-    /// When its answer was given up for, if that was in this attempt.
+    /// When (monotonic) its answer was lost, if that was in this attempt.
     #[serde(skip)]
-    pub(super) unknown_since: Option<Timestamp>,
+    pub(super) lost_at: Option<Duration>,
 }
 
 /// The run that satisfies the effort.
@@ -65,7 +67,7 @@ impl Effort {
         let at = Moment { ours: ctx.now(), tenants: tenant.on_its_clock(ctx.now()) };
         self.submissions += 1;
         self.first.get_or_insert(at);
-        self.intent = Some(Intent { request_id: request_id.to_owned(), at, unknown_since: None });
+        self.intent = Some(Intent { request_id: request_id.to_owned(), at, lost_at: None });
         self
     }
 
@@ -91,10 +93,10 @@ impl Effort {
         }
     }
 
-    /// The answer to the last submission is given up for.
-    pub(crate) fn unknown_since(&mut self, now: Timestamp) {
+    /// No answer to the last submission will come any more; noted for this attempt only.
+    pub(crate) fn answer_lost(&mut self, ctx: &ActivityContext) {
         if let Some(intent) = &mut self.intent {
-            intent.unknown_since = Some(now);
+            intent.lost_at = Some(ctx.monotonic());
         }
     }
 

@@ -79,7 +79,10 @@ impl Tenant {
         let before = self.clock.monotonic();
         let identity = self.ask_whoami().await?;
         let round_trip = self.clock.monotonic().saturating_sub(before);
-        Ok(Ping { identity, round_trip, clock_ahead: self.clock_ahead() })
+        // The header is cut to the second, which lets the tenant's clock seem up to a second late.
+        let whole = |ahead: SignedDuration| SignedDuration::try_from_secs_f64(ahead.as_secs_f64().ceil()).unwrap_or(ahead);
+        let clock_ahead = self.clock_ahead().map(whole);
+        Ok(Ping { identity, round_trip, clock_ahead })
     }
 
     /// The user name that the tenant last called us by.

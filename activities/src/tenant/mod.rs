@@ -44,12 +44,11 @@ pub use auth::{Identity, Ping};
 pub use connections::{AdminsWritten, Connection};
 pub use preflight::PreflightAnswer;
 pub use runs::{Run, Standing};
+pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};
 pub use token_admin::{TOKEN_ADMIN_PACKAGE, token_admin_name, token_admin_workflow};
 pub use tokens::ApiToken;
 pub use workflows::{Creation, Submission, Workflow, package_name};
-
-pub use send::new_request_id;
 
 /// The tenants that this program knows, by name.
 pub struct Tenants {

@@ -25,7 +25,7 @@ impl Tenant {
     pub async fn publish_preflight(&self, user_id: &str, connection_qualified_name: &str) -> Result<PreflightAnswer, Failure> {
         let body = json!({"user_id": user_id, "connection_qualified_name": connection_qualified_name});
         let call = Call::post("preflight.user_publish_check", "api/service/workflows/preflight/user-publish-check", Some(body))
-            .needs("a service account (a user name that starts with service-account-), as API keys are");
+            .needs("the API key of a service account (its user name starts with service-account-)");
         let body = self.read(&call).await.map_err(endpoint_absent)?;
         classify::decode(&body).map_err(|problem| self.unexpected(&call, &problem))
     }
@@ -39,6 +39,6 @@ fn endpoint_absent(failure: Failure) -> Failure {
     let message =
         format!("the tenant has no publish preflight, or hides an unknown user behind the same answer: {}", failure.message);
     Failure::new("preflight.endpoint_absent", Category::Unimplemented, message)
-        .suggest("ask the tenant's platform team for the endpoint workflows/preflight/user-publish-check")
+        .suggest("check user_id, or ask the tenant's platform team for the endpoint workflows/preflight/user-publish-check")
         .with_source(failure.source)
 }

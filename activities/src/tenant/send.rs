@@ -11,6 +11,7 @@ use opentelemetry_http::HeaderInjector;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Request, Response, Url};
 use serde_json::Value;
+use tokio::sync::SemaphorePermit;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -74,6 +75,11 @@ pub fn new_request_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
+/// The right to have one more request in flight.
+pub struct Permit<'a> {
+    _held: Option<SemaphorePermit<'a>>,
+}
+
 /// How an exchange ended.
 pub(super) enum Sent {
     /// A status came back.
@@ -124,14 +130,24 @@ pub(super) fn client(settings: &TenantSettings, base: Option<&Url>) -> reqwest::
 }
 
 impl Tenant {
+    /// Waits until one more request may be in flight.
+    pub async fn permit(&self) -> Permit<'_> {
+        // The semaphore is never closed, so this waits and does not fail.
+        Permit { _held: self.permits.acquire().await.ok() }
+    }
+
     /// Sends a call once.
     pub(super) async fn send(&self, call: &Call) -> Sent {
+        let permit = self.permit().await;
+        self.send_now(permit, call).await
+    }
+
+    /// Sends a call once, without waiting for anything before.
+    pub(super) async fn send_now(&self, _permit: Permit<'_>, call: &Call) -> Sent {
         let request = match self.request(call) {
             Ok(request) => request,
             Err(failure) => return Sent::NotDelivered(failure),
         };
-        // The semaphore is never closed, so this waits and does not fail.
-        let _permit = self.permits.acquire().await;
         let span = tracing::info_span!(
             "tenant.request",
             otel.name = format!("{} {}", call.method, call.operation),

@@ -201,7 +201,8 @@ async fn a_submission_is_applied_only_if_the_answer_names_the_run() {
     for (body, expected) in rows {
         let clock = clock();
         let server = Scripted::script([Reply::ok(&body)]).await;
-        let submission = server.tenant(&clock).submit(&member, "w-1", "id-1").await;
+        let tenant = server.tenant(&clock);
+        let submission = tenant.submit(tenant.permit().await, &member, "w-1", "id-1").await;
         match expected {
             Some(name) => assert!(matches!(&submission, Submission::Applied(run) if run.name == name), "{submission:?}"),
             None => assert!(matches!(&submission, Submission::UnknownFate(_)), "{submission:?}"),

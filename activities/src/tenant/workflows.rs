@@ -7,7 +7,7 @@ use super::classify::{Effect, is_already_active};
 use super::runs::{Run, hits, newest_created_first, text, time};
 use super::send::Call;
 use super::token_admin::made_for;
-use super::{Identity, Tenant};
+use super::{Identity, Permit, Tenant};
 use crate::failure::{Category, Failure};
 
 /// The namespace of every workflow.
@@ -103,15 +103,15 @@ impl Tenant {
         Ok(found)
     }
 
-    /// Submits a workflow once, as `identity`. No other request is made, so nothing stands between a caller's saved intent and this one.
-    /// `request_id` was saved too, so that a support case can be opened about a submission of unknown fate.
-    pub async fn submit(&self, identity: &Identity, workflow: &str, request_id: &str) -> Submission {
+    /// Submits a workflow once, as `identity`. The permit was waited for before, and no other request is made, so nothing stands between
+    /// a caller's saved intent and this one. `request_id` was saved too, for a support case about a submission of unknown fate.
+    pub async fn submit(&self, permit: Permit<'_>, identity: &Identity, workflow: &str, request_id: &str) -> Submission {
         let path = identity.workflows_path();
         let body = json!({"namespace": NAMESPACE, "resourceKind": "WorkflowTemplate", "resourceName": workflow});
         let call = Call::post("workflows.submit", format!("api/service/{path}/submit"), Some(body))
             .with_request_id(request_id)
             .needs("the right to run workflows");
-        let sent = self.send(&call).await;
+        let sent = self.send_now(permit, &call).await;
         match self.effect(&call, sent) {
             Effect::Applied(body) => match Run::of_answer(&body, workflow) {
                 Some(run) => Submission::Applied(run),
@@ -123,15 +123,15 @@ impl Tenant {
         }
     }
 
-    /// Creates a workflow and submits it, in one request that is sent once, as `identity`. The answer names the workflow and, as a
-    /// rule, no run.
-    pub async fn create_and_submit(&self, identity: &Identity, workflow: &Value, request_id: &str) -> Creation {
+    /// Creates a workflow and submits it, in one request that is sent once and at once, as `identity`. The answer names the workflow
+    /// and, as a rule, no run.
+    pub async fn create_and_submit(&self, permit: Permit<'_>, identity: &Identity, workflow: &Value, request_id: &str) -> Creation {
         let path = identity.workflows_path();
         let call = Call::post("workflows.create", format!("api/service/{path}?submit=true"), Some(workflow.clone()))
             .with_request_id(request_id)
             .needs("the right to create and run workflows");
         let name = text(&workflow["metadata"]["name"]).unwrap_or_default();
-        let sent = self.send(&call).await;
+        let sent = self.send_now(permit, &call).await;
         match self.effect(&call, sent) {
             Effect::Applied(body) => match Run::of_answer(&body, &name) {
                 None if body["metadata"]["name"] != name.as_str() => {

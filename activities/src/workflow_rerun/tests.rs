@@ -182,7 +182,8 @@ impl Case {
         let world = Arc::new(Mutex::new(world));
         let answering = world.clone();
         let server = Scripted::answering(move |request| answering.lock().expect("no panic").answer(request)).await;
-        let tenants = server.tenants(&clock);
+        // One request at a time is the strictest limit, and must not make anything wait for itself.
+        let tenants = tenants(TenantSettings { max_requests: 1, ..server.settings() }, &clock);
         Self { host: Arc::new(TestHost::new(clock.clone())), server, world, tenants, clock }
     }
 
@@ -334,9 +335,7 @@ async fn a_submission_of_unknown_fate_that_was_applied_is_adopted_and_not_repeat
 async fn a_submission_of_unknown_fate_without_a_trace_is_repeated_only_after_the_window() {
     for reply in unknown_fates() {
         let case = Case::new(|world| world.submits.push_back(does(false, reply.clone()))).await;
-        let at = Arc::new(Mutex::new(Vec::new()));
-        let (clock, noted) = (case.clock.clone(), at.clone());
-        case.world().on_submit = Some(Box::new(move || noted.lock().expect("no panic").push(clock.monotonic())));
+        let at = note_submits(&case, || {});
         let verdict = case.attempt(json!({})).await.expect("a verdict");
         assert_eq!((case.submits(), fact(&verdict, "started")), (2, &json!(true)), "{reply:?}");
         let at = at.lock().expect("no panic");
@@ -411,6 +410,42 @@ async fn an_unanswered_search_settles_nothing() {
     let verdict = case.to_the_verdict(json!({"until": "submitted"})).await;
     assert_eq!((case.submits(), fact(&verdict, "started")), (2, &json!(true)));
     assert!(case.clock.now() >= up_again, "only an answered search allows the second submission");
+}
+
+/// Notes when something is submitted, on the monotonic clock.
+fn note_submits(case: &Case, then: impl Fn() + Send + 'static) -> Arc<Mutex<Vec<Duration>>> {
+    let submits = Arc::new(Mutex::new(Vec::new()));
+    let (clock, notes) = (case.clock.clone(), submits.clone());
+    case.world().on_submit = Some(Box::new(move || {
+        notes.lock().expect("no panic").push(clock.monotonic());
+        then();
+    }));
+    submits
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_jumps_during_an_attempt_does_not_shorten_the_window() {
+    let case = Case::new(|world| world.submits.push_back(does(false, Reply::cut()))).await;
+    let clock = case.clock.clone();
+    let at = note_submits(&case, move || clock.jump(SignedDuration::from_hours(1)));
+    assert!(case.attempt(json!({})).await.expect("a verdict").is_passed());
+    let at = at.lock().expect("no panic");
+    assert!(at.len() == 2 && at[1] >= at[0] + Duration::from_secs(60), "{at:?}");
+}
+
+#[tokio::test]
+async fn another_machine_with_another_clock_does_not_shorten_the_window() {
+    let case = Case::new(|world| world.submits.push_back(does(false, Reply::hang()))).await;
+    let at = note_submits(&case, || {});
+    tokio::select! {
+        ended = case.attempt(json!({})) => panic!("it ended: {ended:?}"),
+        () = async { while case.submits() == 0 { tokio::task::yield_now().await; } } => {}
+    }
+    case.clock.jump(SignedDuration::from_hours(1));
+    case.world().skew -= SignedDuration::from_hours(1);
+    assert!(case.to_the_verdict(json!({})).await.is_passed());
+    let at = at.lock().expect("no panic");
+    assert!(at.len() == 2 && at[1] >= at[0] + Duration::from_secs(60), "{at:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,72 @@
+//! `iolaus execute`: one job, worked in this process, and its verdict.
+
+use clap::Args;
+use tracing::Instrument;
+
+use super::args::JobArgs;
+use super::exit::Exit;
+use super::host::Executed;
+use super::input::utf8;
+use super::signals::Signals;
+use super::{App, render, wait};
+use crate::client::Target;
+use crate::job::IdConflictPolicy;
+use crate::telemetry;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  iolaus execute publish_preflight \\
+      user_id=8c1e2d8a-1564-4e95-8b14-ea14522fcf61 \\
+      connection_qualified_name=default/snowflake/1234567890
+  iolaus execute workflow_rerun type=snowflake since=2026-01-31T02:00:00Z --job-id nightly
+  iolaus execute await_completion run=atlan-snowflake-1684500411-t7s8b timeout=2h";
+
+/// Enqueue a job, work it in this process, print its verdict, exit by it
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = EXAMPLES,
+    long_about = "Enqueue a job, work it in this process, print its verdict, exit by it.\n\n\
+        No worker is needed. If a job of the same id is open, it is worked here when no live worker holds it, else waited for.\n\
+        SIGTERM and Ctrl-C give the job back and exit with 5; the same command goes on where it stopped."
+)]
+pub(crate) struct Execute {
+    /// What to do, as in `publish_preflight`
+    #[arg(value_name = "ACTIVITY", value_parser = utf8())]
+    activity: String,
+    #[command(flatten)]
+    job: JobArgs,
+}
+
+impl Execute {
+    pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
+        let intake = app.intake()?;
+        let info = intake.activities().find(|info| info.name == self.activity);
+        let request = self.job.request(&self.activity, info, IdConflictPolicy::UseExisting)?;
+        let command = telemetry::command_span("execute");
+        let job = command.in_scope(|| app.admit(&intake, request))?;
+        let signals = Signals::listen()?;
+        let host = app.open()?;
+        app.out.progress(&format!("{}: {} on {}", job.job_id, job.activity, host.client().place()));
+        let job_id = job.job_id.clone();
+        let began = app.clock.monotonic();
+        let target = Target::newest(job_id.clone());
+        let executed = tokio::select! {
+            biased;
+            executed = host.execute(app, job, signals).instrument(command) => executed?,
+            never = wait::watch(host.client(), &app.clock, app.out, &target) => match never {},
+        };
+        match executed {
+            Executed::Verdict(verdict) => {
+                app.out.data(&verdict, || render::verdict(&verdict, app.out.has_colour()))?;
+                Ok(Exit::of_status(verdict.status))
+            }
+            Executed::NotYet(why) => {
+                let detail = host.client().get(target).await?;
+                app.out.data(&detail.job, || render::detail(&detail, app.out.has_colour()))?;
+                let after = app.clock.monotonic().saturating_sub(began).as_secs();
+                app.out.note(&format!("not yet, after {after} s: {why}; go on with the same command and --job-id {job_id}"));
+                Ok(Exit::NotYet)
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The one file of the command line that knows which host there is: opens it, and puts activities, tenants and the door together.
+
+use std::sync::Arc;
+
+use iolaus_activities::tenant::Tenants;
+use iolaus_activities::{Clock, Registry, VerdictRecord, shipped};
+
+use super::App;
+use super::exit::Problem;
+use super::signals::Signals;
+use crate::client::{ClientError, JobClient};
+use crate::config::{Config, HostKind};
+use crate::embedded::{self, Embedded, EmbeddedOptions, Worker, WorkerOptions};
+use crate::intake::{Intake, JobRequest};
+use crate::job::NewJob;
+use crate::telemetry;
+
+/// An open queue.
+pub(crate) struct Host {
+    embedded: Arc<Embedded>,
+    client: Arc<dyn JobClient>,
+}
+
+/// How `execute` ended.
+pub(crate) enum Executed {
+    /// The execution is closed.
+    Verdict(Box<VerdictRecord>),
+    /// The job is in the queue; this says why it is not closed.
+    NotYet(&'static str),
+}
+
+impl App {
+    /// The door, which knows the activities, their configuration and the tenants' names. It needs neither queue nor tenant.
+    pub(crate) fn intake(&self) -> anyhow::Result<Intake> {
+        let registry = shipped(&Tenants::none());
+        let known: Vec<&str> = registry.infos().map(|info| info.name).collect();
+        if let Some(name) = self.config.activities.keys().find(|name| !known.contains(&name.as_str())) {
+            let problem = Problem::usage(format!("configuration section [activities.{name}]: there is no such activity"));
+            return Err(problem.hint(format!("the activities are {}", known.join(", "))).into());
+        }
+        let tenants = self.config.tenants.keys().cloned().collect();
+        Ok(Intake::new(&registry, self.config.activities.clone(), tenants))
+    }
+
+    /// Lets a request through the door, or refuses it. The job carries the trace of its `send` span.
+    pub(crate) fn admit(&self, intake: &Intake, request: JobRequest) -> anyhow::Result<NewJob> {
+        let span = telemetry::send_span(&request.activity, request.tenant.as_deref().unwrap_or("default"));
+        let job = intake.admit(request, telemetry::context_of(&span), self.clock.now())?;
+        span.record(telemetry::names::attribute::JOB_ID, job.job_id.as_str());
+        Ok(job)
+    }
+
+    /// The tenants, each with its client.
+    pub(crate) fn tenants(&self) -> anyhow::Result<Arc<Tenants>> {
+        Ok(Tenants::new(self.config.tenants.clone(), self.clock.clone())?)
+    }
+
+    /// The queue, opened.
+    pub(crate) fn open(&self) -> Result<Host, ClientError> {
+        Host::open(&self.config, self.clock.clone())
+    }
+}
+
+impl Host {
+    fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
+        match config.host.kind {
+            HostKind::Embedded => {}
+        }
+        let options = EmbeddedOptions {
+            path: config.database.path.clone(),
+            allow_network_filesystem: config.database.allow_network_filesystem,
+            worker_timeout: config.worker.worker_timeout,
+            retention: config.database.retention,
+        };
+        let embedded = Embedded::open(options, clock)?;
+        let client = embedded.client();
+        Ok(Self { embedded, client })
+    }
+
+    /// The verbs.
+    pub(crate) fn client(&self) -> &Arc<dyn JobClient> {
+        &self.client
+    }
+
+    /// Starts a worker for every activity of this build.
+    pub(crate) async fn start_worker(&self, app: &App) -> anyhow::Result<Worker> {
+        let options = worker_options(&app.config, shipped(&app.tenants()?));
+        Ok(Worker::start(&self.embedded, options).await?)
+    }
+
+    /// Enqueues a job and works it here, until it is closed or somebody asks this process to stop.
+    pub(crate) async fn execute(&self, app: &App, job: NewJob, signals: Signals) -> anyhow::Result<Executed> {
+        let options = worker_options(&app.config, shipped(&app.tenants()?));
+        let stop = async move { signals.stopped().await };
+        Ok(match embedded::execute(&self.embedded, options, job, stop).await? {
+            embedded::Executed::Verdict(verdict) => Executed::Verdict(verdict),
+            embedded::Executed::NotYet => Executed::NotYet("this process was asked to stop and gave the job back"),
+        })
+    }
+}
+
+fn worker_options(config: &Config, registry: Registry) -> WorkerOptions {
+    let worker = &config.worker;
+    WorkerOptions {
+        registry,
+        slots_work: worker.slots_work,
+        slots_waits: worker.slots_waits,
+        drain_deadline: worker.drain_deadline,
+        cancel_grace: worker.cancel_grace,
+        stall_after: worker.stall_after,
+    }
+}

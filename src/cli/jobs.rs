@@ -1,0 +1,210 @@
+//! `iolaus jobs`: list, show, wait, cancel, retry.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use iolaus_activities::{duration, timestamp};
+
+use super::exit::Exit;
+use super::input::utf8;
+use super::render::{self, table};
+use super::signals::Signals;
+use super::wait::{self, Waiting};
+use super::{App, wait::require_worker};
+use crate::client::{Cancelled, ListFilter, Target};
+use crate::job::{Job, JobId, JobState, RunId};
+
+/// List, show, wait for, cancel and retry jobs
+#[derive(Debug, Clone, Subcommand)]
+#[command(after_help = "\
+Examples:
+  iolaus jobs list --state running --state retryable
+  iolaus jobs show nightly")]
+pub(crate) enum Jobs {
+    List(List),
+    Show(Show),
+    Wait(Wait),
+    Cancel(Cancel),
+    Retry(Retry),
+}
+
+/// Jobs, newest first
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  iolaus jobs list
+  iolaus jobs list --state discarded --activity workflow_rerun --limit 20 --output json")]
+pub(crate) struct List {
+    /// Only this state: scheduled, available, running, retryable, completed, discarded or cancelled. May be repeated
+    #[arg(long = "state", value_name = "STATE", value_parser = JobState::from_str)]
+    states: Vec<JobState>,
+    /// Only this activity
+    #[arg(long, value_name = "NAME", value_parser = utf8())]
+    activity: Option<String>,
+    /// Only this tenant
+    #[arg(long, value_name = "NAME", value_parser = utf8())]
+    tenant: Option<String>,
+    /// How many, 1 to 1000
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+    /// Where to go on, as the page before said
+    #[arg(long, value_name = "CURSOR", value_parser = utf8())]
+    cursor: Option<String>,
+}
+
+/// One job with all that is known of it
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  iolaus jobs show nightly
+  iolaus jobs show nightly --run-id 019b0a7e-0000-7000-8000-000000000000 --output json")]
+pub(crate) struct Show {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Wait for the verdict of a job and exit by it
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  iolaus jobs wait nightly
+  iolaus jobs wait nightly --timeout 10m --require-worker")]
+pub(crate) struct Wait {
+    #[command(flatten)]
+    which: Which,
+    /// At most so long; then exit with 5, and the job goes on
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+    /// Exit with 6 unless a live worker runs the activity
+    #[arg(long)]
+    require_worker: bool,
+}
+
+/// Cancel a job; one that runs is asked to stop
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  iolaus jobs cancel nightly --reason 'the source is down'")]
+pub(crate) struct Cancel {
+    #[command(flatten)]
+    which: Which,
+    /// Why, for the verdict
+    #[arg(long, value_name = "TEXT", value_parser = utf8())]
+    reason: Option<String>,
+}
+
+/// Open a new execution of a closed job: same id, input and options
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  iolaus jobs retry nightly
+  iolaus jobs retry nightly --accept-duplicate")]
+pub(crate) struct Retry {
+    #[command(flatten)]
+    which: Which,
+    /// Retry although a run may have been started whose fate is unknown, so that there may be two
+    #[arg(long)]
+    accept_duplicate: bool,
+}
+
+/// Which execution.
+#[derive(Debug, Clone, Args)]
+struct Which {
+    /// The job's id
+    #[arg(value_name = "JOB_ID", value_parser = JobId::from_str)]
+    job_id: JobId,
+    /// One execution of it; the newest if absent
+    #[arg(long, value_name = "RUN_ID", value_parser = RunId::from_str)]
+    run_id: Option<RunId>,
+}
+
+impl Which {
+    fn target(self) -> Target {
+        Target { job_id: self.job_id, run_id: self.run_id }
+    }
+}
+
+impl Jobs {
+    pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
+        match self {
+            Self::List(list) => list.run(app).await,
+            Self::Show(show) => show.run(app).await,
+            Self::Wait(wait) => wait.run(app).await,
+            Self::Cancel(cancel) => cancel.run(app).await,
+            Self::Retry(retry) => retry.run(app).await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self, app: &App) -> anyhow::Result<Exit> {
+        let filter = ListFilter { states: self.states, activity: self.activity, tenant: self.tenant };
+        let page = app.open()?.client().list(filter, usize::from(self.limit), self.cursor).await?;
+        let rows: Vec<Vec<String>> = page.jobs.iter().map(row).collect();
+        app.out.data(&page, || table(&["JOB ID", "ACTIVITY", "TENANT", "STATE", "ATTEMPTS", "ENQUEUED", "FINISHED"], &rows))?;
+        if let Some(cursor) = page.next_cursor.filter(|_| !app.out.is_json()) {
+            app.out.note(&format!("there are more: --cursor {cursor}"));
+        }
+        Ok(Exit::Passed)
+    }
+}
+
+fn row(job: &Job) -> Vec<String> {
+    vec![
+        job.job_id.to_string(),
+        job.activity.clone(),
+        job.tenant.clone(),
+        job.state.to_string(),
+        job.attempts.to_string(),
+        timestamp::format(job.enqueued_at),
+        render::moment(job.finished_at),
+    ]
+}
+
+impl Show {
+    async fn run(self, app: &App) -> anyhow::Result<Exit> {
+        let detail = app.open()?.client().get(self.which.target()).await?;
+        app.out.data(&detail, || render::detail(&detail, app.out.has_colour()))?;
+        Ok(Exit::Passed)
+    }
+}
+
+impl Wait {
+    async fn run(self, app: &App) -> anyhow::Result<Exit> {
+        let signals = Signals::listen()?;
+        let host = app.open()?;
+        let client = host.client();
+        // The execution that is the newest now, so that a retry meanwhile does not change what is waited for.
+        let job = client.get(self.which.target()).await?.job;
+        if self.require_worker && job.state.is_open() {
+            require_worker(client, &job.activity).await?;
+        }
+        let target = Target::run(job.job_id, job.run_id);
+        let waiting = Waiting { client, clock: &app.clock, out: app.out, signals: &signals, timeout: self.timeout };
+        let verdict = waiting.verdict(&target, Some(&job.activity)).await?;
+        wait::conclude(client, app.out, &target, verdict).await
+    }
+}
+
+impl Cancel {
+    async fn run(self, app: &App) -> anyhow::Result<Exit> {
+        let job_id = self.which.job_id.clone();
+        let cancelled = app.open()?.client().cancel(self.which.target(), self.reason).await?;
+        let said = serde_json::json!({"job_id": job_id, "cancel": cancelled});
+        app.out.data(&said, || match cancelled {
+            Cancelled::Closed => format!("{job_id} is cancelled"),
+            Cancelled::Requested => format!("{job_id} runs and was asked to stop; iolaus jobs wait {job_id} tells how it ends"),
+            Cancelled::AlreadyClosed => format!("{job_id} was closed already; nothing changed"),
+        })?;
+        Ok(Exit::Passed)
+    }
+}
+
+impl Retry {
+    async fn run(self, app: &App) -> anyhow::Result<Exit> {
+        let enqueued = app.open()?.client().retry(self.which.target(), self.accept_duplicate).await?;
+        app.out.data(&enqueued, || format!("{} is open again as run {}", enqueued.job_id, enqueued.run_id))?;
+        Ok(Exit::Passed)
+    }
+}

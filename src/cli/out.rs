@@ -1,0 +1,109 @@
+//! Where the command line writes: data to stdout, everything else to stderr. A reader that went away is no error: the exit code still
+//! tells the verdict.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+/// How data is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    Text,
+    /// One JSON value, on one line.
+    Json,
+}
+
+/// The two streams of this process.
+#[derive(Debug, Clone, Copy)]
+pub struct Out {
+    format: Option<OutputFormat>,
+    stdout_is_terminal: bool,
+    stderr_is_terminal: bool,
+    colour: bool,
+}
+
+#[expect(clippy::unused_self, reason = "whoever writes holds the handle, also where the handle has nothing to say")]
+impl Out {
+    /// The process's own streams. `format` is what `--output` says.
+    pub fn of_process(format: Option<OutputFormat>) -> Self {
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let stdout_is_terminal = io::stdout().is_terminal();
+        Self {
+            format,
+            stdout_is_terminal,
+            stderr_is_terminal: io::stderr().is_terminal(),
+            colour: stdout_is_terminal && !no_colour,
+        }
+    }
+
+    /// Whether stderr is watched by a person.
+    pub fn is_watched(&self) -> bool {
+        self.stderr_is_terminal
+    }
+
+    /// Whether data is written as JSON: when `--output` says so, else when stdout is no terminal.
+    pub(crate) fn is_json(self) -> bool {
+        self.format.map_or(!self.stdout_is_terminal, |format| format == OutputFormat::Json)
+    }
+
+    /// Whether `--output json` was given, for what is plain text otherwise.
+    pub(crate) fn is_json_asked_for(self) -> bool {
+        self.format == Some(OutputFormat::Json)
+    }
+
+    /// Whether stdout shows colours.
+    pub(crate) fn has_colour(self) -> bool {
+        self.colour
+    }
+
+    /// One line of data.
+    pub(crate) fn line(self, text: &str) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        forgive(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
+    }
+
+    /// One value as one line of JSON.
+    pub(crate) fn json(self, value: &impl Serialize) -> io::Result<()> {
+        self.line(&serde_json::to_string(value)?)
+    }
+
+    /// A value as JSON, or what people get.
+    pub(crate) fn data(self, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
+        if self.is_json() { self.json(value) } else { self.line(text().trim_end_matches('\n')) }
+    }
+
+    /// One line that is no data.
+    pub(crate) fn note(self, text: &str) {
+        // If stderr is gone there is nobody to tell.
+        writeln!(io::stderr(), "{text}").ok();
+    }
+
+    /// An error and its mend.
+    pub(crate) fn error(self, message: &str, hint: Option<&str>) {
+        self.note(&format!("error: {message}"));
+        if let Some(hint) = hint {
+            self.note(&format!("hint: {hint}"));
+        }
+    }
+
+    /// One line about what goes on, for a person who watches.
+    pub(crate) fn progress(self, text: &str) {
+        if self.stderr_is_terminal {
+            self.note(text);
+        }
+    }
+
+    /// Text to stderr without a line's end, for a picture that is drawn again.
+    pub(crate) fn draw(self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()).ok();
+    }
+}
+
+fn forgive(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}

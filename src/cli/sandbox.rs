@@ -1,0 +1,88 @@
+//! `iolaus sandbox`: a tenant on loopback, for trying and teaching.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use iolaus_activities::duration;
+
+use super::App;
+use super::exit::{Exit, Problem};
+use super::signals::Signals;
+use crate::sandbox as tenant;
+
+/// A bearer that the sandbox knows, that of an API token.
+pub(super) const API_KEY: &str = "sandbox-api-token";
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  iolaus sandbox
+  iolaus sandbox --listen 127.0.0.1:8200 --running 20s --index-lag 2s
+  curl -s -X POST http://127.0.0.1:8100/sandbox/faults -d '{\"path\": \"publish\", \"action\": {\"kind\": \"status\", \"status\": 503}}'";
+
+/// Play a tenant on loopback, until told to stop
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Sandbox {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8100")]
+    listen: SocketAddr,
+    /// How long a run is Pending
+    #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = duration::parse)]
+    pending: Duration,
+    /// How long a run is then Running
+    #[arg(long, value_name = "TIME", default_value = "1500ms", value_parser = duration::parse)]
+    running: Duration,
+    /// How long searches lag behind
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration::parse)]
+    index_lag: Duration,
+    /// What a submit gets while a run of the same workflow is active
+    #[arg(long, value_name = "HOW", default_value = "masked-500")]
+    already_active: Active,
+    /// Answer without a Date header
+    #[arg(long)]
+    no_date: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Active {
+    /// 500 whose message contains AE-WF-409-03
+    #[value(name = "masked-500")]
+    Masked500,
+    /// 409 with that code
+    #[value(name = "conflict-409")]
+    Conflict409,
+    /// Several runs of one workflow at once
+    Allow,
+}
+
+impl Sandbox {
+    pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
+        let signals = Signals::listen()?;
+        let options = tenant::SandboxOptions {
+            listen: self.listen,
+            pending: self.pending,
+            running: self.running,
+            index_lag: self.index_lag,
+            already_active: match self.already_active {
+                Active::Masked500 => tenant::AlreadyActive::Masked500,
+                Active::Conflict409 => tenant::AlreadyActive::Conflict409,
+                Active::Allow => tenant::AlreadyActive::Allow,
+            },
+            date_header: !self.no_date,
+            ..tenant::SandboxOptions::default()
+        };
+        let hint = "another address: --listen 127.0.0.1:0 takes a free port";
+        let sandbox = tenant::Sandbox::start(options)
+            .await
+            .with_context(|| Problem::unusable(format!("{} cannot be listened on", self.listen)).hint(hint))?;
+        let url = sandbox.base_url();
+        let said = serde_json::json!({"base_url": url, "ATLAN_BASE_URL": url, "ATLAN_API_KEY": API_KEY});
+        app.out
+            .data(&said, || format!("a sandbox listens on {url}\nexport ATLAN_BASE_URL={url}\nexport ATLAN_API_KEY={API_KEY}"))?;
+        signals.stopped().await;
+        sandbox.stop().await;
+        Ok(Exit::Passed)
+    }
+}

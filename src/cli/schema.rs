@@ -1,0 +1,54 @@
+//! `iolaus schema`: JSON Schemas of what goes in and what comes out.
+
+use clap::Args;
+use iolaus_activities::tenant::Tenants;
+use iolaus_activities::{VerdictRecord, shipped};
+use schemars::schema_for;
+use serde_json::{Map, Value, json};
+
+use super::App;
+use super::exit::{Exit, Problem};
+use super::input::utf8;
+use super::out::Out;
+use crate::intake::JobRequest;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  iolaus schema
+  iolaus schema verdict
+  iolaus schema publish_preflight
+  iolaus schema job_request";
+
+/// Print JSON Schemas: of the verdict, of each activity's input, of a line of `enqueue --jobs`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Schema {
+    /// One of them: `verdict`, `job_request`, or an activity; all of them if absent
+    #[arg(value_name = "NAME", value_parser = utf8())]
+    name: Option<String>,
+}
+
+impl Schema {
+    pub(super) fn run(self, app: &App) -> anyhow::Result<Exit> {
+        print(app.out, self.name.as_deref())
+    }
+}
+
+fn print(out: Out, name: Option<&str>) -> anyhow::Result<Exit> {
+    let registry = shipped(&Tenants::none());
+    let activities: Map<String, Value> =
+        registry.infos().map(|info| (info.name.to_owned(), info.input_schema().to_value())).collect();
+    let (verdict, job_request) = (schema_for!(VerdictRecord).to_value(), schema_for!(JobRequest).to_value());
+    let schema = match name {
+        None => json!({"verdict": verdict, "job_request": job_request, "activities": activities}),
+        Some("verdict") => verdict,
+        Some("job_request") => job_request,
+        Some(name) => activities.get(name).cloned().ok_or_else(|| {
+            let known = activities.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            Problem::usage(format!("there is no schema of `{name}`")).hint(format!("there are verdict, job_request, {known}"))
+        })?,
+    };
+    let pretty = || serde_json::to_string_pretty(&schema).unwrap_or_default();
+    out.data(&schema, pretty)?;
+    Ok(Exit::Passed)
+}

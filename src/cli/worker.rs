@@ -1,0 +1,36 @@
+//! `iolaus worker`: works until told to stop.
+
+use clap::Args;
+
+use super::App;
+use super::exit::Exit;
+use super::signals::Signals;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  iolaus worker
+  IOLAUS_WORKER__SLOTS_WORK=8 IOLAUS_LOG=debug iolaus worker --config /etc/iolaus.toml";
+
+/// Work what others enqueue, until told to stop
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = EXAMPLES,
+    long_about = "Work what others enqueue, until told to stop.\n\n\
+        SIGTERM or Ctrl-C: no more jobs are claimed, attempts may finish within worker.drain_deadline, the rest is given back. A second \
+        one ends the process at once; what it held is rescued by another worker, or by the next."
+)]
+pub(crate) struct Worker {}
+
+impl Worker {
+    pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
+        let signals = Signals::listen()?;
+        // A configuration that names an activity that is none should stop a worker, too.
+        app.intake()?;
+        let host = app.open()?;
+        let worker = host.start_worker(app).await?;
+        signals.stopped().await;
+        tracing::info!("asked to stop: finishing what runs, claiming nothing more");
+        worker.drain().await?;
+        Ok(Exit::Passed)
+    }
+}

@@ -1,0 +1,145 @@
+//! Configuration: the compiled-in defaults, then a file, then the environment. An unknown key, a wrong type or an impossible value is
+//! an error that names the key, where it was set, and the mend. The reference of all keys is `config/default.toml`.
+
+mod load;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use iolaus_activities::duration;
+use iolaus_activities::tenant::TenantSettings;
+use serde::Deserialize;
+
+use crate::intake::OptionOverrides;
+use crate::telemetry::LogFormat;
+
+/// The reference of all keys with their defaults, as it is compiled in.
+pub const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// Everything that can be configured, checked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where jobs live.
+    pub host: HostConfig,
+    /// The embedded host's file.
+    pub database: DatabaseConfig,
+    /// How a worker works.
+    pub worker: WorkerConfig,
+    /// The tenants, by name.
+    pub tenants: BTreeMap<String, TenantSettings>,
+    /// What is said about activities, by name.
+    #[serde(default)]
+    pub activities: BTreeMap<String, OptionOverrides>,
+    /// Log lines.
+    pub log: LogConfig,
+    /// The file that was read, if any.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+}
+
+/// Where jobs live.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostConfig {
+    /// Which host.
+    pub kind: HostKind,
+}
+
+/// The hosts that this build has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostKind {
+    /// A SQLite file on this machine.
+    Embedded,
+}
+
+/// The embedded host's file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// Absolute once loaded.
+    pub path: PathBuf,
+    /// Whether a network file system is tolerated.
+    pub allow_network_filesystem: bool,
+    /// How long closed executions are kept.
+    #[serde(with = "duration")]
+    pub retention: Duration,
+}
+
+/// How a worker works.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// Attempts at once that keep the worker busy.
+    pub slots_work: usize,
+    /// Attempts at once that wait.
+    pub slots_waits: usize,
+    /// When a silent worker counts as dead.
+    #[serde(with = "duration")]
+    pub worker_timeout: Duration,
+    /// How long a stopping worker lets attempts finish.
+    #[serde(with = "duration")]
+    pub drain_deadline: Duration,
+    /// How long an attempt may ignore a stop.
+    #[serde(with = "duration")]
+    pub cancel_grace: Duration,
+    /// When an attempt without progress is reported.
+    #[serde(with = "duration")]
+    pub stall_after: Duration,
+}
+
+/// Log lines.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// A filter; empty means the command's own default.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// Why a configuration is refused. Never shows a value that may be a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The key, as in `worker.slots_work`, when it is about one.
+    pub key: Option<String>,
+    /// Where it was set: a file, a variable.
+    pub origin: String,
+    /// What is wrong.
+    pub problem: String,
+    /// How to mend it.
+    pub mend: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key {
+            Some(key) => write!(f, "configuration key `{key}` in {}: {}", self.origin, self.problem),
+            None => write!(f, "configuration in {}: {}", self.origin, self.problem),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The process's environment, as an argument.
+pub type Environment = Vec<(OsString, OsString)>;
+
+impl Config {
+    /// Reads what is configured. `file` must exist if it is given; so must the file that `IOLAUS_CONFIG` names.
+    pub fn load(file: Option<PathBuf>, environment: &Environment) -> Result<Self, ConfigError> {
+        load::load(file, environment)
+    }
+
+    /// The section of a tenant.
+    pub fn tenant(&self, name: &str) -> Option<&TenantSettings> {
+        self.tenants.get(name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

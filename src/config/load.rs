@@ -1,0 +1,360 @@
+//! From layers to a checked [`Config`]. The `config` crate merges and converts; what it does not say well (which variable, which
+//! key was meant, a value out of range) is said here.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{ConfigError as Foreign, File, FileFormat, Map, Source, Value, ValueKind};
+
+use super::{Config, ConfigError, DEFAULTS, Environment};
+use crate::telemetry;
+
+const BUILT_IN: &str = "the built-in defaults";
+const PREFIX: &str = "IOLAUS_";
+/// Variables that are no keys. Kubernetes sets the last ones in every pod beside a service named `iolaus`.
+const NO_KEYS: [&str; 5] = ["IOLAUS_CONFIG", "IOLAUS_PORT", "IOLAUS_PORT_", "IOLAUS_SERVICE_HOST", "IOLAUS_SERVICE_PORT"];
+
+pub(super) fn load(file: Option<PathBuf>, environment: &Environment) -> Result<Config, ConfigError> {
+    let named = file.or_else(|| non_empty(environment, "IOLAUS_CONFIG").map(PathBuf::from));
+    if let Some(file) = named.as_ref().filter(|file| !file.is_file()) {
+        return Err(plain(&file.display().to_string(), "there is no such file", "check --config and IOLAUS_CONFIG"));
+    }
+    let file = named.or_else(|| usual_file(environment));
+    let mut merged = merge(file.as_deref(), environment)?;
+    prefer_the_later_key(&mut merged);
+    check_keys(&merged)?;
+    let value = Value::new(None, ValueKind::Table(merged.clone()));
+    let mut config: Config = serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        wrong_type(&merged, &path, &error.into_inner())
+    })?;
+    config.database.path = database_path(&config, &merged, environment)?;
+    check_values(&config, &merged)?;
+    config.file = file;
+    Ok(config)
+}
+
+fn merge(file: Option<&Path>, environment: &Environment) -> Result<Map<String, Value>, ConfigError> {
+    let mut builder = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+    if let Some(file) = file {
+        builder = builder.add_source(File::from(file.to_owned()).format(FileFormat::Toml));
+    }
+    let built = builder.add_source(Variables::read(environment)?).build();
+    let origin = file.map_or_else(|| BUILT_IN.to_owned(), |file| file.display().to_string());
+    built.and_then(|config| config.collect()).map_err(|error| unreadable(&origin, &error))
+}
+
+/// Variables as a source, each value with the name of its variable.
+#[derive(Debug, Clone)]
+struct Variables(Vec<(String, Value)>);
+
+impl Variables {
+    fn read(environment: &Environment) -> Result<Self, ConfigError> {
+        let mut keys = Vec::new();
+        for (variable, key) in [
+            ("RUST_LOG", "log.level"),
+            ("IOLAUS_LOG", "log.level"),
+            ("ATLAN_BASE_URL", "tenants.default.base_url"),
+            ("ATLAN_API_KEY", "tenants.default.api_key"),
+        ] {
+            if let Some(text) = non_empty(environment, variable) {
+                keys.push((key.to_owned(), value(variable, key, utf8(variable, text)?)?));
+            }
+        }
+        let mut ours: Vec<_> = environment
+            .iter()
+            .filter_map(|(name, text)| Some((name.to_str()?, text)))
+            .filter(|(name, _)| name.starts_with(PREFIX) && *name != "IOLAUS_LOG" && !is_no_key(name))
+            .collect();
+        ours.sort_unstable();
+        for (name, text) in ours {
+            let key = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
+            keys.push((key.clone(), value(name, &key, utf8(name, text)?)?));
+        }
+        Ok(Self(keys))
+    }
+}
+
+impl Source for Variables {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, Foreign> {
+        let mut root = Map::new();
+        for (key, value) in &self.0 {
+            insert(&mut root, key, value.clone());
+        }
+        Ok(root)
+    }
+}
+
+fn insert(table: &mut Map<String, Value>, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((head, rest)) => {
+            let inner = table.entry(head.to_owned()).or_insert_with(|| Value::new(None, ValueKind::Table(Map::new())));
+            if !matches!(inner.kind, ValueKind::Table(_)) {
+                inner.kind = ValueKind::Table(Map::new());
+            }
+            if let ValueKind::Table(inner) = &mut inner.kind {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+fn value(variable: &str, key: &str, text: &str) -> Result<Value, ConfigError> {
+    let origin = format!("the variable {variable}");
+    if key.ends_with(".non_retryable_codes") {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        return Ok(Value::new(Some(&origin), parts.map(String::from).collect::<Vec<_>>()));
+    }
+    let may_be_empty = ["path", "base_url", "api_key", "level"].iter().any(|last| key.rsplit('.').next() == Some(last));
+    if text.trim().is_empty() && !may_be_empty && is_known(key) {
+        return Err(ConfigError {
+            key: Some(key.to_owned()),
+            origin,
+            problem: "it is set but empty".into(),
+            mend: format!("unset {variable} for the default, or give it a value"),
+        });
+    }
+    Ok(Value::new(Some(&origin), text))
+}
+
+fn is_no_key(name: &str) -> bool {
+    NO_KEYS.iter().any(|no_key| name == *no_key || (no_key.contains("PORT") && name.starts_with(no_key)))
+}
+
+fn non_empty<'a>(environment: &'a Environment, name: &str) -> Option<&'a OsStr> {
+    environment.iter().find(|(key, text)| key == name && !text.is_empty()).map(|(_, text)| text.as_os_str())
+}
+
+fn utf8<'a>(name: &str, text: &'a OsStr) -> Result<&'a str, ConfigError> {
+    text.to_str().ok_or_else(|| plain(&format!("the variable {name}"), "its value is not UTF-8", "set it again as UTF-8 text"))
+}
+
+fn usual_file(environment: &Environment) -> Option<PathBuf> {
+    let base = base_directory(environment, "XDG_CONFIG_HOME", ".config")?;
+    Some(base.join("iolaus/config.toml")).filter(|file| file.is_file())
+}
+
+/// A base directory of the XDG specification, which says that a relative one is ignored.
+fn base_directory(environment: &Environment, variable: &str, below_home: &str) -> Option<PathBuf> {
+    let absolute = |name| non_empty(environment, name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute(variable).or_else(|| Some(absolute("HOME")?.join(below_home)))
+}
+
+fn database_path(config: &Config, merged: &Map<String, Value>, environment: &Environment) -> Result<PathBuf, ConfigError> {
+    let path = &config.database.path;
+    if path.as_os_str().is_empty() {
+        let base = base_directory(environment, "XDG_STATE_HOME", ".local/state");
+        return base.map(|base| base.join("iolaus/iolaus.db")).ok_or_else(|| {
+            at(
+                merged,
+                "database.path",
+                "is empty, and neither XDG_STATE_HOME nor HOME is set",
+                "set IOLAUS_DATABASE__PATH=/absolute/iolaus.db",
+            )
+        });
+    }
+    if path.is_relative() {
+        let problem = format!("`{}` is relative, and would be another queue in every directory", path.display());
+        return Err(at(merged, "database.path", &problem, "write an absolute path"));
+    }
+    Ok(path.clone())
+}
+
+/// `api_key` and `api_key_file` exclude each other; where two layers set one each, the later one is meant.
+fn prefer_the_later_key(merged: &mut Map<String, Value>) {
+    let Some(ValueKind::Table(tenants)) = merged.get_mut("tenants").map(|value| &mut value.kind) else { return };
+    for tenant in tenants.values_mut() {
+        let ValueKind::Table(tenant) = &mut tenant.kind else { continue };
+        let rank = |key: &str| tenant.get(key).map(|value| layer(value.origin()));
+        match (rank("api_key"), rank("api_key_file")) {
+            (Some(key), Some(file)) if key > file => tenant.remove("api_key_file"),
+            (Some(key), Some(file)) if key < file => tenant.remove("api_key"),
+            _ => None,
+        };
+    }
+}
+
+fn layer(origin: Option<&str>) -> u8 {
+    match origin {
+        Some(origin) if origin.starts_with("the variable IOLAUS_") => 2,
+        Some(origin) if origin.starts_with("the variable ") => 1,
+        _ => 0,
+    }
+}
+
+fn check_keys(merged: &Map<String, Value>) -> Result<(), ConfigError> {
+    let mut leaves = Vec::new();
+    flatten("", merged, &mut leaves);
+    leaves.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    for (key, origin) in leaves {
+        if is_known(&key) {
+            continue;
+        }
+        let mend = match nearest(&key) {
+            Some(known) => format!("did you mean `{known}`?{}", as_variable(&origin, &known)),
+            None => "`config/default.toml` lists every key".to_owned(),
+        };
+        return Err(ConfigError { key: Some(key), origin, problem: "there is no such key".into(), mend });
+    }
+    Ok(())
+}
+
+fn as_variable(origin: &str, key: &str) -> String {
+    if origin.starts_with("the variable IOLAUS_") {
+        format!(" Its variable is {PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
+    } else {
+        String::new()
+    }
+}
+
+fn flatten(prefix: &str, table: &Map<String, Value>, leaves: &mut Vec<(String, String)>) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match &value.kind {
+            ValueKind::Table(inner) if !inner.is_empty() => flatten(&key, inner, leaves),
+            ValueKind::Table(_) if is_section(&key) => {}
+            _ => leaves.push((key, value.origin().unwrap_or(BUILT_IN).to_owned())),
+        }
+    }
+}
+
+fn is_section(key: &str) -> bool {
+    let start = format!("{}.", pattern(key));
+    known_keys().iter().any(|known| known.starts_with(&start)) || matches!(key, "tenants" | "activities")
+}
+
+fn is_known(key: &str) -> bool {
+    known_keys().contains(&pattern(key))
+}
+
+/// A key with `*` for the name that its owner chose.
+fn pattern(key: &str) -> String {
+    let mut parts: Vec<&str> = key.split('.').collect();
+    if parts.len() > 1 && matches!(parts[0], "tenants" | "activities") {
+        parts[1] = "*";
+    }
+    parts.join(".")
+}
+
+/// Every key there is, read off the reference, where the keys without a default stand behind a `#`.
+pub(super) fn known_keys() -> BTreeSet<String> {
+    let mut section = String::new();
+    let mut keys = BTreeSet::new();
+    for line in DEFAULTS.lines() {
+        let line = line.strip_prefix('#').unwrap_or(line);
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            name.clone_into(&mut section);
+        } else if let Some((key, _)) = line.split_once(" = ")
+            && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        {
+            keys.insert(pattern(&format!("{section}.{key}")));
+        }
+    }
+    keys
+}
+
+/// The known key that is at most a few typing errors away.
+fn nearest(key: &str) -> Option<String> {
+    let wanted = pattern(key);
+    let scored = known_keys().into_iter().map(|known| (distance(&wanted, &known), known));
+    let (errors, known) = scored.min()?;
+    let name = key.split('.').nth(1).unwrap_or("NAME");
+    (errors <= 1 + wanted.len() / 6).then(|| known.replace('*', name))
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn check_values(config: &Config, merged: &Map<String, Value>) -> Result<(), ConfigError> {
+    let worker = &config.worker;
+    for (key, slots) in [("worker.slots_work", worker.slots_work), ("worker.slots_waits", worker.slots_waits)] {
+        if !(1..=1_000_000).contains(&slots) {
+            return Err(at(merged, key, &format!("{slots} is out of range"), "choose 1 to 1000000"));
+        }
+    }
+    for (key, time, least) in [
+        ("worker.worker_timeout", worker.worker_timeout, Duration::from_secs(1)),
+        ("worker.stall_after", worker.stall_after, Duration::from_secs(1)),
+        ("database.retention", config.database.retention, Duration::from_secs(60)),
+    ] {
+        if time < least {
+            return Err(at(merged, key, "is too short", &format!("choose {} or more", iolaus_activities::duration::format(least))));
+        }
+    }
+    if !config.log.level.is_empty() {
+        telemetry::check_filter(&config.log.level)
+            .map_err(|problem| at(merged, "log.level", &problem, "write info, debug, or warn,iolaus=debug"))?;
+    }
+    for (name, overrides) in &config.activities {
+        overrides.validate().map_err(|refused| {
+            let field = refused.field.strip_prefix("options.").unwrap_or(&refused.field).to_owned();
+            at(merged, &format!("activities.{name}.{field}"), &refused.reason, "correct it, or remove it for the default")
+        })?;
+    }
+    Ok(())
+}
+
+fn wrong_type(merged: &Map<String, Value>, path: &str, error: &Foreign) -> ConfigError {
+    if path == "host.kind"
+        && find(merged, path).is_some_and(|value| value.clone().into_string().is_ok_and(|kind| kind == "temporal"))
+    {
+        return at(merged, path, "this build has no temporal host", "write kind = \"embedded\"");
+    }
+    let problem = match error {
+        Foreign::Type { unexpected, expected, .. } => format!("{unexpected} is not {expected}"),
+        Foreign::At { error, .. } => error.to_string(),
+        other => other.to_string(),
+    };
+    let problem = problem.split(" for key `").next().unwrap_or_default();
+    at(merged, path, problem, "`config/default.toml` shows what belongs there")
+}
+
+/// A syntax error, without the line that it quotes: that line may hold a secret.
+fn unreadable(origin: &str, error: &Foreign) -> ConfigError {
+    let text = match error {
+        Foreign::FileParse { cause, .. } => cause.to_string(),
+        other => other.to_string(),
+    };
+    let said: Vec<&str> = text.lines().filter(|line| !line.contains('|') && !line.trim().is_empty()).collect();
+    plain(origin, &said.join(": "), "correct the file; `config/default.toml` shows the form")
+}
+
+fn find<'a>(merged: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    let mut parts = key.split('.');
+    let mut value = merged.get(parts.next()?)?;
+    for part in parts {
+        let ValueKind::Table(table) = &value.kind else { return Some(value) };
+        value = table.get(part)?;
+    }
+    Some(value)
+}
+
+fn at(merged: &Map<String, Value>, key: &str, problem: &str, mend: &str) -> ConfigError {
+    let origin = find(merged, key).and_then(Value::origin).unwrap_or(BUILT_IN);
+    ConfigError { key: Some(key.to_owned()), origin: origin.to_owned(), problem: problem.to_owned(), mend: mend.to_owned() }
+}
+
+fn plain(origin: &str, problem: &str, mend: &str) -> ConfigError {
+    ConfigError { key: None, origin: origin.to_owned(), problem: problem.to_owned(), mend: mend.to_owned() }
+}

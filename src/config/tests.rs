@@ -1,0 +1,206 @@
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStringExt;
+
+use secrecy::ExposeSecret;
+
+use super::*;
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    let home = ("HOME".into(), "/home/nobody".into());
+    std::iter::once(home).chain(pairs.iter().map(|(name, value)| (name.into(), value.into()))).collect()
+}
+
+fn load(toml: &str, pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("mine.toml");
+    std::fs::write(&file, toml).expect("written");
+    Config::load(Some(file), &environment(pairs))
+}
+
+fn refused(toml: &str, pairs: &[(&str, &str)]) -> String {
+    let error = load(toml, pairs).expect_err("it is refused");
+    format!("{error}\nhint: {}", error.mend)
+}
+
+#[test]
+fn the_defaults_alone_are_a_whole_configuration() {
+    let config = Config::load(None, &environment(&[])).expect("it loads");
+    assert_eq!(config.database.path, PathBuf::from("/home/nobody/.local/state/iolaus/iolaus.db"));
+    assert_eq!((config.worker.slots_work, config.worker.slots_waits), (32, 10_000));
+    assert_eq!(config.worker.worker_timeout, Duration::from_secs(10));
+    assert_eq!(config.database.retention, Duration::from_secs(7 * 86_400));
+    assert!(config.tenant("default").expect("it is there").api_key.is_none());
+    assert!(config.file.is_none() && config.activities.is_empty());
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+    let toml = "[worker]\nslots_work = 4\nslots_waits = 5\n[tenants.acme]\nbase_url = \"https://acme.example.com\"\n";
+    let config = load(toml, &[("IOLAUS_WORKER__SLOTS_WORK", "8"), ("IOLAUS_WORKER__STALL_AFTER", "90")]).expect("it loads");
+    assert_eq!((config.worker.slots_work, config.worker.slots_waits), (8, 5));
+    assert_eq!(config.worker.stall_after, Duration::from_secs(90));
+    let names: Vec<_> = config.tenants.keys().map(String::as_str).collect();
+    assert_eq!(names, ["acme", "default"]);
+}
+
+#[test]
+fn the_vendors_names_are_honoured_and_our_own_win_over_them() {
+    let vendor = [("ATLAN_BASE_URL", "https://a"), ("ATLAN_API_KEY", "one")];
+    let tenant = load("", &vendor).expect("it loads").tenants.remove("default").expect("it is there");
+    assert_eq!((tenant.base_url.as_str(), tenant.api_key.expect("a key").expose_secret()), ("https://a", "one"));
+    let both =
+        [vendor[0], vendor[1], ("IOLAUS_TENANTS__DEFAULT__BASE_URL", "https://b"), ("IOLAUS_TENANTS__DEFAULT__API_KEY_FILE", "/k")];
+    let tenant =
+        load("[tenants.default]\napi_key = 'two'\n", &both).expect("it loads").tenants.remove("default").expect("it is there");
+    assert_eq!(tenant.base_url, "https://b");
+    assert!(tenant.api_key.is_none() && tenant.api_key_file == Some("/k".into()), "the later of the two ways wins");
+    let empty = load("[tenants.default]\nbase_url = 'https://file'\n", &[("ATLAN_BASE_URL", "")]).expect("it loads");
+    assert_eq!(empty.tenants["default"].base_url, "https://file", "an empty vendor's variable is no setting");
+}
+
+#[test]
+fn options_of_an_activity_can_be_set_in_file_and_environment() {
+    let toml = "[activities.publish_preflight]\nstart_to_close = '5s'\nbackoff_coefficient = 1.5\n";
+    let list = ("IOLAUS_ACTIVITIES__PUBLISH_PREFLIGHT__NON_RETRYABLE_CODES", "a.b, c.d");
+    let config = load(toml, &[list, ("IOLAUS_ACTIVITIES__PUBLISH_PREFLIGHT__MAXIMUM_ATTEMPTS", "3")]).expect("it loads");
+    let overrides = &config.activities["publish_preflight"];
+    assert_eq!(overrides.start_to_close, Some(Duration::from_secs(5)));
+    assert_eq!(overrides.maximum_attempts, Some(3));
+    assert_eq!(overrides.non_retryable_codes.as_deref(), Some(["a.b".to_owned(), "c.d".to_owned()].as_slice()));
+}
+
+#[test]
+fn a_refusal_names_the_key_its_source_and_the_mend() {
+    type Row = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
+    let rows: &[Row] = &[
+        (
+            "[worker]\nslots_wrok = 4",
+            &[],
+            &["`worker.slots_wrok`", "mine.toml", "no such key", "did you mean `worker.slots_work`?"],
+        ),
+        ("", &[("IOLAUS_WORKER_SLOTS_WORK", "4")], &["variable IOLAUS_WORKER_SLOTS_WORK", "IOLAUS_WORKER__SLOTS_WORK"]),
+        ("", &[("IOLAUS_NONSENSE", "4")], &["variable IOLAUS_NONSENSE", "no such key", "config/default.toml"]),
+        ("[worker]\nslots_work = 'many'", &[], &["`worker.slots_work`", "mine.toml", "\"many\"", "integer"]),
+        ("", &[("IOLAUS_WORKER__SLOTS_WORK", "many")], &["`worker.slots_work`", "the variable IOLAUS_WORKER__SLOTS_WORK"]),
+        ("", &[("IOLAUS_WORKER__SLOTS_WORK", "")], &["set but empty", "unset IOLAUS_WORKER__SLOTS_WORK"]),
+        ("[worker]\nslots_work = 0", &[], &["`worker.slots_work`", "mine.toml", "choose 1 to 1000000"]),
+        ("[worker]\ncancel_grace = '3 weeks'", &[], &["`worker.cancel_grace`", "mine.toml", "`3 weeks` is no duration"]),
+        ("[tenants.acme]\nbase_ulr = 'x'", &[], &["`tenants.acme.base_ulr`", "did you mean `tenants.acme.base_url`?"]),
+        ("[tenants.acme]\ngeneration = 'arog'", &[], &["`tenants.acme.generation`", "mine.toml", "arog"]),
+        ("[host]\nkind = 'temporal'", &[], &["`host.kind`", "this build has no temporal host"]),
+        ("[host]\nkind = 'redis'", &[], &["`host.kind`", "mine.toml", "redis"]),
+        ("[database]\npath = 'q.db'", &[], &["`database.path`", "`q.db` is relative", "absolute"]),
+        ("[log]\nlevel = 'iolaus=loud'", &[], &["`log.level`", "no log filter"]),
+        ("", &[("IOLAUS_LOG", "iolaus=loud")], &["`log.level`", "the variable IOLAUS_LOG"]),
+        ("[activities.publish_preflight]\nheartbeat = '0s'", &[], &["`activities.publish_preflight.heartbeat`", "mine.toml"]),
+        ("worker = 3", &[], &["`worker`", "mine.toml"]),
+        ("[worker]\n[worker.slots_work]\nx = 1", &[], &["`worker.slots_work.x`", "no such key"]),
+        ("[worker", &[], &["mine.toml", "line 1"]),
+    ];
+    for (toml, pairs, parts) in rows {
+        let text = refused(toml, pairs);
+        for part in *parts {
+            assert!(text.contains(part), "{toml:?} {pairs:?}: `{part}` is missing in:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn no_refusal_shows_a_secret() {
+    for toml in [
+        "[tenants.default]\napi_key = \"hush\nx = 1",
+        "[tenants.default]\napi_keys = 'hush'",
+        "[tenants.default]\napi_key = {hush = 'hush'}",
+    ] {
+        let text = refused(toml, &[]);
+        assert!(!text.replace("api_key.hush", "").contains("hush"), "{text}");
+    }
+    let config = load("[tenants.default]\napi_key = 'hush'", &[]).expect("it loads");
+    assert!(!format!("{config:?}").contains("hush"));
+}
+
+#[test]
+fn variables_of_kubernetes_for_a_service_named_iolaus_are_no_keys() {
+    let service = [
+        ("IOLAUS_SERVICE_HOST", "10.0.0.1"),
+        ("IOLAUS_PORT", "tcp://10.0.0.1:80"),
+        ("IOLAUS_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("IOLAUS_SERVICE_PORT_HTTP", "80"),
+    ];
+    assert!(load("", &service).is_ok());
+}
+
+#[test]
+fn a_value_that_is_not_utf_8_is_refused_by_its_variable() {
+    let broken = vec![("HOME".into(), "/h".into()), ("IOLAUS_LOG".into(), OsString::from_vec(vec![0xff]))];
+    let error = Config::load(None, &broken).expect_err("it is refused");
+    assert!(error.to_string().contains("IOLAUS_LOG") && error.to_string().contains("UTF-8"), "{error}");
+}
+
+#[test]
+fn a_missing_file_is_an_error_only_if_somebody_named_it() {
+    let error = Config::load(Some("/nowhere/iolaus.toml".into()), &environment(&[])).expect_err("it is refused");
+    assert!(error.to_string().contains("/nowhere/iolaus.toml"));
+    assert!(Config::load(None, &environment(&[("IOLAUS_CONFIG", "/nowhere/iolaus.toml")])).is_err());
+    assert!(Config::load(None, &environment(&[("XDG_CONFIG_HOME", "/nowhere")])).is_ok());
+}
+
+#[test]
+fn the_file_of_the_configuration_directory_is_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(directory.path().join("iolaus")).expect("made");
+    let file = directory.path().join("iolaus/config.toml");
+    std::fs::write(&file, "[worker]\nslots_work = 7").expect("written");
+    let home = directory.path().to_str().expect("text");
+    let config = Config::load(None, &environment(&[("XDG_CONFIG_HOME", home)])).expect("it loads");
+    assert_eq!((config.worker.slots_work, config.file), (7, Some(file)));
+}
+
+#[test]
+fn without_a_home_the_database_needs_a_path() {
+    let error = Config::load(None, &Vec::new()).expect_err("it is refused");
+    assert!(error.mend.contains("IOLAUS_DATABASE__PATH"), "{}", error.mend);
+}
+
+/// The fields that a type with `deny_unknown_fields` lists when it meets one that it does not know.
+fn fields<T: serde::de::DeserializeOwned>(section: &str) -> BTreeSet<String> {
+    let error = serde_json::from_str::<T>(r#"{"?": 0}"#).err().expect("it is refused").to_string();
+    let listed = error.split_once("expected ").expect("a list").1;
+    listed.split('`').skip(1).step_by(2).map(|field| format!("{section}.{field}")).collect()
+}
+
+#[test]
+fn every_key_stands_in_the_reference_and_the_reference_has_no_other() {
+    let typed: BTreeSet<String> = [
+        fields::<HostConfig>("host"),
+        fields::<DatabaseConfig>("database"),
+        fields::<WorkerConfig>("worker"),
+        fields::<TenantSettings>("tenants.*"),
+        fields::<OptionOverrides>("activities.*"),
+        fields::<LogConfig>("log"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    assert_eq!(super::load::known_keys(), typed);
+}
+
+#[test]
+fn the_reference_with_every_key_set_loads() {
+    let all: Vec<String> = DEFAULTS
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => key.to_owned(),
+            _ => line.to_owned(),
+        })
+        .filter(|line| !line.starts_with("api_key ="))
+        .collect();
+    let config = load(&all.join("\n"), &[]).expect("it loads");
+    assert_eq!(config.activities.len(), 4);
+}
+
+#[test]
+fn the_defaults_of_the_reference_are_those_of_the_tenant_client() {
+    let config = Config::load(None, &environment(&[])).expect("it loads");
+    assert_eq!(format!("{:?}", config.tenants["default"]), format!("{:?}", TenantSettings::default()));
+}

@@ -1,0 +1,100 @@
+//! Bad input is refused with the field and the reason, exit code 2, and nothing is stored.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use super::harness::{CONNECTION, Place, USER};
+
+fn refused(place: &Place, arguments: &[&str], parts: &[&str]) {
+    let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+    refused_os(place, &arguments, parts);
+}
+
+fn refused_os(place: &Place, arguments: &[OsString], parts: &[&str]) {
+    for verb in ["enqueue", "execute"] {
+        let ran = place.iolaus(std::iter::once(OsString::from(verb)).chain(arguments.iter().cloned()));
+        assert_eq!(ran.code, 2, "{verb} {arguments:?}: {ran:?}");
+        assert!(ran.stdout.is_empty(), "{verb} {arguments:?}: {ran:?}");
+        for part in parts {
+            assert!(ran.stderr.contains(part), "{verb} {arguments:?}: `{part}` is missing in {}", ran.stderr);
+        }
+        assert_eq!(place.stored(), 0, "{verb} {arguments:?} stored something");
+    }
+}
+
+#[test]
+fn wrong_activities_fields_types_and_ids_are_refused_by_field_and_store_nothing() {
+    let place = Place::new();
+    let preflight = "publish_preflight";
+    let long = "x".repeat(201);
+    let rows: &[(&[&str], &[&str])] = &[
+        (&["no_such_thing"], &["activity", "`no_such_thing` is unknown", "publish_preflight"]),
+        (&[preflight, USER, CONNECTION, "colour=red"], &["input.colour", "unknown field"]),
+        (&[preflight, USER], &["missing field", "connection_qualified_name"]),
+        (&[preflight, "user_id=", CONNECTION], &["input.user_id", "must not be empty"]),
+        (&[preflight, USER, USER, CONNECTION], &["input.user_id", "given twice"]),
+        (&[preflight, "alone"], &["`alone`", "key=value"]),
+        (&[preflight, "--input", "[1]"], &["input", "must be a JSON object"]),
+        (&[preflight, "--input", "{"], &["--input is no JSON"]),
+        (&[preflight, "--input", "{\"user_id\": 3, \"connection_qualified_name\": \"\"}"], &["input.user_id", "invalid type"]),
+        (&["await_completion", "run=r", "stop_on_cancel=maybe"], &["input.stop_on_cancel", "boolean"]),
+        (&["await_completion", "run=r", "timeout=3weeks"], &["input.timeout", "no duration"]),
+        (&[preflight, USER, CONNECTION, "--job-id", ""], &["job_id", "must not be empty"]),
+        (&[preflight, USER, CONNECTION, "--job-id", "nightly/3"], &["job_id", "must not end in `/` and digits"]),
+        (&[preflight, USER, CONNECTION, "--job-id", &long], &["job_id", "201 bytes"]),
+        (&[preflight, USER, CONNECTION, "--tenant", "acme"], &["tenant", "`acme` is not configured"]),
+        (&[preflight, USER, CONNECTION, "--priority", "9"], &["--priority", "1..=5"]),
+        (&[preflight, USER, CONNECTION, "--delay", "soon"], &["--delay", "`soon` is no duration"]),
+        (&[preflight, USER, CONNECTION, "--label", "=x"], &["`=x`"]),
+        (&[preflight, USER, CONNECTION, "--label", "a=1", "--label", "a=2"], &["labels.a", "given twice"]),
+        (&[preflight, USER, CONNECTION, "--start-to-close", "0s"], &["options.start_to_close"]),
+        (&[preflight, USER, CONNECTION, "--id-conflict-policy", "maybe"], &["--id-conflict-policy", "use_existing"]),
+        (&[preflight, USER, CONNECTION, "--colour", "red"], &["--colour"]),
+    ];
+    for (arguments, parts) in rows {
+        refused(&place, arguments, parts);
+    }
+}
+
+#[test]
+fn what_is_not_utf_8_is_refused_by_name_and_stores_nothing() {
+    let place = Place::new();
+    let broken = |text: &[u8]| OsString::from_vec(text.to_vec());
+    refused_os(&place, &["publish_preflight".into(), broken(b"user_id=\xff"), CONNECTION.into()], &["user_id=", "not UTF-8"]);
+    refused_os(&place, &["publish_preflight".into(), "--job-id".into(), broken(b"a\xff")], &["--job-id", "not UTF-8"]);
+    refused_os(&place, &[broken(b"publish\xff")], &["not UTF-8"]);
+    let file = place.file("input.json", b"{\"user_id\": \"\xff\"}");
+    refused_os(&place, &["publish_preflight".into(), "--input-file".into(), file.into()], &["input.json", "not UTF-8"]);
+}
+
+#[test]
+fn an_input_of_two_megabytes_is_refused_and_stores_nothing() {
+    let place = Place::new();
+    let file =
+        place.file("large.json", format!("{{\"user_id\": \"{}\", \"connection_qualified_name\": \"\"}}", "x".repeat(2_000_000)));
+    refused_os(&place, &["publish_preflight".into(), "--input-file".into(), file.into()], &["input", "at most 1048576"]);
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_key_source_and_mend() {
+    let mut place = Place::new();
+    place.set("IOLAUS_WORKER__SLOTS_WROK", "3");
+    let parts = ["worker.slots_wrok", "IOLAUS_WORKER__SLOTS_WROK", "did you mean `worker.slots_work`?"];
+    refused(&place, &["publish_preflight", USER, CONNECTION], &parts);
+    assert_eq!(place.run("schema verdict").code, 0, "what needs no configuration is not stopped by it");
+}
+
+#[test]
+fn one_bad_line_of_many_stores_nothing_unless_it_is_to_be_skipped() {
+    let place = Place::new();
+    let good = r#"{"activity": "publish_preflight", "input": {"user_id": "u", "connection_qualified_name": ""}}"#;
+    let lines = format!("{good}\n\n{{\"activity\": \"publish_preflight\", \"inputs\": {{}}}}\n{good}\n");
+    place.file("jobs.jsonl", &lines);
+    let stopped = place.run("enqueue --jobs jobs.jsonl");
+    assert_eq!(stopped.code, 2);
+    assert!(stopped.stderr.contains("line 3") && stopped.stderr.contains("inputs"), "{}", stopped.stderr);
+    assert_eq!(place.stored(), 0);
+    let skipped = place.run("enqueue --jobs jobs.jsonl --on-error skip");
+    assert_eq!((skipped.code, skipped.stdout.lines().count()), (2, 2), "{skipped:?}");
+    assert_eq!(place.stored(), 2);
+}

@@ -1,0 +1,156 @@
+//! A place of its own for each test: an empty home, a queue, and, where one is wanted, a sandbox.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use iolaus::sandbox::{Sandbox, SandboxOptions};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// A user of the sandbox who may publish everywhere.
+pub(crate) const USER: &str = "user_id=8c1e2d8a-1564-4e95-8b14-ea14522fcf61";
+/// The connection that is there.
+pub(crate) const CONNECTION: &str = "connection_qualified_name=default/snowflake/1234567890";
+
+/// Where a test runs the program.
+pub(crate) struct Place {
+    directory: TempDir,
+    environment: Vec<(OsString, OsString)>,
+    tenant: Option<(Sandbox, Runtime)>,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Place {
+    /// Without a tenant.
+    pub(crate) fn new() -> Self {
+        Self { directory: tempfile::tempdir().expect("a directory"), environment: Vec::new(), tenant: None }
+    }
+
+    /// With a sandbox as its tenant.
+    pub(crate) fn with_tenant(options: SandboxOptions) -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let sandbox = runtime.block_on(Sandbox::start(options)).expect("a sandbox");
+        let mut place = Self::new();
+        place.set("ATLAN_BASE_URL", sandbox.base_url());
+        place.set("ATLAN_API_KEY", "sandbox-api-token");
+        place.tenant = Some((sandbox, runtime));
+        place
+    }
+
+    /// Sets a variable for every command that follows.
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<OsString>) {
+        self.environment.push((name.into(), value.into()));
+    }
+
+    /// The tenant.
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        &self.tenant.as_ref().expect("a place with a tenant").0
+    }
+
+    /// Writes a file and answers with its path.
+    pub(crate) fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, bytes).expect("written");
+        path
+    }
+
+    /// The queue's file.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.directory.path().join(".local/state/iolaus/iolaus.db")
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn iolaus<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Ran {
+        let output = self.command(arguments).output().expect("it starts");
+        Ran::of(&output)
+    }
+
+    /// The same, of words in one text.
+    pub(crate) fn run(&self, line: &str) -> Ran {
+        self.iolaus(line.split_whitespace())
+    }
+
+    /// Starts a command and leaves it running.
+    pub(crate) fn start(&self, line: &str) -> Running {
+        let mut command = self.command(line.split_whitespace());
+        let child = command.env("IOLAUS_LOG", "info").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Running(child.expect("it starts"))
+    }
+
+    /// Starts a command with this stdout.
+    pub(crate) fn spawn(&self, line: &str, stdout: Stdio) -> Child {
+        self.command(line.split_whitespace()).stdout(stdout).stderr(Stdio::null()).spawn().expect("it starts")
+    }
+
+    /// How many executions are in the queue.
+    pub(crate) fn stored(&self) -> usize {
+        if !self.database().exists() {
+            return 0;
+        }
+        self.run("jobs list").json()["jobs"].as_array().expect("a list").len()
+    }
+
+    fn command<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_iolaus"));
+        command.args(arguments).env_clear().env("HOME", self.directory.path()).env("TMPDIR", self.directory.path());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+        command.current_dir(self.directory.path());
+        command
+    }
+}
+
+impl Ran {
+    fn of(output: &Output) -> Self {
+        Self {
+            code: output.status.code().expect("it ended by itself"),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The last line of stdout, which is one JSON value.
+    pub(crate) fn json(&self) -> Value {
+        let line = self.stdout.lines().last().unwrap_or_default();
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
+    }
+}
+
+/// A command that runs on.
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// Reads its log until a line contains this.
+    pub(crate) fn until(&mut self, part: &str) {
+        let stderr = self.0.stderr.as_mut().expect("it is piped");
+        let mut lines = BufReader::with_capacity(1, stderr).lines();
+        let found = lines.by_ref().map_while(Result::ok).any(|line| line.contains(part));
+        assert!(found, "it ended without a word of `{part}`");
+    }
+
+    /// Its data.
+    pub(crate) fn stdout(&mut self) -> &mut std::process::ChildStdout {
+        self.0.stdout.as_mut().expect("it is piped")
+    }
+
+    /// Asks it to stop as an orchestrator does, and waits for its end.
+    pub(crate) fn terminate(self) -> Ran {
+        let asked = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().expect("kill runs");
+        assert!(asked.success());
+        self.end()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(self) -> Ran {
+        Ran::of(&self.0.wait_with_output().expect("it ends"))
+    }
+}

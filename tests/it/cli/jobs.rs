@@ -1,0 +1,194 @@
+//! Jobs from a shell: execute, enqueue, wait, cancel, retry, a worker, and being stopped.
+
+use std::time::Duration;
+
+use iolaus::sandbox::{Action, Fault, SandboxOptions};
+
+use super::harness::{CONNECTION, Place, USER};
+
+const DISABLED: &str = "user_id=0d15ab1e-d000-4000-8000-000000000001";
+/// The run that is active when a sandbox starts.
+const ACTIVE: &str = "run=atlan-redshift-1684500800-k2v9d";
+
+fn place() -> Place {
+    Place::with_tenant(SandboxOptions::default())
+}
+
+#[test]
+fn execute_exits_by_the_verdict() {
+    let place = place();
+    let preflight = |user: &str| place.run(&format!("execute publish_preflight {user} {CONNECTION}"));
+    for (user, code, status) in [(USER, 0, "passed"), (DISABLED, 1, "failed"), ("user_id=nobody", 3, "unresolved")] {
+        let ran = preflight(user);
+        assert_eq!((ran.code, ran.json()["status"].as_str()), (code, Some(status)), "{ran:?}");
+        assert_eq!(ran.stdout.lines().count(), 1, "one line of JSON: {ran:?}");
+        assert_eq!(ran.json()["trace_id"].as_str().map(str::len), Some(32));
+    }
+}
+
+#[test]
+fn the_tenant_is_sent_the_trace_of_the_verdict() {
+    let mut place = place();
+    place.set("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let ran = place.run(&format!("execute publish_preflight {USER} {CONNECTION}"));
+    assert_eq!(ran.json()["trace_id"], "0af7651916cd43dd8448eb211c80319c");
+    let sent = format!("{:?}", place.sandbox().requests());
+    assert!(sent.contains("00-0af7651916cd43dd8448eb211c80319c-"), "{sent}");
+}
+
+#[test]
+fn enqueue_answers_with_the_id_alone_and_a_second_one_is_refused() {
+    let place = place();
+    let line = format!("enqueue publish_preflight {USER} {CONNECTION} --job-id nightly");
+    assert_eq!(place.run(&line).stdout, "nightly\n");
+    let again = place.run(&line);
+    assert!(again.code == 2 && again.stderr.contains("hint: iolaus jobs wait nightly"), "{again:?}");
+    let existing = place.run(&format!("{line} --id-conflict-policy use_existing --output json"));
+    assert_eq!((existing.code, existing.json()["existing"].as_bool()), (0, Some(true)));
+    assert_eq!(place.stored(), 1);
+}
+
+#[test]
+fn a_wait_without_a_worker_says_so_and_ends_as_not_yet() {
+    let place = place();
+    let ran = place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} --job-id n --wait --timeout 2500ms"));
+    assert_eq!((ran.code, ran.json()["state"].as_str()), (5, Some("available")), "{ran:?}");
+    let database = place.database().display().to_string();
+    for part in ["no live worker runs publish_preflight", &database, "iolaus worker", "iolaus jobs wait n"] {
+        assert!(ran.stderr.contains(part), "`{part}` is missing in {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_required_worker_that_is_not_there_stores_nothing() {
+    let place = place();
+    let ran = place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} --require-worker"));
+    assert_eq!((ran.code, place.stored()), (6, 0), "{ran:?}");
+}
+
+#[test]
+fn a_cancelled_job_ends_with_4_and_can_be_retried_and_executed() {
+    let place = place();
+    place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} --job-id n"));
+    let open = place.run("jobs retry n");
+    assert!(open.code == 2 && open.stderr.contains("still open"), "{open:?}");
+    assert_eq!(place.iolaus(["jobs", "cancel", "n", "--reason", "not today"]).json()["cancel"], "closed");
+    let waited = place.run("jobs wait n");
+    assert_eq!((waited.code, waited.json()["message"].as_str()), (4, Some("not today")));
+    assert_eq!(place.run("jobs retry n").code, 0);
+    let executed = place.run(&format!("execute publish_preflight {USER} {CONNECTION} --job-id n"));
+    assert_eq!((executed.code, place.stored()), (0, 2), "the open one is worked, not another: {executed:?}");
+    assert_eq!(place.run("jobs show n").json()["verdict"]["status"], "passed");
+}
+
+#[test]
+fn unknown_jobs_are_bad_input_and_a_broken_queue_is_6() {
+    let mut place = place();
+    let unknown = place.run("jobs wait nowhere");
+    assert!(unknown.code == 2 && unknown.stderr.contains("no job nowhere is known"), "{unknown:?}");
+    place.file("no-directory", "");
+    let broken = place.database().ancestors().nth(4).expect("the home").join("no-directory/q.db");
+    place.set("IOLAUS_DATABASE__PATH", broken);
+    for line in ["status", "jobs list", "doctor", "worker"] {
+        let ran = place.run(line);
+        assert_eq!(ran.code, 6, "{line}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_list_goes_on_where_its_cursor_says() {
+    let place = Place::new();
+    let line = r#"{"activity": "publish_preflight", "input": {"user_id": "u", "connection_qualified_name": ""}}"#;
+    place.file("jobs.jsonl", format!("{line}\n").repeat(5));
+    assert_eq!(place.run("enqueue --jobs jobs.jsonl").stdout.lines().count(), 5);
+    let first = place.run("jobs list --limit 3").json();
+    let cursor = first["next_cursor"].as_str().expect("there are more");
+    let second = place.iolaus(["jobs", "list", "--limit", "3", "--cursor", cursor]).json();
+    let ids = |page: &serde_json::Value| {
+        page["jobs"].as_array().expect("a list").iter().map(|job| job["job_id"].to_string()).collect::<Vec<_>>()
+    };
+    let mut all = [ids(&first), ids(&second)].concat();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!((all.len(), second["next_cursor"].as_str()), (5, None));
+}
+
+#[test]
+fn a_worker_works_what_another_process_enqueues_and_stops_in_order() {
+    let place = place();
+    let mut worker = place.start("worker");
+    worker.until("the worker is ready");
+    let ran = place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} --wait --require-worker"));
+    assert_eq!((ran.code, ran.json()["status"].as_str()), (0, Some("passed")), "{ran:?}");
+    let status = place.run("status").json();
+    assert_eq!(status["workers"][0]["live"], true);
+    let stopped = worker.terminate();
+    assert_eq!(stopped.code, 0, "{stopped:?}");
+    assert!(
+        stopped.stderr.contains("iolaus.job.verdict") && stopped.stderr.contains("\\\"status\\\":\\\"passed\\\""),
+        "{}",
+        stopped.stderr
+    );
+    assert_eq!(place.run("status").json()["workers"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn execute_that_is_stopped_gives_the_job_back_and_goes_on_later() {
+    let place = Place::with_tenant(SandboxOptions { running: Duration::from_secs(3), ..SandboxOptions::default() });
+    let line = format!("execute await_completion {ACTIVE} --job-id follow");
+    let mut first = place.start(&line);
+    first.until("the worker is ready");
+    let stopped = first.terminate();
+    assert_eq!(stopped.code, 5, "{stopped:?}");
+    assert!(stopped.stderr.contains("not yet") && stopped.stderr.contains("--job-id follow"), "{}", stopped.stderr);
+    let ran = place.run(&line);
+    assert_eq!((ran.code, place.stored()), (0, 1), "{ran:?}");
+}
+
+#[test]
+fn a_pause_holds_jobs_until_it_is_resumed() {
+    let place = place();
+    assert_eq!(place.run("pause activity publish_preflight").code, 0);
+    assert_eq!(place.run("status").json()["pauses"][0]["name"], "publish_preflight");
+    assert_eq!(place.run("pause activity publish_prefligth").code, 2);
+    assert_eq!(place.run("resume activity publish_preflight").json()["was_paused"], true);
+    assert_eq!(place.run(&format!("execute publish_preflight {USER} {CONNECTION}")).code, 0);
+}
+
+#[test]
+fn doctor_tells_trouble_with_a_tenant_by_3_and_its_mend() {
+    let bare = Place::new();
+    let ran = bare.run("doctor");
+    assert_eq!(ran.code, 3, "{ran:?}");
+    assert!(ran.stdout.contains("ATLAN_BASE_URL"), "{}", ran.stdout);
+    let mut place = place();
+    let well = place.run("doctor");
+    assert_eq!((well.code, well.json()["well"].as_bool()), (0, Some(true)), "{well:?}");
+    place.set("ATLAN_API_KEY", "sandbox-admin");
+    let person = place.run("doctor --output text");
+    assert!(person.code == 3 && person.stdout.contains("needs credentials of a service account"), "{person:?}");
+    place.set("ATLAN_API_KEY", "wrong");
+    let stranger = place.run("doctor --output text");
+    assert!(stranger.code == 3 && stranger.stdout.contains("FAIL  tenant default credentials"), "{stranger:?}");
+    assert!(!stranger.stdout.contains("wrong"), "no credential is shown: {}", stranger.stdout);
+}
+
+#[test]
+fn workflows_are_found_by_type_and_shown_with_their_last_run() {
+    let place = place();
+    let found = place.run("workflows find tableau --max-results 1");
+    assert_eq!(found.json().as_array().map(Vec::len), Some(1), "{found:?}");
+    assert!(found.stderr.contains("1 of 2"), "{}", found.stderr);
+    let shown = place.run("workflows show atlan-redshift-1684500800").json();
+    assert_eq!((shown["package"].as_str(), shown["last_run"]["phase"].as_str()), (Some("@atlan/redshift"), Some("Running")));
+    assert_eq!(place.run("workflows show atlan-nothing").code, 3);
+}
+
+#[test]
+fn an_answer_that_takes_two_unavailable_moments_is_still_a_verdict() {
+    let place = place();
+    let unavailable = Action::Status { status: 503, headers: Vec::new(), body: serde_json::Value::Null };
+    place.sandbox().add_fault(Fault::new(unavailable).on("user-publish-check").times(2));
+    let ran = place.run(&format!("execute publish_preflight {USER} {CONNECTION}"));
+    assert_eq!((ran.code, place.sandbox().faults_fired()), (0, 2), "{ran:?}");
+}

@@ -1,0 +1,9 @@
+//! The command line as its users meet it: the real binary, its streams and its exit code.
+
+mod harness;
+
+mod bad_input;
+mod demo;
+mod jobs;
+mod surface;
+mod traces;
