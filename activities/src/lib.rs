@@ -47,4 +47,5 @@ pub fn shipped(tenants: &Arc<tenant::Tenants>) -> Registry {
         .with(AwaitCompletion::new(tenants.clone()))
         .with(PublishPreflight::new(tenants.clone()))
         .with(TokenAdminGrant::new(tenants.clone()))
+        .with(WorkflowRerun::new(tenants.clone()))
 }

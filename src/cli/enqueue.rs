@@ -28,6 +28,20 @@ Examples:
   iolaus enqueue workflow_rerun type=snowflake --job-id nightly --wait --timeout 2h
   echo '{\"activity\": \"workflow_rerun\", \"input\": {\"type\": \"snowflake\"}}' | iolaus enqueue --jobs -";
 
+/// What describes one job, and would be ignored beside many.
+const OF_ONE_JOB: [&str; 11] = [
+    "words",
+    "input",
+    "input_file",
+    "job_id",
+    "id_conflict_policy",
+    "id_reuse_policy",
+    "tenant",
+    "labels",
+    "priority",
+    "delay",
+    "OptionArgs",
+];
 /// The most that a file of jobs may have, in bytes.
 const FILE: u64 = 256 * 1024 * 1024;
 /// Jobs on their way to the queue at once. They share commits.
@@ -50,7 +64,7 @@ pub(crate) struct Enqueue {
     #[command(flatten)]
     job: JobArgs,
     /// Many jobs, as JSON lines in a file; `-` is stdin
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with_all = OF_ONE_JOB)]
     jobs: Option<PathBuf>,
     /// What a bad line does: store nothing, or skip that line and exit with 2 in the end
     #[arg(long, value_name = "WHAT", default_value = "stop", requires = "jobs")]
@@ -83,7 +97,6 @@ impl Enqueue {
     pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
         let intake = app.intake()?;
         let admitted = self.admit(app, &intake)?;
-        let signals = Signals::listen()?;
         let host = app.open()?;
         let client = host.client();
         if self.require_worker {
@@ -95,16 +108,43 @@ impl Enqueue {
             }
         }
         let mut exit = admitted.exit;
+        let mut open = Vec::new();
         let mut jobs = admitted.jobs.into_iter();
         loop {
             let some: Vec<NewJob> = jobs.by_ref().take(AT_ONCE).collect();
             if some.is_empty() {
-                return Ok(exit);
+                break;
             }
             let activities: Vec<String> = some.iter().map(|job| job.activity.clone()).collect();
-            let stored = store(client, some).await;
-            exit = exit.worst(self.tell(app, client, &signals, stored, activities).await?);
+            for (stored, activity) in store(client, some).await.into_iter().zip(activities) {
+                match stored {
+                    Ok(enqueued) if self.wait => open.push((Target::run(enqueued.job_id, enqueued.run_id), activity)),
+                    Ok(enqueued) => tell(app, &enqueued)?,
+                    // Among many, one job that is refused by its id does not hide what became of the others.
+                    Err(error) if self.jobs.is_some() && !matches!(error, ClientError::Unavailable { .. }) => {
+                        app.out.note(&format!("error: {error}"));
+                        exit = exit.worst(Exit::Usage);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
         }
+        Ok(exit.worst(self.wait_for(app, client, open).await?))
+    }
+
+    /// The verdicts of what was stored, in order, all within one time.
+    async fn wait_for(&self, app: &App, client: &Arc<dyn JobClient>, open: Vec<(Target, String)>) -> anyhow::Result<Exit> {
+        let signals = Signals::listen()?;
+        let began = app.clock.monotonic();
+        let mut exit = Exit::Passed;
+        for (target, activity) in open {
+            let passed = app.clock.monotonic().saturating_sub(began);
+            let timeout = self.timeout.map(|timeout| timeout.saturating_sub(passed));
+            let waiting = Waiting { client, clock: &app.clock, out: app.out, signals: &signals, timeout };
+            let verdict = waiting.verdict(&target, Some(&activity)).await?;
+            exit = exit.worst(wait::conclude(client, app.out, &target, verdict).await?);
+        }
+        Ok(exit)
     }
 
     /// Everything that was asked for, through the door.
@@ -133,41 +173,10 @@ impl Enqueue {
         }
         Ok(admitted)
     }
+}
 
-    /// Prints what became of some jobs, in their order.
-    async fn tell(
-        &self,
-        app: &App,
-        client: &Arc<dyn JobClient>,
-        signals: &Signals,
-        stored: Vec<Result<Enqueued, ClientError>>,
-        activities: Vec<String>,
-    ) -> anyhow::Result<Exit> {
-        let mut exit = Exit::Passed;
-        for (enqueued, activity) in stored.into_iter().zip(activities) {
-            let enqueued = match enqueued {
-                Ok(enqueued) => enqueued,
-                // Among many, one job that is refused by its id does not hide what became of the others.
-                Err(error) if self.jobs.is_some() && !matches!(error, ClientError::Unavailable { .. }) => {
-                    app.out.note(&format!("error: {error}"));
-                    exit = exit.worst(Exit::Usage);
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            if self.wait {
-                let waiting = Waiting { client, clock: &app.clock, out: app.out, signals, timeout: self.timeout };
-                let target = Target::run(enqueued.job_id, enqueued.run_id);
-                let verdict = waiting.verdict(&target, Some(&activity)).await?;
-                exit = exit.worst(wait::conclude(client, app.out, &target, verdict).await?);
-            } else if app.out.is_json_asked_for() {
-                app.out.json(&enqueued)?;
-            } else {
-                app.out.line(&render::plain_line(enqueued.job_id.as_str()))?;
-            }
-        }
-        Ok(exit)
-    }
+fn tell(app: &App, enqueued: &Enqueued) -> std::io::Result<()> {
+    if app.out.is_json_asked_for() { app.out.json(enqueued) } else { app.out.line(&render::plain_line(enqueued.job_id.as_str())) }
 }
 
 fn request(line: &str) -> anyhow::Result<JobRequest> {

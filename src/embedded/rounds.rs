@@ -43,10 +43,10 @@ async fn go(store: Arc<Store>, clock: Arc<dyn Clock>) {
         let wait = due.map(|at| Duration::try_from(at.duration_since(clock.now())).unwrap_or_default());
         let result = tokio::select! {
             biased;
-            () = woken(listener.as_ref()) => look(&store, true).await,
+            () = woken(listener.as_ref()) => look(&store).await,
             () = due_in(clock.as_ref(), wait) => settle_due(&store).await,
             _ = timer.changed() => Ok(()),
-            () = clock.deadline(ROUND) => look(&store, false).await,
+            () = clock.deadline(ROUND) => look(&store).await,
         };
         if let Err(error) = result {
             tracing::warn!(%error, "a round over the queue failed; it is repeated");
@@ -77,10 +77,8 @@ async fn settle_due(store: &Store) -> Result<(), StoreError> {
 }
 
 /// Looks for what other processes did.
-async fn look(store: &Store, woken: bool) -> Result<(), StoreError> {
-    if woken {
-        store.nudge(true).await;
-    }
+async fn look(store: &Store) -> Result<(), StoreError> {
+    store.nudge(true).await;
     let (awaited, workers) = (store.hub().awaited(), store.hub().workers());
     if awaited.is_empty() && workers.is_empty() {
         return Ok(());

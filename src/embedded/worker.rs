@@ -63,6 +63,8 @@ struct Shared {
     scope: ClaimScope,
     id: AtomicI64,
     accepting: AtomicBool,
+    drains_waits: AtomicBool,
+    drains_all: AtomicBool,
     free: BTreeMap<SlotClass, AtomicUsize>,
     running: AtomicUsize,
     idle: Notify,
@@ -95,6 +97,8 @@ impl Worker {
             scope,
             id: AtomicI64::new(0),
             accepting: AtomicBool::new(true),
+            drains_waits: AtomicBool::new(false),
+            drains_all: AtomicBool::new(false),
             free: slots.into_iter().map(|(class, slots)| (class, AtomicUsize::new(slots))).collect(),
             running: AtomicUsize::new(0),
             idle: Notify::new(),
@@ -123,14 +127,17 @@ impl Worker {
         let shared = &self.shared;
         shared.accepting.store(false, Ordering::SeqCst);
         let worker = shared.id.load(Ordering::SeqCst);
+        // A claim that was under way is delivered before this answers, so that nothing starts unseen after the last look. A store that
+        // fails here fails below, too.
+        shared.store.write(|_| Ok(())).await.ok();
         // Waits outlive any deadline, and resume from their checkpoint.
-        shared.store.hub().told_draining(worker, Some(SlotClass::Waits));
+        shared.drain(worker, Some(SlotClass::Waits));
         tokio::select! {
             biased;
             () = shared.until_idle() => {}
             () = shared.clock.deadline(deadline) => {}
         }
-        shared.store.hub().told_draining(worker, None);
+        shared.drain(worker, None);
         shared.until_idle().await;
         let place = shared.store.path().display().to_string();
         shared.store.write(move |tx| tx.unregister_worker(worker)).await.map_err(|error| super::unavailable(&place, error))?;
@@ -211,6 +218,17 @@ impl Shared {
         }
     }
 
+    /// Tells what runs, and what is about to start, to stop.
+    fn drain(&self, worker: i64, class: Option<SlotClass>) {
+        let flag = if class.is_some() { &self.drains_waits } else { &self.drains_all };
+        flag.store(true, Ordering::SeqCst);
+        self.store.hub().told_draining(worker, class);
+    }
+
+    fn drains(&self, class: SlotClass) -> bool {
+        self.drains_all.load(Ordering::SeqCst) || (class == SlotClass::Waits && self.drains_waits.load(Ordering::SeqCst))
+    }
+
     async fn until_idle(&self) {
         loop {
             let idle = self.idle.notified();
@@ -234,6 +252,10 @@ async fn attempt(shared: Arc<Shared>, job: Claimed) {
     let worker = shared.id.load(Ordering::SeqCst);
     let stop = watch::Sender::new(None);
     shared.store.hub().started(id, token, worker, class, stop.clone());
+    if shared.drains(class) {
+        // It was claimed before the drain and is known to the hub only now.
+        stop.send_if_modified(|stop| stop.is_none() && stop.replace(Stop::Draining).is_none());
+    }
     let execution = job.execution.clone();
     let span = telemetry::process_span(
         &execution.trace,

@@ -1,7 +1,13 @@
 //! One integration binary, linked once: a module for each concern.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod cli;
+mod drains;
+mod faults;
 mod grant;
+mod kills;
 mod lifecycle;
 mod processes;
+mod reruns;
 mod support;

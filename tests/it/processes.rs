@@ -103,3 +103,18 @@ async fn many_processes_enqueue_and_work_at_once_and_every_job_has_one_verdict()
         worker.drain().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_job_that_a_waiting_process_finds_due_is_started_by_the_worker() {
+    let host = TestHost::new();
+    let waiter = host.another();
+    let worker = host.worker().await;
+    // For a lost wake there is a slow round; here nothing but the wakes can bring it about, whoever promotes.
+    for n in 0..20 {
+        let job = probe_job(&format!("due-{n}"), [Act::Unavailable, Act::Pass]);
+        host.enqueue(job).await.unwrap();
+        let verdict = waiter.drive(waiter.client.wait(target(&format!("due-{n}")))).await.unwrap();
+        assert_eq!((verdict.status, verdict.attempts), (Status::Passed, 2));
+    }
+    worker.drain().await.unwrap();
+}

@@ -63,9 +63,6 @@ impl Tenants {
 
     /// Checks the settings and makes one pooled client per tenant. A tenant without address or key is no error: whatever is asked of it
     /// fails with `tenant.unconfigured` or `credentials.missing`.
-    ///
-    /// # Panics
-    /// When the program has installed no default TLS provider of rustls, which it does once, first thing in `main`.
     pub fn new(settings: BTreeMap<String, TenantSettings>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, SettingsError> {
         let make = move |(name, settings)| Ok((String::clone(&name), Arc::new(Tenant::new(name, settings, clock.clone())?)));
         let tenants = settings.into_iter().map(make).collect::<Result<_, _>>()?;

@@ -167,8 +167,6 @@ pub(crate) fn clock() -> Arc<ManualClock> {
 
 /// The tenant `default` alone.
 pub(crate) fn tenants(settings: TenantSettings, clock: &Arc<ManualClock>) -> Arc<Tenants> {
-    // Another test may have installed it already.
-    rustls::crypto::ring::default_provider().install_default().ok();
     spans();
     let clock: Arc<dyn Clock> = clock.clone();
     Tenants::new(BTreeMap::from([("default".to_owned(), settings)]), clock).expect("the settings are good")

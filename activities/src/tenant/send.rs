@@ -113,6 +113,8 @@ pub(super) enum Body {
 
 /// The one client of a tenant. Redirects are answers and not followed; the library's own repeats are off.
 pub(super) fn client(settings: &TenantSettings, base: Option<&Url>) -> reqwest::Result<Client> {
+    // One provider for the whole process; if the program has chosen one already, that one stands.
+    rustls::crypto::ring::default_provider().install_default().ok();
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -132,6 +132,8 @@ impl Tx<'_> {
             .execute(params![ms(self.now), PROMOTIONS])?;
         self.after.timers |= promoted > 0;
         self.after.ready |= promoted > 0;
+        // A process that only waits may be the one that promotes.
+        self.after.wake_others |= promoted > 0;
         Ok(promoted >= usize::try_from(PROMOTIONS).unwrap_or(usize::MAX))
     }
 }

@@ -44,9 +44,13 @@ impl Tx<'_> {
         Ok(statement.execute(params![worker_id, ms(self.now)])? > 0)
     }
 
-    /// Removes a worker that has stopped in order. It holds nothing any more.
+    /// Removes a worker that has stopped in order. One that still holds something stays, falls silent, and is rescued: an execution
+    /// without a worker's row would be nobody's for ever.
     pub(crate) fn unregister_worker(&mut self, worker_id: i64) -> Result<(), StoreError> {
-        self.conn.execute("DELETE FROM workers WHERE id = ?1", [worker_id])?;
+        self.conn.execute(
+            "DELETE FROM workers WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND worker_id = ?1)",
+            [worker_id],
+        )?;
         Ok(())
     }
 

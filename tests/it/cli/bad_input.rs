@@ -94,6 +94,8 @@ fn one_bad_line_of_many_stores_nothing_unless_it_is_to_be_skipped() {
     assert_eq!(stopped.code, 2);
     assert!(stopped.stderr.contains("line 3") && stopped.stderr.contains("inputs"), "{}", stopped.stderr);
     assert_eq!(place.stored(), 0);
+    let both = place.run("enqueue --jobs jobs.jsonl --tenant acme");
+    assert!(both.code == 2 && both.stderr.contains("cannot be used with"), "what would be ignored is refused: {both:?}");
     let skipped = place.run("enqueue --jobs jobs.jsonl --on-error skip");
     assert_eq!((skipped.code, skipped.stdout.lines().count()), (2, 2), "{skipped:?}");
     assert_eq!(place.stored(), 2);

@@ -1,7 +1,7 @@
 //! A place of its own for each test: an empty home, a queue, and, where one is wanted, a sandbox.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -149,8 +149,30 @@ impl Running {
         self.end()
     }
 
+    /// Kills it as a power cut does, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().expect("it can be killed");
+        self.0.wait().expect("it is gone");
+    }
+
     /// Waits for its end.
-    pub(crate) fn end(self) -> Ran {
-        Ran::of(&self.0.wait_with_output().expect("it ends"))
+    pub(crate) fn end(mut self) -> Ran {
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        if let Some(mut pipe) = self.0.stdout.take() {
+            pipe.read_to_string(&mut stdout).expect("text");
+        }
+        if let Some(mut pipe) = self.0.stderr.take() {
+            pipe.read_to_string(&mut stderr).expect("text");
+        }
+        let status = self.0.wait().expect("it ends");
+        Ran { code: status.code().expect("it ended by itself"), stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.0.kill().ok();
+        self.0.wait().ok();
     }
 }

@@ -192,3 +192,12 @@ fn an_answer_that_takes_two_unavailable_moments_is_still_a_verdict() {
     let ran = place.run(&format!("execute publish_preflight {USER} {CONNECTION}"));
     assert_eq!((ran.code, place.sandbox().faults_fired()), (0, 2), "{ran:?}");
 }
+
+#[test]
+fn many_jobs_are_all_stored_before_any_is_waited_for_and_share_one_timeout() {
+    let place = Place::new();
+    let line = r#"{"activity": "publish_preflight", "input": {"user_id": "u", "connection_qualified_name": ""}}"#;
+    place.file("jobs.jsonl", format!("{line}\n").repeat(3));
+    let ran = place.run("enqueue --jobs jobs.jsonl --wait --timeout 0s");
+    assert_eq!((ran.code, ran.stdout.lines().count(), place.stored()), (5, 3, 3), "{ran:?}");
+}

@@ -1,6 +1,6 @@
 //! The command line as its users meet it: the real binary, its streams and its exit code.
 
-mod harness;
+pub(crate) mod harness;
 
 mod bad_input;
 mod demo;

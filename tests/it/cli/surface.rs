@@ -2,7 +2,9 @@
 
 use std::process::Stdio;
 
-use super::harness::Place;
+use iolaus::sandbox::SandboxOptions;
+
+use super::harness::{CONNECTION, Place, USER};
 
 #[test]
 fn every_schema_is_one_line_of_json() {
@@ -47,4 +49,93 @@ fn a_reader_that_went_away_is_no_error() {
     let mut child = place.spawn("schema", Stdio::piped());
     drop(child.stdout.take());
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+/// What differs from run to run.
+fn filtered(snapshot: impl FnOnce()) {
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "[id]");
+    settings.add_filter(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "[time]");
+    settings.add_filter(r#""duration_ms":\d+"#, r#""duration_ms":[ms]"#);
+    settings.add_filter(r#""trace_id":"[0-9a-f]{32}""#, r#""trace_id":"[trace]""#);
+    settings.bind(snapshot);
+}
+
+#[test]
+fn the_verdict_of_a_shell_is_this_line() {
+    let place = Place::with_tenant(SandboxOptions::default());
+    let ran = place.run(&format!("execute publish_preflight {USER} {CONNECTION} --job-id nightly"));
+    assert!(ran.stderr.is_empty(), "{ran:?}");
+    filtered(|| {
+        insta::assert_snapshot!(ran.stdout, @r#"
+    {"job_id":"nightly","run_id":"[id]","activity":"publish_preflight","tenant":"default","status":"passed","message":"All user publish preflight checks passed.","checks":[{"name":"UserEnabled","passed":true},{"name":"AtlanPublishPermission","passed":true}],"facts":{"connection_qualified_name":"default/snowflake/1234567890","failed_checks":[],"user_id":"8c1e2d8a-1564-4e95-8b14-ea14522fcf61"},"failure":null,"attempts":1,"enqueued_at":"[time]","started_at":"[time]","finished_at":"[time]","duration_ms":[ms],"trace_id":"[trace]"}
+    "#);
+    });
+}
+
+#[test]
+fn a_refusal_is_one_line_and_a_hint() {
+    let place = Place::new();
+    place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} --job-id nightly"));
+    let ran = place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} --job-id nightly"));
+    filtered(|| {
+        insta::assert_snapshot!(ran.stderr, @r#"
+    error: job nightly exists already: its execution [id] is available
+    hint: iolaus jobs wait nightly, or enqueue with --id-conflict-policy use_existing
+    "#);
+    });
+    let ran = place.run("enqueue publish_preflight");
+    filtered(|| {
+        insta::assert_snapshot!(ran.stderr, @r#"
+    error: input: missing field `user_id`
+    "#);
+    });
+}
+
+#[test]
+fn help_tells_the_commands_and_the_exit_codes() {
+    let place = Place::new();
+    filtered(|| {
+        insta::assert_snapshot!(place.run("-h").stdout, @r#"
+    A durable activity worker for Atlan tenants
+
+    Usage: iolaus [OPTIONS] <COMMAND>
+
+    Commands:
+      demo         See it all in one process: a sandbox, a worker and a dozen real jobs
+      execute      Enqueue a job, work it in this process, print its verdict, exit by it
+      enqueue      Store a job durably and print its id
+      worker       Work what others enqueue, until told to stop
+      status       States, the oldest due job, workers, pauses
+      jobs         List, show, wait for, cancel and retry jobs
+      pause        Stop claiming jobs of an activity or a tenant, on all workers, until it is resumed
+      resume       Take a pause back
+      workflows    Find and show workflows of a tenant
+      doctor       Check configuration, queue, tenants and permissions, and tell the mend of what is
+                   wrong
+      sandbox      Play a tenant on loopback, until told to stop
+      schema       Print JSON Schemas: of the verdict, of each activity's input, of a line of `enqueue
+                   --jobs`
+      completions  Print a completion script for a shell
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+          --config <FILE>    The configuration file [default: `IOLAUS_CONFIG`, else
+                             `~/.config/iolaus/config.toml` if there is one]
+          --output <FORMAT>  How data is written to stdout [default: text on a terminal, one line of
+                             JSON otherwise] [possible values: text, json]
+      -h, --help             Print help (see more with '--help')
+      -V, --version          Print version
+
+    Examples:
+      iolaus demo                                           see it all in one process
+      iolaus execute workflow_rerun type=snowflake          one job, and its verdict
+      iolaus worker                                         work what others enqueue
+      iolaus enqueue workflow_rerun type=snowflake --wait   one job for a worker
+
+    Exit codes:
+      0 passed, 1 failed, 2 usage or bad input, 3 unresolved, 4 cancelled, 5 not yet,
+      6 queue or host unusable
+    "#);
+    });
 }

@@ -1,6 +1,7 @@
 //! A database in a directory of its own, under a clock that the test moves. When it is dropped it checks what must hold of any
 //! database: no execution left running, one verdict for each closed execution, none for an open one.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use iolaus::client::{ClientError, Enqueued, JobClient, JobDetail, Target};
 use iolaus::embedded::{Embedded, EmbeddedOptions, Worker, WorkerOptions};
 use iolaus::intake::{Intake, JobRequest};
 use iolaus::job::{JobId, NewJob, Refused, TraceContext};
+use iolaus_activities::tenant::Tenants;
 use iolaus_activities::{ManualClock, Registry, VerdictRecord};
 use serde_json::{Value, json};
 
@@ -22,6 +24,7 @@ pub(crate) struct TestHost {
     pub(crate) probe: Probe,
     options: EmbeddedOptions,
     dir: Option<Arc<tempfile::TempDir>>,
+    tenants: Arc<Tenants>,
 }
 
 impl TestHost {
@@ -30,9 +33,17 @@ impl TestHost {
         Self::with_worker_timeout(Duration::from_secs(24 * 3600))
     }
 
+    /// An empty disk under a clock that stands somewhere already.
+    pub(crate) fn on(clock: Arc<ManualClock>) -> Self {
+        Self::create(clock, Duration::from_secs(24 * 3600))
+    }
+
     pub(crate) fn with_worker_timeout(worker_timeout: Duration) -> Self {
+        Self::create(Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap())), worker_timeout)
+    }
+
+    fn create(clock: Arc<ManualClock>, worker_timeout: Duration) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
-        let clock = Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap()));
         let options = EmbeddedOptions { worker_timeout, ..EmbeddedOptions::at(dir.path().join("state/iolaus.db")) };
         Self::open(options, clock, Probe::new(), Some(dir))
     }
@@ -45,7 +56,13 @@ impl TestHost {
     fn open(options: EmbeddedOptions, clock: Arc<ManualClock>, probe: Probe, dir: Option<Arc<tempfile::TempDir>>) -> Self {
         let embedded = Embedded::open(options.clone(), clock.clone()).unwrap();
         let client = embedded.client();
-        Self { clock, embedded, client, probe, options, dir }
+        Self { clock, embedded, client, probe, options, dir, tenants: Tenants::none() }
+    }
+
+    /// The same host, with the shipped activities acting on these tenants.
+    pub(crate) fn with_tenants(mut self, tenants: Arc<Tenants>) -> Self {
+        self.tenants = tenants;
+        self
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -53,7 +70,7 @@ impl TestHost {
     }
 
     pub(crate) fn registry(&self) -> Registry {
-        Registry::default().with(self.probe.clone())
+        iolaus_activities::shipped(&self.tenants).with(self.probe.clone())
     }
 
     pub(crate) fn worker_options(&self) -> WorkerOptions {
@@ -72,7 +89,7 @@ impl TestHost {
     }
 
     pub(crate) fn admit(&self, request: JobRequest) -> Result<NewJob, Refused> {
-        let intake = Intake::new(&self.registry(), Default::default(), vec!["default".into(), "other".into()]);
+        let intake = Intake::new(&self.registry(), BTreeMap::default(), vec!["default".into(), "other".into()]);
         intake.admit(request, TraceContext::generate(), iolaus_activities::Clock::now(self.clock.as_ref()))
     }
 

@@ -1,51 +1,112 @@
-//! A sandbox under the same clock as the host, and a client of it.
+//! A sandbox and a host on one clock.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iolaus::sandbox::{Sandbox, SandboxOptions, What};
+use iolaus::intake::JobRequest;
+use iolaus::sandbox::{Fault, Sandbox, SandboxOptions, What};
 use iolaus_activities::tenant::{TenantSettings, Tenants};
-use iolaus_activities::{Clock, ManualClock};
+use iolaus_activities::{Clock, ManualClock, VerdictRecord};
+use serde_json::{Value, json};
 
-/// The bearer that most tests use: an API token, which may administer every connection but the refusing one.
-pub(crate) const API_TOKEN: &str = "sandbox-api-token";
+use super::host::TestHost;
+
+pub(crate) const ENABLED: &str = "8c1e2d8a-1564-4e95-8b14-ea14522fcf61";
+pub(crate) const DISABLED: &str = "0d15ab1e-d000-4000-8000-000000000001";
+pub(crate) const CONNECTION: &str = "default/snowflake/1234567890";
+/// A token that is an admin of nothing, and its user.
+pub(crate) const TOKEN: &str = "92588c67-5ddf-4a45-8b5c-dd92f4b84e99";
+pub(crate) const TOKEN_USER: &str = "service-account-apikey-33333333-4444-5555-6666-777777777777";
+pub(crate) const CRAWLER: &str = "atlan-snowflake-1684500500";
+pub(crate) const FAILING: &str = "atlan-postgres-1684500700";
+pub(crate) const RUNNING: &str = "atlan-redshift-1684500800";
 
 pub(crate) struct TestTenant {
+    pub(crate) host: TestHost,
     pub(crate) sandbox: Sandbox,
-    pub(crate) tenants: Arc<Tenants>,
 }
 
 impl TestTenant {
-    /// The tenant `default`, on the given clock; its runs take about twenty seconds and searches lag two behind.
-    pub(crate) async fn start(clock: &Arc<ManualClock>, bearer: &str) -> Self {
-        let its = clock.clone();
-        let options = SandboxOptions {
-            clock: Arc::new(move || its.now().as_millisecond()),
-            running: Duration::from_secs(20),
-            index_lag: Duration::from_secs(2),
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut SandboxOptions)) -> Self {
+        let host = TestHost::new();
+        let mut options = SandboxOptions {
+            clock: sandbox_clock(&host.clock),
+            pending: Duration::from_secs(2),
+            running: Duration::from_secs(30),
             ..SandboxOptions::default()
         };
+        change(&mut options);
         let sandbox = Sandbox::start(options).await.unwrap();
-        // Another test may have installed it already.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let settings = TenantSettings { base_url: sandbox.base_url(), api_key: Some(bearer.into()), ..TenantSettings::default() };
-        let tenants = Tenants::new(BTreeMap::from([("default".to_owned(), settings)]), clock.clone()).unwrap();
-        Self { sandbox, tenants }
+        let tenants = tenants(&sandbox, &host.clock);
+        Self { host: host.with_tenants(tenants), sandbox }
+    }
+
+    /// A host with an empty disk, before the same tenant.
+    pub(crate) fn with_an_empty_disk(self) -> Self {
+        let Self { host, sandbox } = self;
+        let clock = host.clock.clone();
+        let tenants = tenants(&sandbox, &clock);
+        Self { host: TestHost::on(clock).with_tenants(tenants), sandbox }
+    }
+
+    pub(crate) fn fault(&self, fault: Value) {
+        self.sandbox.add_fault(serde_json::from_value::<Fault>(fault).unwrap());
+    }
+
+    /// Enqueues, works and waits.
+    pub(crate) async fn run(&self, activity: &str, input: Value) -> VerdictRecord {
+        let worker = self.host.worker().await;
+        let enqueued = self.host.enqueue(request(activity, input)).await.unwrap();
+        let verdict = self.host.verdict(enqueued.job_id.as_str()).await;
+        worker.drain().await.unwrap();
+        verdict
+    }
+
+    /// A client of the tenant of its own.
+    pub(crate) fn tenants(&self) -> Arc<Tenants> {
+        tenants(&self.sandbox, &self.host.clock)
     }
 
     /// What was really applied, by kind, oldest first.
-    pub(crate) fn kinds(&self) -> Vec<&'static str> {
-        let kind = |what: &What| match what {
-            What::RunSubmitted { .. } => "run_submitted",
-            What::RunStopped { .. } => "run_stopped",
-            What::WorkflowCreated { .. } => "workflow_created",
-            What::WorkflowUpdated { .. } => "workflow_updated",
-            What::WorkflowArchived { .. } => "workflow_archived",
-            What::OwnerChanged { .. } => "owner_changed",
-            What::AdminsReplaced { .. } => "admins_replaced",
-            What::AdminGrantedByRun { .. } => "admin_granted_by_run",
-        };
-        self.sandbox.effects().iter().map(|effect| kind(&effect.what)).collect()
+    pub(crate) fn applied(&self) -> Vec<String> {
+        let effects = self.sandbox.effects().into_iter();
+        effects.map(|effect| serde_json::to_value(effect).unwrap()["kind"].as_str().unwrap().to_owned()).collect()
     }
+
+    /// The runs that were really submitted.
+    pub(crate) fn submissions(&self) -> Vec<String> {
+        let effects = self.sandbox.effects().into_iter();
+        effects.filter_map(|effect| if let What::RunSubmitted { run, .. } = effect.what { Some(run) } else { None }).collect()
+    }
+}
+
+pub(crate) fn request(activity: &str, input: Value) -> JobRequest {
+    JobRequest { activity: activity.into(), input, ..JobRequest::default() }
+}
+
+pub(crate) fn preflight(user: &str) -> Value {
+    json!({"user_id": user, "connection_qualified_name": CONNECTION})
+}
+
+pub(crate) fn grant(method: &str) -> Value {
+    json!({"connection_qualified_name": CONNECTION, "api_token_guid": TOKEN, "method": method})
+}
+
+fn sandbox_clock(clock: &Arc<ManualClock>) -> Arc<dyn Fn() -> i64 + Send + Sync> {
+    let clock = clock.clone();
+    Arc::new(move || clock.now().as_millisecond())
+}
+
+fn tenants(sandbox: &Sandbox, clock: &Arc<ManualClock>) -> Arc<Tenants> {
+    let settings = TenantSettings {
+        base_url: sandbox.base_url(),
+        api_key: Some("sandbox-api-token".to_owned().into()),
+        ..TenantSettings::default()
+    };
+    Tenants::new(BTreeMap::from([("default".to_owned(), settings)]), clock.clone()).unwrap()
 }

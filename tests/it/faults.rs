@@ -1,0 +1,102 @@
+//! Every exchange broken: each scenario is repeated with its Nth HTTP exchange failing, N = 1, 2, … until no fault fires. Always one
+//! verdict, never two effects, never a `passed` that the tenant did not say, and `passed` wherever the fault was passing.
+
+use std::collections::BTreeSet;
+
+use iolaus_activities::Status;
+use serde_json::{Value, json};
+
+use crate::support::tenant::{CRAWLER, DISABLED, ENABLED, FAILING, RUNNING, TestTenant, grant, preflight};
+
+struct Scenario {
+    name: &'static str,
+    activity: &'static str,
+    input: Value,
+    /// What the tenant says when nothing is broken.
+    truth: Status,
+    /// How many runs it submits.
+    submissions: usize,
+}
+
+fn scenarios() -> Vec<Scenario> {
+    let scenario = |name, activity, input, truth, submissions| Scenario { name, activity, input, truth, submissions };
+    vec![
+        scenario("preflight that passes", "publish_preflight", preflight(ENABLED), Status::Passed, 0),
+        scenario("preflight that is refused", "publish_preflight", preflight(DISABLED), Status::Failed, 0),
+        scenario("grant by the package", "token_admin_grant", grant("package"), Status::Passed, 1),
+        scenario("grant directly", "token_admin_grant", grant("direct"), Status::Passed, 0),
+        scenario("await", "await_completion", json!({"run": format!("{RUNNING}-k2v9d")}), Status::Passed, 0),
+        scenario("rerun by name", "workflow_rerun", json!({"workflow": CRAWLER}), Status::Passed, 1),
+        scenario(
+            "rerun by type, submitted",
+            "workflow_rerun",
+            json!({"type": "snowflake", "until": "submitted"}),
+            Status::Passed,
+            1,
+        ),
+        scenario("rerun of a failing crawler", "workflow_rerun", json!({"workflow": FAILING}), Status::Failed, 1),
+        scenario("rerun of a running crawler", "workflow_rerun", json!({"workflow": RUNNING}), Status::Passed, 0),
+        scenario(
+            "rerun without idempotence",
+            "workflow_rerun",
+            json!({"workflow": CRAWLER, "idempotent": false}),
+            Status::Passed,
+            1,
+        ),
+        scenario("rerun since", "workflow_rerun", json!({"workflow": CRAWLER, "since": "2026-01-01T00:00:00Z"}), Status::Passed, 1),
+    ]
+}
+
+fn actions() -> Vec<Value> {
+    vec![
+        json!({"kind": "cut_before_applying"}),
+        json!({"kind": "cut_after_applying"}),
+        json!({"kind": "status", "status": 503, "headers": [], "body": {"code": 503, "message": "unavailable"}}),
+        json!({"kind": "status_after_applying", "status": 503, "body": {"code": 503, "message": "unavailable"}}),
+        json!({"kind": "garbage"}),
+        json!({"kind": "garbage_after_applying"}),
+    ]
+}
+
+/// More exchanges than any scenario has.
+const MOST: u64 = 200;
+
+async fn break_every_exchange(scenario: &Scenario, action: &Value) {
+    for nth in 1..MOST {
+        let tenant = TestTenant::new().await;
+        tenant.fault(json!({"nth": nth, "action": action}));
+        let verdict = tenant.run(scenario.activity, scenario.input.clone()).await;
+        let case = format!("{} with exchange {nth} broken by {action}: {verdict:#?}", scenario.name);
+        assert_eq!(tenant.submissions().len(), scenario.submissions, "effects of {case}");
+        assert_eq!(verdict.status, scenario.truth, "{case}");
+        let runs: BTreeSet<_> = tenant.submissions().into_iter().collect();
+        if let (1, Some(run)) = (scenario.submissions, verdict.facts.get("run").and_then(Value::as_str)) {
+            assert!(runs.contains(run), "the verdict is about another run: {case}");
+        }
+        if tenant.sandbox.faults_fired() == 0 {
+            assert!(nth > 1, "no fault ever fired: {case}");
+            return;
+        }
+    }
+    panic!("{} goes on for ever", scenario.name);
+}
+
+macro_rules! broken {
+    ($($test:ident: $action:expr;)*) => {$(
+        #[tokio::test]
+        async fn $test() {
+            for scenario in &scenarios() {
+                break_every_exchange(scenario, &actions()[$action]).await;
+            }
+        }
+    )*};
+}
+
+broken! {
+    any_exchange_may_be_cut_before_it_is_applied: 0;
+    any_exchange_may_be_cut_after_it_was_applied: 1;
+    any_exchange_may_be_answered_503: 2;
+    any_exchange_may_be_answered_503_after_it_was_applied: 3;
+    any_exchange_may_be_answered_with_garbage: 4;
+    any_exchange_may_be_answered_with_garbage_after_it_was_applied: 5;
+}

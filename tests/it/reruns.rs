@@ -1,0 +1,81 @@
+//! The main job against the sandbox: one effect for one intent, whatever is lost on the way.
+
+use iolaus_activities::Status;
+use serde_json::json;
+
+use crate::support::host::target;
+use crate::support::tenant::{CRAWLER, FAILING, RUNNING, TestTenant, request};
+
+#[tokio::test]
+async fn a_rerun_passes_only_when_the_workflow_run_succeeded() {
+    let tenant = TestTenant::new().await;
+    let verdict = tenant.run("workflow_rerun", json!({"workflow": CRAWLER})).await;
+    assert_eq!(verdict.status, Status::Passed, "{verdict:#?}");
+    assert_eq!((&verdict.facts["phase"], &verdict.facts["started"]), (&json!("Succeeded"), &json!(true)));
+    assert_eq!(tenant.submissions(), [verdict.facts["run"].as_str().unwrap()]);
+}
+
+#[tokio::test]
+async fn a_run_that_failed_is_the_tenants_own_no() {
+    let tenant = TestTenant::new().await;
+    let verdict = tenant.run("workflow_rerun", json!({"workflow": FAILING})).await;
+    assert_eq!((verdict.status, verdict.attempts), (Status::Failed, 1), "{verdict:#?}");
+    assert_eq!(verdict.facts["phase"], "Failed");
+}
+
+#[tokio::test]
+async fn an_active_run_is_adopted_and_followed() {
+    let tenant = TestTenant::new().await;
+    let verdict = tenant.run("workflow_rerun", json!({"workflow": RUNNING})).await;
+    assert_eq!((verdict.status, &verdict.facts["started"]), (Status::Passed, &json!(false)), "{verdict:#?}");
+    assert_eq!(tenant.submissions(), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_same_intent_after_a_lost_disk_is_one_submission() {
+    let tenant = TestTenant::new().await;
+    let intent = json!({"workflow": CRAWLER, "since": "2026-01-01T00:00:00Z"});
+    let worker = tenant.host.worker().await;
+    let job = tenant.host.enqueue(request("workflow_rerun", intent.clone())).await.unwrap();
+    let submitted = async {
+        while tenant.submissions().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tenant.host.drive(submitted).await;
+    // The machine dies here: the job is cancelled only so that this database ends in order.
+    drop(worker);
+    tenant.host.client.cancel(target(job.job_id.as_str()), None).await.unwrap();
+    tenant.host.verdict(job.job_id.as_str()).await;
+    let tenant = tenant.with_an_empty_disk();
+    let verdict = tenant.run("workflow_rerun", intent).await;
+    assert_eq!((verdict.status, &verdict.facts["started"]), (Status::Passed, &json!(false)), "{verdict:#?}");
+    assert_eq!(tenant.submissions().len(), 1);
+}
+
+#[tokio::test]
+async fn an_index_that_lags_hides_no_run_from_the_search_for_evidence() {
+    for lag in [0, 9, 30] {
+        let tenant = TestTenant::with(|options| options.index_lag = std::time::Duration::from_secs(lag)).await;
+        tenant.fault(json!({"path": "/submit", "action": {"kind": "cut_after_applying"}}));
+        let verdict = tenant.run("workflow_rerun", json!({"workflow": CRAWLER})).await;
+        assert_eq!(verdict.status, Status::Passed, "lag {lag} s: {verdict:#?}");
+        assert_eq!(tenant.submissions(), [verdict.facts["run"].as_str().unwrap()], "lag {lag} s");
+        assert_eq!(verdict.facts["started"], false, "no answer of ours named the run");
+    }
+}
+
+#[tokio::test]
+async fn beyond_the_window_a_careful_rerun_is_ambiguous_and_its_command_adopts_the_run() {
+    let tenant = TestTenant::with(|options| options.index_lag = std::time::Duration::from_secs(600)).await;
+    tenant.fault(json!({"path": "/submit", "action": {"kind": "cut_after_applying"}}));
+    let verdict = tenant.run("workflow_rerun", json!({"workflow": CRAWLER, "unknown_fate": "fail"})).await;
+    assert_eq!((verdict.status, tenant.submissions().len()), (Status::Unresolved, 1), "{verdict:#?}");
+    let failure = verdict.failure.unwrap();
+    assert_eq!(failure.code, "rerun.ambiguous");
+    let command = failure.suggested_action.unwrap();
+    let since = command.split_whitespace().find_map(|word| word.strip_prefix("since=")).expect("it names the intent's time");
+    tenant.sandbox.set_index_lag(std::time::Duration::ZERO);
+    let verdict = tenant.run("workflow_rerun", json!({"workflow": CRAWLER, "since": since})).await;
+    assert_eq!((verdict.status, tenant.submissions().len()), (Status::Passed, 1), "{verdict:#?}");
+}
