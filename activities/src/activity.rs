@@ -155,7 +155,6 @@ impl SlotClass {
 
 /// Temporal's four timeouts. All but `start_to_close` may be absent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// From being due to the start of an attempt.
     #[serde(default, with = "duration::optional", skip_serializing_if = "Option::is_none")]
@@ -183,7 +182,6 @@ impl Default for Timeouts {
 
 /// How a job runs. Resolved once, when it is enqueued, and stored with it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ActivityOptions {
     /// Which slots it takes.
     pub slot_class: SlotClass,

@@ -10,7 +10,6 @@ use crate::failure::Failure;
 
 /// How an execution retries its attempts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct RetryPolicy {
     /// The delay after the first failed attempt.
     #[serde(with = "duration")]

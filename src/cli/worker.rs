@@ -28,7 +28,11 @@ impl Worker {
         app.intake()?;
         let host = app.open()?;
         let worker = host.start_worker(app).await?;
-        signals.stopped().await;
+        tokio::select! {
+            biased;
+            () = signals.stopped() => {}
+            error = worker.failed() => return Err(error.into()),
+        }
         tracing::info!("asked to stop: finishing what runs, claiming nothing more");
         worker.drain().await?;
         Ok(Exit::Passed)

@@ -42,6 +42,11 @@ pub async fn execute(
         () = stop => Ok(Executed::NotYet),
     };
     // Whoever told us to stop does not wait for the drain deadline.
-    worker.drain_within(std::time::Duration::ZERO).await?;
+    let drained = worker.drain_within(std::time::Duration::ZERO).await;
+    match (&executed, drained) {
+        // The verdict is durable; a worker's row that stays is found dead by the next worker.
+        (Ok(Executed::Verdict(_)), Err(error)) => tracing::warn!(%error, "the worker could not be unregistered"),
+        (_, drained) => drained?,
+    }
     executed
 }

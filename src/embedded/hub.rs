@@ -2,12 +2,13 @@
 //! the next job is due. The file stays the truth; everything here can be lost and read again.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use iolaus_activities::{SlotClass, Stop, VerdictRecord};
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
+use super::error::StoreError;
 use super::wake::{Listener, Waker};
 
 /// What a durable transaction means to the rest of the process.
@@ -30,6 +31,7 @@ pub(super) struct Hub {
     waiters: Mutex<HashMap<i64, Vec<oneshot::Sender<()>>>>,
     running: Mutex<HashMap<(i64, i64), Running>>,
     workers: Mutex<HashSet<i64>>,
+    failure: OnceLock<StoreError>,
     timer: watch::Sender<Option<Timestamp>>,
     waker: Waker,
 }
@@ -57,7 +59,14 @@ impl Running {
 impl Hub {
     pub(super) fn new(waker: Waker) -> Arc<Self> {
         let timer = watch::Sender::new(None);
-        Arc::new(Self { waiters: Mutex::default(), running: Mutex::default(), workers: Mutex::default(), timer, waker })
+        Arc::new(Self {
+            waiters: Mutex::default(),
+            running: Mutex::default(),
+            workers: Mutex::default(),
+            failure: OnceLock::new(),
+            timer,
+            waker,
+        })
     }
 
     /// Ends when the execution is closed, in this process or, after [`Hub::told_closed`], in another. Ask the file after subscribing.
@@ -148,6 +157,17 @@ impl Hub {
 
     pub(super) fn set_timer(&self, at: Option<Timestamp>) {
         self.timer.send_if_modified(|timer| std::mem::replace(timer, at) != at);
+    }
+
+    /// This process must not use the file any more.
+    pub(super) fn fail(&self, error: StoreError) {
+        // The first reason stands.
+        self.failure.set(error).ok();
+    }
+
+    /// Why this process must not use the file any more.
+    pub(super) fn failure(&self) -> Option<StoreError> {
+        self.failure.get().cloned()
     }
 
     /// A transaction is durable.

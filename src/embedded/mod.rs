@@ -6,6 +6,7 @@
 //! exactly one verdict.
 
 mod client;
+mod error;
 mod execute;
 mod files;
 mod filesystem;
@@ -27,8 +28,9 @@ pub use name::is_worker_here;
 pub use worker::{Worker, WorkerOptions};
 
 use crate::client::{ClientError, JobClient};
+use error::StoreError;
 use hub::Hub;
-use store::{Store, StoreError};
+use store::Store;
 use wake::Waker;
 
 /// How to open the file.

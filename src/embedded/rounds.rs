@@ -38,6 +38,7 @@ async fn go(store: Arc<Store>, clock: Arc<dyn Clock>) {
         }
     };
     let mut timer = store.hub().timer();
+    let mut round = clock.deadline(ROUND);
     loop {
         let due = *timer.borrow_and_update();
         let wait = due.map(|at| Duration::try_from(at.duration_since(clock.now())).unwrap_or_default());
@@ -46,7 +47,10 @@ async fn go(store: Arc<Store>, clock: Arc<dyn Clock>) {
             () = woken(listener.as_ref()) => look(&store).await,
             () = due_in(clock.as_ref(), wait) => settle_due(&store).await,
             _ = timer.changed() => Ok(()),
-            () = clock.deadline(ROUND) => look(&store).await,
+            () = &mut round => {
+                round = clock.deadline(ROUND);
+                look(&store).await
+            }
         };
         if let Err(error) = result {
             tracing::warn!(%error, "a round over the queue failed; it is repeated");

@@ -16,7 +16,6 @@ mod unix {
     use std::fs::File;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixDatagram;
-    use std::sync::atomic::{AtomicU64, Ordering};
 
     /// Sends wakes.
     pub(crate) struct Waker {
@@ -33,8 +32,6 @@ mod unix {
         socket: tokio::net::UnixDatagram,
     }
 
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-
     impl Waker {
         pub(crate) fn new(database: &Path) -> Self {
             let dir = beside(database, "wake");
@@ -44,17 +41,14 @@ mod unix {
             }
             let handle = created.and_then(|()| File::open(&dir)).ok();
             let socket = UnixDatagram::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket)).ok();
-            let own = format!("{}-{}.sock", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+            // Not the process id: every container's is 1.
+            let own = format!("{}.sock", uuid::Uuid::new_v4().simple());
             Self { dir, handle, socket, own }
         }
 
         /// Starts to listen under this waker's own name, which it does not wake itself.
         pub(crate) fn listen(&self) -> io::Result<Listener> {
             let path = self.dir.join(&self.own);
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
             let socket = tokio::net::UnixDatagram::bind(self.address(&self.own))?;
             Ok(Listener { path, socket })
         }

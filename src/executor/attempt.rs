@@ -140,7 +140,7 @@ async fn watch_over(
             }
             () = optional(&mut pause), if pause.is_some() => pause = None,
             () = host.news.notified(), if report.is_none() && pause.is_none() => {
-                if stalled.is_none() {
+                if stalled.is_none() && !host.signs().stalled {
                     stalled = Some(host.clock.deadline(settings.stall_after));
                 }
                 report = host.next_report();
@@ -251,6 +251,14 @@ impl AttemptHost {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
     }
 
+    fn note_checkpoint(&self, checkpoint: &Value) {
+        let mut signs = self.signs();
+        signs.sign_of_life(self.clock.as_ref(), |signs| signs.checkpoint.replace(checkpoint.clone()).as_ref() != Some(checkpoint));
+        if signs.unreported {
+            self.news.notify_one();
+        }
+    }
+
     async fn save_in_turn(&self, checkpoint: Value) -> Result<(), Interrupted> {
         let size = json_len(&checkpoint);
         if size > limits::CHECKPOINT {
@@ -258,8 +266,7 @@ impl AttemptHost {
             self.fail(Failure::new(codes::OUTPUT_TOO_LARGE, Category::ResourceExhausted, message).with_retryable(false));
             return Err(Interrupted);
         }
-        self.signs()
-            .sign_of_life(self.clock.as_ref(), |signs| signs.checkpoint.replace(checkpoint.clone()) != Some(checkpoint.clone()));
+        self.note_checkpoint(&checkpoint);
         let _turn = self.sender.lock().await;
         let saved = self.store.save(checkpoint).await;
         self.signs().last = self.clock.monotonic();

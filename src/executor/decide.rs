@@ -59,7 +59,7 @@ pub fn rescued(execution: &Execution, worker: &str, cancel_requested: bool, now:
 pub fn discarded(execution: &Execution, failure: &Failure, now: Timestamp) -> Closing {
     let mut verdict = record(execution, Status::Unresolved, Some(failure.message.clone()), failure.facts.clone(), now);
     verdict.failure = Some(failure.record());
-    Closing { state: JobState::Discarded, verdict }
+    Closing { state: JobState::Discarded, verdict: bounded(verdict) }
 }
 
 /// Closes an execution because somebody asked.
@@ -68,20 +68,33 @@ pub fn cancelled(execution: &Execution, message: Option<String>, facts: Map<Stri
     let failure = Failure::new(codes::CANCELLED, Category::Cancelled, message);
     let mut verdict = record(execution, Status::Cancelled, Some(failure.message.clone()), facts, now);
     verdict.failure = Some(failure.record());
-    Closing { state: JobState::Cancelled, verdict }
+    Closing { state: JobState::Cancelled, verdict: bounded(verdict) }
 }
 
 fn completed(execution: &Execution, verdict: Verdict, now: Timestamp, jitter: f64) -> Decision {
     let (status, message, checks, facts) = verdict.into_parts();
     let mut record = record(execution, status, Some(message), facts, now);
     record.checks = checks;
-    let size = serde_json::to_vec(&record).map_or(usize::MAX, |json| json.len());
+    let size = size(&record);
     if size > limits::VERDICT {
         let message = format!("the verdict has {size} bytes; at most {} are allowed", limits::VERDICT);
         let failure = Failure::new(codes::OUTPUT_TOO_LARGE, Category::ResourceExhausted, message).with_retryable(false);
         return failed(execution, &failure, now, jitter);
     }
     close(Closing { state: JobState::Completed, verdict: record })
+}
+
+/// A failure must reach its reader: facts that make its verdict too large are left out, which it says.
+fn bounded(mut verdict: VerdictRecord) -> VerdictRecord {
+    let size = size(&verdict);
+    if size > limits::VERDICT {
+        verdict.facts = Map::from_iter([("facts_dropped_bytes".to_owned(), size.into())]);
+    }
+    verdict
+}
+
+fn size(verdict: &VerdictRecord) -> usize {
+    serde_json::to_vec(verdict).map_or(usize::MAX, |json| json.len())
 }
 
 fn failed(execution: &Execution, failure: &Failure, now: Timestamp, jitter: f64) -> Decision {

@@ -9,6 +9,7 @@ mod faults;
 mod grant;
 mod kills;
 mod lifecycle;
+mod mishaps;
 mod processes;
 mod reruns;
 mod support;

@@ -4,14 +4,14 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use iolaus_activities::SlotClass;
+use iolaus_activities::{Category, Failure, SlotClass, codes};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
 use super::rows::{self, ms};
 use super::{StoreError, Tx};
-use crate::executor::Execution;
+use crate::executor::{self, Execution};
 use crate::job::JobId;
 
 /// Lanes that one claim looks at.
@@ -26,7 +26,7 @@ pub(crate) trait Claimer: Send + Sync {
     /// What it can take now; `None` when nothing.
     fn request(&self) -> Option<ClaimRequest>;
     /// Hands over jobs whose lease is durable.
-    fn deliver(&self, jobs: Vec<Claimed>);
+    fn deliver(&self, worker_id: i64, jobs: Vec<Claimed>);
     /// Whether it still takes jobs at all.
     fn alive(&self) -> bool;
 }
@@ -85,6 +85,7 @@ struct Lane {
 struct Head {
     id: i64,
     priority: i64,
+    run_at: i64,
     tenant: usize,
     waits: bool,
 }
@@ -112,11 +113,18 @@ pub(super) fn next_timer(conn: &Connection) -> Result<Option<Timestamp>, StoreEr
 /// may be more for this worker once it has free slots.
 pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turn: usize) -> Result<(Vec<Claimed>, bool), StoreError> {
     tx.promote()?;
+    if !tx.is_registered(request.worker_id)? {
+        // It was taken for dead and does not know yet: what it claimed now would be nobody's. It comes back with a new row.
+        return Ok((Vec::new(), false));
+    }
     let (ids, more) = match &request.scope {
         ClaimScope::Any => choose(tx.conn, request, turn)?,
         ClaimScope::Job(job_id) => (one(tx.conn, request, job_id)?, false),
     };
-    let jobs = ids.into_iter().map(|id| lease(tx, request.worker_id, id)).collect::<Result<_, _>>()?;
+    let mut jobs = Vec::with_capacity(ids.len());
+    for id in ids {
+        jobs.extend(lease(tx, request.worker_id, id)?);
+    }
     Ok((jobs, more))
 }
 
@@ -155,7 +163,7 @@ fn choose(conn: &Connection, request: &ClaimRequest, turn: usize) -> Result<(Vec
             let tenant = position(&mut tenants, &current.tenant);
             let found = lane_heads(conn, &current, free)?;
             more |= found.len() == free;
-            heads.extend(found.into_iter().map(|(id, priority)| Head { id, priority, tenant, waits }));
+            heads.extend(found.into_iter().map(|(id, priority, run_at)| Head { id, priority, run_at, tenant, waits }));
         }
         lane = next_lane(conn, &current)?;
     }
@@ -167,8 +175,7 @@ fn choose(conn: &Connection, request: &ClaimRequest, turn: usize) -> Result<(Vec
 }
 
 fn fair(mut heads: Vec<Head>, tenants: usize, turn: usize, mut work: usize, mut waits: usize) -> Vec<i64> {
-    // Stable: within one lane and priority the order of run_at is kept.
-    heads.sort_by_key(|head| head.priority);
+    heads.sort_unstable_by_key(|head| (head.priority, head.run_at, head.id));
     let mut chosen = Vec::new();
     let mut rest = heads.into_iter().peekable();
     while let Some(priority) = rest.peek().map(|head| head.priority) {
@@ -232,33 +239,36 @@ fn lane(row: &rusqlite::Row<'_>) -> rusqlite::Result<Lane> {
     Ok(Lane { activity: row.get(0)?, version: row.get(1)?, slot_class: row.get(2)?, tenant: row.get(3)? })
 }
 
-fn lane_heads(conn: &Connection, lane: &Lane, limit: usize) -> Result<Vec<(i64, i64)>, StoreError> {
+fn lane_heads(conn: &Connection, lane: &Lane, limit: usize) -> Result<Vec<(i64, i64, i64)>, StoreError> {
     let mut statement = conn.prepare_cached(
-        "SELECT id, priority FROM jobs INDEXED BY jobs_ready WHERE state = 'available' AND activity = ?1 AND activity_version = ?2 \
+        "SELECT id, priority, run_at FROM jobs INDEXED BY jobs_ready WHERE state = 'available' AND activity = ?1 AND activity_version = ?2 \
          AND slot_class = ?3 AND tenant = ?4 ORDER BY priority, run_at, id LIMIT ?5",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let heads = statement.query_map(params![lane.activity, lane.version, lane.slot_class, lane.tenant, limit], |row| {
-        Ok((row.get(0)?, row.get(1)?))
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
     })?;
     Ok(heads.collect::<rusqlite::Result<_>>()?)
 }
 
 fn one(conn: &Connection, request: &ClaimRequest, job_id: &JobId) -> Result<Vec<i64>, StoreError> {
     let mut statement = conn.prepare_cached(
-        "SELECT id, activity, activity_version, tenant FROM jobs WHERE job_id = ?1 AND state = 'available' ORDER BY id DESC LIMIT 1",
+        "SELECT id, activity, activity_version, tenant, slot_class FROM jobs WHERE job_id = ?1 AND state = 'available' ORDER BY id DESC LIMIT 1",
     )?;
     let found = statement.query_row([job_id.as_str()], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, u32>(2)?, row.get::<_, String>(3)?))
+        let waits = row.get_ref(4)?.as_str()? == SlotClass::Waits.as_str();
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, u32>(2)?, row.get::<_, String>(3)?, waits))
     });
-    let Some((id, activity, version, tenant)) = found.optional()? else { return Ok(Vec::new()) };
+    let Some((id, activity, version, tenant, waits)) = found.optional()? else { return Ok(Vec::new()) };
     let paused = paused(conn)?;
     let is_paused = paused.contains(&("activity", activity.as_str())) || paused.contains(&("tenant", tenant.as_str()));
-    let mine = !is_paused && request.free() > 0 && request.runs(&activity, version);
+    let free = if waits { request.free_waits } else { request.free_work };
+    let mine = !is_paused && free > 0 && request.runs(&activity, version);
     Ok(if mine { vec![id] } else { Vec::new() })
 }
 
-fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Claimed, StoreError> {
+/// Takes the lease; `None` if what is stored of the job does not decode, which closes it.
+fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Option<Claimed>, StoreError> {
     tx.conn
         .prepare_cached(
             "UPDATE jobs SET state = 'running', worker_id = ?2, lease_token = lease_token + 1, attempt = attempt + 1, expires_at = NULL, \
@@ -266,13 +276,19 @@ fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Claimed, StoreError
         )?
         .execute(params![id, worker_id, ms(tx.now)])?;
     let stored = rows::load(tx.conn, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    if let Some(problem) = stored.undecodable {
+        let failure = Failure::new(codes::INPUT_UNDECODABLE, Category::InvalidInput, problem);
+        let closing = executor::discarded(&stored.execution, &failure, tx.now);
+        tx.close(id, stored.token, &closing)?;
+        return Ok(None);
+    }
     let checkpoint: Option<String> = tx
         .conn
         .prepare_cached("SELECT checkpoint FROM job_checkpoints WHERE id = ?1")?
         .query_row([id], |row| row.get(0))
         .optional()?
         .flatten();
-    Ok(Claimed {
+    Ok(Some(Claimed {
         id,
         token: stored.token,
         slot_class: stored.slot_class,
@@ -281,7 +297,7 @@ fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Claimed, StoreError
         // Text that is no JSON stays text, and is refused where inputs are decoded.
         input: serde_json::from_str(&stored.input).unwrap_or(Value::String(stored.input)),
         checkpoint: checkpoint.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -289,7 +305,7 @@ mod tests {
     use super::*;
 
     fn head(id: i64, priority: i64, tenant: usize) -> Head {
-        Head { id, priority, tenant, waits: false }
+        Head { id, priority, run_at: id, tenant, waits: false }
     }
 
     #[test]

@@ -38,6 +38,9 @@ impl Tx<'_> {
         let cancel_requested: bool = row.get(0)?;
         match decision {
             Decision::Nothing => return Ok(Finished::LeaseLost),
+            Decision::Close(closing) if cancel_requested && closing.state == JobState::Discarded => {
+                return Ok(Finished::CancelRequested);
+            }
             Decision::Close(closing) => self.close(id, token, closing)?,
             Decision::Retry { .. } | Decision::GiveBack if cancel_requested => return Ok(Finished::CancelRequested),
             Decision::Retry { at, failure } => self.postpone(id, token, *at, failure)?,
@@ -159,7 +162,10 @@ impl Tx<'_> {
             }
         }
         if !ids.is_empty() {
-            self.conn.execute_batch("PRAGMA incremental_vacuum(256)")?;
+            // One step gives back one page.
+            let mut vacuum = self.conn.prepare_cached("PRAGMA incremental_vacuum(256)")?;
+            let mut pages = vacuum.query([])?;
+            while pages.next()?.is_some() {}
         }
         Ok(ids.len() >= usize::try_from(SWEEP).unwrap_or(usize::MAX))
     }

@@ -143,7 +143,11 @@ impl Tx<'_> {
         if newest.state.is_open() {
             return Ok(Retried::StillOpen);
         }
-        if let (false, Some(failure)) = (accept_duplicate, self.ambiguity(id)?) {
+        let ambiguous = match self.ambiguity(newest.id)? {
+            None => self.ambiguity(id)?,
+            ambiguous => ambiguous,
+        };
+        if let (false, Some(failure)) = (accept_duplicate, ambiguous) {
             return Ok(Retried::NeedsAcceptDuplicate(failure.suggested_action));
         }
         let job = self.again(id, target.job_id.clone(), run_id, trace)?;

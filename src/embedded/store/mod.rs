@@ -11,9 +11,9 @@ mod turnstile;
 mod workers;
 mod writer;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use iolaus_activities::Clock;
 use rusqlite::Connection;
@@ -26,77 +26,26 @@ pub(super) use read::{closed_among, counts, detail, find, list, oldest_due, paus
 pub(super) use workers::{WorkerBeat, WorkerRegistration, beats, cancel_requests};
 pub(super) use writer::Tx;
 
+pub(super) use super::error::StoreError;
 use super::files;
 use super::hub::Hub;
 use writer::{Operation, Writer};
 
-/// Why the store did not do something. Cheap to clone: a failed commit answers everyone who was in it.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum StoreError {
-    /// SQLite refused.
-    #[error(transparent)]
-    Sql(#[from] Arc<rusqlite::Error>),
-    /// The file system refused.
-    #[error(transparent)]
-    Io(Arc<io::Error>),
-    /// A commit failed: it is not known whether it was kept.
-    #[error("the commit failed: {0}")]
-    CommitUnknown(#[source] Arc<rusqlite::Error>),
-    /// The file is some other program's database.
-    #[error("the file is not an iolaus database")]
-    Foreign,
-    /// A newer build has changed the schema.
-    #[error("the file was upgraded by {by}; restart with that version")]
-    Upgraded {
-        /// The build.
-        by: String,
-    },
-    /// A worker of an older build still uses the file.
-    #[error("a worker of version {version} still uses the file; stop it before upgrading")]
-    OldWorker {
-        /// Its version.
-        version: String,
-    },
-    /// The file is on a network file system, where SQLite's WAL does not work.
-    #[error(
-        "the file is on a network file system ({kind}), which cannot keep a queue safe; set database.allow_network_filesystem to use it all the same"
-    )]
-    NetworkFileSystem {
-        /// What it is.
-        kind: &'static str,
-    },
-    /// The writer thread is gone.
-    #[error("the queue is closed")]
-    Closed,
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(Arc::new(error))
-    }
-}
-
-impl StoreError {
-    fn io(error: io::Error) -> Self {
-        Self::Io(Arc::new(error))
-    }
-
-    /// Whether a write may have been kept all the same.
-    pub(super) fn is_unknown(&self) -> bool {
-        matches!(self, Self::CommitUnknown(_))
-    }
-}
+/// A connection that only reads, with the file that it was opened on.
+type Reader = (Option<(u64, u64)>, Connection);
 
 /// A handle to the file. Cheap to share; the file closes with the last one.
 pub(super) struct Store {
     path: PathBuf,
     operations: tokio::sync::mpsc::Sender<Operation>,
-    readers: Arc<Mutex<Vec<Connection>>>,
+    readers: Arc<Mutex<Vec<Reader>>>,
     hub: Arc<Hub>,
 }
 
 /// Operations that may wait for the writer; past that, callers wait for room.
 const QUEUE: usize = 4096;
+/// A write is answered within this time, one way or the other.
+const ANSWER: Duration = Duration::from_secs(15);
 /// Idle read connections that are kept.
 const READERS: usize = 2;
 
@@ -130,8 +79,23 @@ impl Store {
         apply: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.operations.send(Operation::new(apply, reply)).await.map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        let asked = async {
+            self.operations.send(Operation::new(apply, reply)).await.map_err(|_| self.closed())?;
+            answer.await.map_err(|_| self.closed())?
+        };
+        // Real time, whatever the clock: this is about another process that stands still with the lock in its hands.
+        tokio::time::timeout(ANSWER, asked).await.unwrap_or(Err(StoreError::Stuck))
+    }
+
+    /// Why the writer is gone.
+    fn closed(&self) -> StoreError {
+        self.hub.failure().unwrap_or(StoreError::Closed)
+    }
+
+    /// Ends when this process must stop using the file, with the reason.
+    pub(super) async fn failed(&self) -> StoreError {
+        self.operations.closed().await;
+        self.closed()
     }
 
     /// Asks the writer to look for claimable jobs. `ready`: there may be new ones that it has not seen.
@@ -152,12 +116,13 @@ impl Store {
     ) -> Result<T, StoreError> {
         let (path, readers) = (self.path.clone(), self.readers.clone());
         let task = tokio::task::spawn_blocking(move || {
-            let idle = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let conn = idle.map_or_else(|| schema::open_reader(&path), Ok)?;
+            let file = files::identity(&path);
+            let idle = readers.lock().unwrap_or_else(PoisonError::into_inner).pop().filter(|(of, _)| *of == file);
+            let (_, conn) = idle.map_or_else(|| schema::open_reader(&path).map(|conn| (file, conn)), Ok)?;
             let result = query(&conn);
             let mut idle = readers.lock().unwrap_or_else(PoisonError::into_inner);
             if idle.len() < READERS && result.is_ok() {
-                idle.push(conn);
+                idle.push((file, conn));
             }
             result
         });

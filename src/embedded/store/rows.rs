@@ -16,7 +16,7 @@ use crate::job::{Job, JobState, TraceContext};
 /// The columns that [`job`] reads, from `jobs` as `j`.
 pub(super) const JOB_COLUMNS: &str = "j.job_id, j.run_id, j.activity, j.activity_version, j.tenant, j.state, j.priority, j.attempt, \
      j.run_at, j.enqueued_at, j.started_at, j.finished_at, j.cancel_requested_at, \
-     (SELECT w.name FROM workers w WHERE w.id = j.worker_id), (SELECT c.stalled_since FROM job_checkpoints c WHERE c.id = j.id)";
+     (SELECT w.name FROM workers w WHERE w.id = j.worker_id), (SELECT c.stalled_since FROM job_checkpoints c WHERE c.id = j.id AND j.state = 'running')";
 
 pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
     Ok(Job {
@@ -48,6 +48,8 @@ pub(super) struct Stored {
     pub(super) slot_class: SlotClass,
     pub(super) run_at: Timestamp,
     pub(super) input: String,
+    /// Why the stored options do not decode; the execution then has the default ones.
+    pub(super) undecodable: Option<String>,
 }
 
 /// Loads one execution.
@@ -66,7 +68,9 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
         "waits" => SlotClass::Waits,
         _ => SlotClass::Work,
     };
+    let options = json(row, 15);
     Ok(Stored {
+        undecodable: options.as_ref().err().map(|error: &rusqlite::Error| format!("the stored options do not decode: {error}")),
         execution: Execution {
             job_id: parsed(row, 0)?,
             run_id: parsed(row, 1)?,
@@ -74,7 +78,7 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
             tenant: row.get(4)?,
             attempts: row.get(6)?,
             drains: row.get(7)?,
-            options: json(row, 15)?,
+            options: options.unwrap_or_default(),
             enqueued_at: time(row, 12)?,
             started_at: optional_time(row, 13)?,
             close_by: optional_time(row, 14)?,

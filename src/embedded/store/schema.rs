@@ -19,7 +19,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens the one writing connection of a process, creating or migrating the file. The caller holds the turnstile.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
-    files::private_file(path).map_err(StoreError::io)?;
+    files::create_private_file(path).map_err(StoreError::io)?;
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     let fresh = pragma(&conn, "page_count")? == 0;

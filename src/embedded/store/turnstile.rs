@@ -1,11 +1,15 @@
 //! Fairness between processes that write one database. SQLite's busy handler polls, so a process beside a saturated writer starves;
 //! two lock files give a queue instead: take *turn*, take *write*, release *turn*.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::embedded::files;
+
+const PAUSE: Duration = Duration::from_millis(5);
+const TRIES: u32 = 2_000;
 
 /// The two lock files of a database.
 pub(super) struct Turnstile {
@@ -16,6 +20,18 @@ pub(super) struct Turnstile {
 impl Turnstile {
     pub(super) fn open(database: &Path) -> io::Result<Self> {
         Ok(Self { turn: lock_file(database, "turn")?, write: lock_file(database, "write")? })
+    }
+
+    /// The same, but gives up after about ten seconds: for opening, where nobody is in a hurry and somebody waits for an answer.
+    pub(super) fn enter_or_give_up(&self) -> io::Result<Turn<'_>> {
+        for _ in 0..TRIES {
+            match self.write.try_lock() {
+                Ok(()) => return Ok(Turn { write: &self.write }),
+                Err(TryLockError::WouldBlock) => std::thread::park_timeout(PAUSE),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds the write lock and does not go on"))
     }
 
     /// Waits for this process's turn to write. The kernel releases both locks if the process dies.

@@ -38,6 +38,11 @@ impl Tx<'_> {
         Ok(self.conn.last_insert_rowid())
     }
 
+    /// Whether a worker has a row: it is not there any more once the worker was taken for dead.
+    pub(super) fn is_registered(&self, worker_id: i64) -> Result<bool, StoreError> {
+        Ok(self.conn.prepare_cached("SELECT 1 FROM workers WHERE id = ?1")?.exists([worker_id])?)
+    }
+
     /// Renews a worker's row; false if it was declared dead.
     pub(crate) fn beat(&mut self, worker_id: i64) -> Result<bool, StoreError> {
         let mut statement = self.conn.prepare_cached("UPDATE workers SET beat = beat + 1, beat_at = ?2 WHERE id = ?1")?;

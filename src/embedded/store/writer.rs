@@ -1,7 +1,7 @@
 //! The writer thread: takes what is waiting, runs it in one transaction, commits once, then answers everyone. Nothing outside the file
 //! changes before COMMIT has returned.
 
-use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::claim::{self, Claimed, Claimer};
 use super::turnstile::Turnstile;
 use super::{StoreError, schema};
+use crate::embedded::files;
 use crate::embedded::hub::{After, Hub};
 
 /// Operations in one transaction at most.
@@ -84,10 +85,15 @@ impl Operation {
     }
 }
 
+/// Who gets which jobs, under which worker's row.
+type Claims = (Arc<dyn Claimer>, i64, Vec<Claimed>);
+
 /// The thread's own state.
 pub(super) struct Writer {
     path: PathBuf,
     conn: Connection,
+    /// The file that it was opened on.
+    file: Option<(u64, u64)>,
     turnstile: Arc<Turnstile>,
     hub: Arc<Hub>,
     clock: Arc<dyn Clock>,
@@ -107,11 +113,20 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let turnstile = Arc::new(Turnstile::open(path)?);
         let conn = {
-            let _turn = turnstile.enter()?;
+            let _turn = turnstile.enter_or_give_up()?;
             schema::open_writer(path)?
         };
-        let mut writer =
-            Self { path: path.to_owned(), conn, turnstile, hub, clock, claimers: Vec::new(), maybe_ready: true, turn: 0 };
+        let mut writer = Self {
+            path: path.to_owned(),
+            conn,
+            file: files::identity(path),
+            turnstile,
+            hub,
+            clock,
+            claimers: Vec::new(),
+            maybe_ready: true,
+            turn: 0,
+        };
         writer.publish_timers();
         std::thread::Builder::new()
             .name("iolaus-writer".into())
@@ -132,6 +147,10 @@ impl Writer {
             self.claimers.retain(|claimer| claimer.alive());
             if !batch.is_empty() || self.should_claim() {
                 self.transact(batch);
+            }
+            if self.hub.failure().is_some() {
+                // A newer build owns the file now: this process writes no more.
+                return;
             }
         }
     }
@@ -167,8 +186,8 @@ impl Writer {
         let outcome = self.run_and_commit(&mut batch, &mut refused);
         match outcome {
             Ok((after, claimed)) => {
-                for (claimer, jobs) in claimed {
-                    claimer.deliver(jobs);
+                for (claimer, worker_id, jobs) in claimed {
+                    claimer.deliver(worker_id, jobs);
                 }
                 self.hub.publish(&after);
                 if after.timers {
@@ -180,6 +199,9 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(%error, operations = batch.len(), "a transaction failed");
+                if matches!(error, StoreError::Upgraded { .. }) {
+                    self.hub.fail(error.clone());
+                }
                 for run in batch {
                     run.answer(Err(error.clone()));
                 }
@@ -188,14 +210,17 @@ impl Writer {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "who gets which jobs")]
     fn run_and_commit(
         &mut self,
         batch: &mut [Box<dyn Run>],
         refused: &mut [Option<StoreError>],
-    ) -> Result<(After, Vec<(Arc<dyn Claimer>, Vec<Claimed>)>), StoreError> {
+    ) -> Result<(After, Vec<Claims>), StoreError> {
         let turnstile = self.turnstile.clone();
         let _turn = turnstile.enter()?;
+        if files::identity(&self.path) != self.file {
+            // What would be written into a deleted file, nobody would ever see.
+            return Err(StoreError::Replaced);
+        }
         execute(&self.conn, "BEGIN IMMEDIATE")?;
         let ran = self.run_within(batch, refused);
         match ran {
@@ -209,17 +234,17 @@ impl Writer {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "who gets which jobs")]
     fn run_within(
         &mut self,
         batch: &mut [Box<dyn Run>],
         refused: &mut [Option<StoreError>],
-    ) -> Result<(After, Vec<(Arc<dyn Claimer>, Vec<Claimed>)>), StoreError> {
+    ) -> Result<(After, Vec<Claims>), StoreError> {
         schema::check_version(&self.conn)?;
         let mut tx = Tx { conn: &self.conn, now: self.clock.now(), jitter: self.clock.random(), after: After::default() };
         for (run, refusal) in batch.iter_mut().zip(refused) {
             execute(tx.conn, "SAVEPOINT operation")?;
-            match run.apply(&mut tx) {
+            let applied = catch_unwind(AssertUnwindSafe(|| run.apply(&mut tx))).unwrap_or(Err(StoreError::Panicked));
+            match applied {
                 Ok(()) => execute(tx.conn, "RELEASE operation")?,
                 // The whole transaction is gone, as when the disk is full.
                 Err(error) if tx.conn.is_autocommit() => return Err(error),
@@ -243,7 +268,7 @@ impl Writer {
                 let (jobs, more) = claim::claim(&mut tx, &request, self.turn)?;
                 self.maybe_ready |= more;
                 if !jobs.is_empty() {
-                    claimed.push((claimer.clone(), jobs));
+                    claimed.push((claimer.clone(), request.worker_id, jobs));
                 }
             }
         }
@@ -252,12 +277,15 @@ impl Writer {
 
     /// After a failed transaction nothing is assumed of the connection.
     fn reopen(&mut self) {
-        let opened = match self.turnstile.enter() {
+        let opened = match self.turnstile.enter_or_give_up() {
             Ok(_turn) => schema::open_writer(&self.path),
             Err(error) => Err(StoreError::io(error)),
         };
         match opened {
-            Ok(conn) => self.conn = conn,
+            Ok(conn) => {
+                self.conn = conn;
+                self.file = files::identity(&self.path);
+            }
             Err(error) => tracing::error!(%error, "the database could not be opened again; the next operation tries once more"),
         }
         self.maybe_ready = true;
@@ -273,10 +301,4 @@ impl Writer {
 
 fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
-}
-
-impl From<io::Error> for StoreError {
-    fn from(error: io::Error) -> Self {
-        Self::io(error)
-    }
 }

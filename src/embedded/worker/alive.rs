@@ -16,21 +16,31 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Renews the lease, and looks for workers that do not.
 pub(super) async fn stay_alive(shared: Arc<Shared>) {
     let mut seen: HashMap<i64, (WorkerBeat, Duration)> = HashMap::new();
-    let mut pruned = shared.clock.monotonic();
+    let mut looked = shared.clock.monotonic();
     loop {
         shared.clock.deadline(shared.worker_timeout / BEATS).await;
         if let Err(error) = renew(&shared).await {
             tracing::error!(%error, worker = %shared.name, "the lease was not renewed");
             continue;
         }
+        // After a freeze of this process the others' beats are as old as it was frozen: they get their time anew.
+        let now = shared.clock.monotonic();
+        if now.saturating_sub(looked) > shared.worker_timeout / 2 {
+            seen.clear();
+        }
+        looked = now;
         if let Err(error) = rescue_dead(&shared, &mut seen).await {
             tracing::error!(%error, worker = %shared.name, "dead workers could not be looked for");
         }
-        if shared.clock.monotonic().saturating_sub(pruned) >= PRUNE_EVERY {
-            pruned = shared.clock.monotonic();
-            if let Err(error) = prune(&shared).await {
-                tracing::error!(%error, "old executions could not be forgotten");
-            }
+    }
+}
+
+/// Forgets old executions, a few in each transaction, so that the lease is renewed in between.
+pub(super) async fn forget_old(shared: Arc<Shared>) {
+    loop {
+        shared.clock.deadline(PRUNE_EVERY).await;
+        if let Err(error) = prune(&shared).await {
+            tracing::error!(%error, "old executions could not be forgotten");
         }
     }
 }

@@ -21,15 +21,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 const FINISH_PAUSE: Duration = Duration::from_millis(500);
 
 /// One attempt: run, decide, store, then tell.
-pub(super) async fn attempt(shared: Arc<Shared>, job: Claimed) {
+pub(super) async fn attempt(shared: Arc<Shared>, job: Claimed, stop: watch::Sender<Option<Stop>>) {
     let (id, token, class) = (job.id, job.token, job.slot_class);
-    let worker = shared.id.load(Ordering::SeqCst);
-    let stop = watch::Sender::new(None);
-    shared.store.hub().started(id, token, worker, class, stop.clone());
-    if shared.drains(class) {
-        // It was claimed before the drain and is known to the hub only now.
-        stop.send_if_modified(|stop| stop.is_none() && stop.replace(Stop::Draining).is_none());
-    }
     let execution = job.execution.clone();
     let span = telemetry::process_span(
         &execution.trace,
@@ -63,8 +56,8 @@ async fn run(shared: &Arc<Shared>, job: Claimed, stop: watch::Sender<Option<Stop
     executor::run_attempt(assignment, store, stop, shared.clock.clone(), &settings).await
 }
 
-/// Stores the end of an attempt. A store that fails is asked again for as long as the lease may live: the write is fenced, so that
-/// repeating it is harmless.
+/// Stores the end of an attempt. A store that fails is asked again until it answers: the write is fenced, so that repeating it is
+/// harmless.
 async fn finish(
     shared: &Arc<Shared>,
     id: i64,
@@ -89,7 +82,8 @@ async fn finish(
             }
             Err(error) => {
                 tracing::error!(job_id = %execution.job_id, run_id = %execution.run_id, %error, "the end of an attempt was not stored");
-                if matches!(error, StoreError::Closed) || !shared.lease_alive() {
+                // A worker that drains leaves it to a rescue; any other lives on, and then nobody else would end it.
+                if matches!(error, StoreError::Closed) || shared.drains_all.load(Ordering::SeqCst) {
                     return Decision::Nothing;
                 }
                 shared.clock.sleep(FINISH_PAUSE).await;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use iolaus_activities::{Clock, Registry, SlotClass};
-use tokio::sync::{Notify, mpsc};
+use iolaus_activities::{Clock, Registry, SlotClass, Stop};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::store::{ClaimRequest, ClaimScope, Claimed, Claimer, Store, StoreError, WorkerRegistration};
 use super::{Embedded, name};
@@ -39,6 +39,9 @@ pub struct Worker {
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
+/// A job under a lease, and the way to stop its attempt.
+type Delivered = (Claimed, watch::Sender<Option<Stop>>);
+
 struct Shared {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
@@ -55,7 +58,7 @@ struct Shared {
     running: AtomicUsize,
     idle: Notify,
     renewed: Mutex<Duration>,
-    claimed: mpsc::UnboundedSender<Claimed>,
+    claimed: mpsc::UnboundedSender<Delivered>,
 }
 
 impl Worker {
@@ -94,7 +97,11 @@ impl Worker {
         });
         shared.register().await.map_err(|error| host.unavailable(error))?;
         host.store.add_claimer(shared.clone()).await;
-        let tasks = vec![tokio::spawn(run_claimed(shared.clone(), receiver)), tokio::spawn(alive::stay_alive(shared.clone()))];
+        let tasks = vec![
+            tokio::spawn(run_claimed(shared.clone(), receiver)),
+            tokio::spawn(alive::stay_alive(shared.clone())),
+            tokio::spawn(alive::forget_old(shared.clone())),
+        ];
         tracing::info!(worker = %shared.name, database = %host.store.path().display(), "the worker is ready");
         Ok(Self { shared, tasks })
     }
@@ -102,6 +109,12 @@ impl Worker {
     /// Its name, as `status` shows it.
     pub fn name(&self) -> &str {
         &self.shared.name
+    }
+
+    /// Ends when this process must stop using the file, as when a newer version has upgraded it.
+    pub async fn failed(&self) -> ClientError {
+        let error = self.shared.store.failed().await;
+        super::unavailable(&self.shared.store.path().display().to_string(), error)
     }
 
     /// Stops claiming, lets attempts finish until the drain deadline, then gives the rest back.
@@ -126,7 +139,10 @@ impl Worker {
         shared.drain(worker, None);
         shared.until_idle().await;
         let place = shared.store.path().display().to_string();
+        // A beat that met a removed row would register anew.
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
         shared.store.write(move |tx| tx.unregister_worker(worker)).await.map_err(|error| super::unavailable(&place, error))?;
+        shared.store.hub().worker_changed(worker, 0);
         tracing::info!(worker = %shared.name, "the worker has drained");
         Ok(())
     }
@@ -143,7 +159,7 @@ impl Drop for Worker {
 
 impl Claimer for Shared {
     fn request(&self) -> Option<ClaimRequest> {
-        if !self.accepting.load(Ordering::SeqCst) {
+        if !self.accepting.load(Ordering::SeqCst) || !self.lease_alive() {
             return None;
         }
         let free = |class| self.free.get(&class).map_or(0, |free| free.load(Ordering::SeqCst));
@@ -157,14 +173,20 @@ impl Claimer for Shared {
         (request.free() > 0).then_some(request)
     }
 
-    fn deliver(&self, jobs: Vec<Claimed>) {
+    fn deliver(&self, worker_id: i64, jobs: Vec<Claimed>) {
         for job in jobs {
             if let Some(free) = self.free.get(&job.slot_class) {
                 free.fetch_sub(1, Ordering::SeqCst);
             }
             self.running.fetch_add(1, Ordering::SeqCst);
+            // Known from this moment on, so that no cancel and no drain misses it before its task has run.
+            let stop = watch::Sender::new(None);
+            self.store.hub().started(job.id, job.token, worker_id, job.slot_class, stop.clone());
+            if self.drains(job.slot_class) {
+                stop.send_replace(Some(Stop::Draining));
+            }
             // The receiver lives as long as the worker; a job claimed after that is rescued as any of a dead worker.
-            self.claimed.send(job).ok();
+            self.claimed.send((job, stop)).ok();
         }
     }
 
@@ -226,8 +248,8 @@ impl Shared {
     }
 }
 
-async fn run_claimed(shared: Arc<Shared>, mut claimed: mpsc::UnboundedReceiver<Claimed>) {
-    while let Some(job) = claimed.recv().await {
-        tokio::spawn(attempt::attempt(shared.clone(), job));
+async fn run_claimed(shared: Arc<Shared>, mut claimed: mpsc::UnboundedReceiver<Delivered>) {
+    while let Some((job, stop)) = claimed.recv().await {
+        tokio::spawn(attempt::attempt(shared.clone(), job, stop));
     }
 }

@@ -21,6 +21,8 @@ pub(crate) enum Act {
     Unavailable,
     RetryAfter(u64),
     Denied,
+    GateThenDenied,
+    SaveEvery(u64, u32),
     Panic,
     /// Waits until the test opens the gate, then passes.
     Gate,
@@ -102,6 +104,17 @@ impl Activity for Probe {
             Act::Unavailable => Err(unavailable().into()),
             Act::RetryAfter(seconds) => Err(unavailable().after(Some(Duration::from_secs(seconds))).into()),
             Act::Denied => Err(Failure::new("probe.denied", Category::Permission, "the tenant denies it").fact("who", "me").into()),
+            Act::GateThenDenied => {
+                self.gate.acquire().await.unwrap().forget();
+                Err(Failure::new("probe.denied", Category::Permission, "the tenant denies it").into())
+            }
+            Act::SaveEvery(every, times) => {
+                for beat in 0..times {
+                    ctx.sleep(Duration::from_secs(every)).await?;
+                    ctx.save(&beat).await?;
+                }
+                Ok(Verdict::passed("it saved"))
+            }
             Act::Panic => panic!("the probe panics"),
             Act::Gate => {
                 self.gate.acquire().await.unwrap().forget();

@@ -2,7 +2,7 @@
 
 -- One row an execution, slim: everything large stands in a table of its own.
 CREATE TABLE jobs (
-  id                  INTEGER PRIMARY KEY,
+  id                  INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: leases are fenced by it
   job_id              TEXT    NOT NULL,
   run_id              TEXT    NOT NULL,
   activity            TEXT    NOT NULL,

@@ -1,0 +1,76 @@
+//! What can go wrong with the file.
+
+use std::io;
+use std::sync::Arc;
+
+/// Why the store did not do something. Cheap to clone: a failed commit answers everyone who was in it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum StoreError {
+    /// SQLite refused.
+    #[error(transparent)]
+    Sql(#[from] Arc<rusqlite::Error>),
+    /// The file system refused.
+    #[error(transparent)]
+    Io(Arc<io::Error>),
+    /// A commit failed: it is not known whether it was kept.
+    #[error("the commit failed: {0}")]
+    CommitUnknown(#[source] Arc<rusqlite::Error>),
+    /// The file is some other program's database.
+    #[error("the file is not an iolaus database")]
+    Foreign,
+    /// A newer build has changed the schema.
+    #[error("the file was upgraded by {by}; restart with that version")]
+    Upgraded {
+        /// The build.
+        by: String,
+    },
+    /// A worker of an older build still uses the file.
+    #[error("a worker of version {version} still uses the file; stop it before upgrading")]
+    OldWorker {
+        /// Its version.
+        version: String,
+    },
+    /// The file is on a network file system, where SQLite's WAL does not work.
+    #[error(
+        "the file is on a network file system ({kind}), which cannot keep a queue safe; set database.allow_network_filesystem to use it all the same"
+    )]
+    NetworkFileSystem {
+        /// What it is.
+        kind: &'static str,
+    },
+    /// The file was deleted or replaced while it was open.
+    #[error("the file was deleted or replaced while it was in use")]
+    Replaced,
+    /// The writer has not answered for long.
+    #[error("there was no answer in time; another process may hold the write lock and stand still")]
+    Stuck,
+    /// The code of an operation panicked; it was undone.
+    #[error("an operation panicked and was undone")]
+    Panicked,
+    /// The writer thread is gone.
+    #[error("the queue is closed")]
+    Closed,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(Arc::new(error))
+    }
+}
+
+impl StoreError {
+    pub(super) fn io(error: io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+
+    /// Whether a write may have been kept all the same.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self, Self::CommitUnknown(_) | Self::Stuck)
+    }
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        Self::io(error)
+    }
+}
