@@ -9,6 +9,7 @@ mod grant;
 mod kills;
 mod lifecycle;
 mod processes;
+mod readme;
 mod reruns;
 mod support;
 mod tidy;
