@@ -16,6 +16,7 @@ mod retry;
 mod submission;
 pub mod tenant;
 pub mod testing;
+mod text;
 pub mod timestamp;
 mod token_admin_grant;
 mod verdict;
@@ -32,9 +33,11 @@ pub use context::{ActivityContext, Attempt, Host, Interrupted, Stop, TimeoutKind
 pub use failure::{Audience, Category, Failure, FailureRecord, FailureSource, codes};
 pub use publish_preflight::{PublishPreflight, PublishPreflightInput};
 pub use retry::{Next, RetryPolicy};
+pub use submission::{Older, UnknownFate};
+pub use text::{MESSAGE_LIMIT, clip};
 pub use token_admin_grant::{Method, TokenAdminGrant, TokenAdminGrantInput};
-pub use verdict::{Check, MESSAGE_LIMIT, Status, Verdict, VerdictRecord, clip};
-pub use workflow_rerun::{Older, Pick, UnknownFate, Until, WorkflowRerun, WorkflowRerunInput};
+pub use verdict::{Check, Status, Verdict, VerdictRecord};
+pub use workflow_rerun::{Pick, Until, WorkflowRerun, WorkflowRerunInput};
 
 /// Every activity of this build, in alphabetical order: the one list. Enqueueing uses it with [`Tenants::none`](tenant::Tenants::none).
 ///

@@ -3,6 +3,7 @@
 
 mod creation;
 mod effort;
+mod policy;
 
 use std::time::Duration;
 
@@ -16,11 +17,11 @@ use crate::failure::{Category, Failure, FailureSource};
 use crate::follow::{Patience, alive, command, interval};
 use crate::tenant::{Run, Standing, Submission, Tenant, new_request_id};
 use crate::timestamp;
-use crate::workflow_rerun::{Older, UnknownFate};
 
 pub(crate) use creation::Created;
 use effort::Intent;
 pub(crate) use effort::{Effort, Obtained};
+pub use policy::{Older, UnknownFate};
 
 /// How many submissions of unknown fate one execution may make.
 const MOST_SUBMISSIONS: u32 = 3;

@@ -59,7 +59,8 @@ pub enum Method {
     /// By the package if the tenant has a workflow of it already, which shows that the package is enabled there; else directly.
     #[default]
     Auto,
-    /// By a workflow of the package `@csa/api-token-connection-admin`, which is created for it.
+    /// By a workflow of the package `@csa/api-token-connection-admin`, which is created for it. The package also drops admins that no
+    /// longer exist.
     Package,
     /// By writing the connection's admins.
     Direct,

@@ -16,10 +16,11 @@ use crate::failure::{Category, Failure};
 use crate::follow::{Follow, OnCancel, alive, conclude, deadline, facts};
 use crate::submission::{Adopt, Effort, Obtained, Rules, Submitter};
 use crate::tenant::{Generation, Run, Standing, Tenant, Tenants, Workflow, package_name};
+use crate::text::clip;
 use crate::timestamp;
-use crate::verdict::{Verdict, clip};
+use crate::verdict::Verdict;
 
-pub use input::{Older, Pick, UnknownFate, Until, WorkflowRerunInput};
+pub use input::{Pick, Until, WorkflowRerunInput};
 
 /// How many of several matching workflows are listed.
 const LISTED: usize = 10;

@@ -4,12 +4,26 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use iolaus_activities::{SlotClass, Stop};
+use iolaus_activities::{SlotClass, Stop, VerdictRecord};
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
-use super::store::After;
 use super::wake::{Listener, Waker};
+
+/// What a durable transaction means to the rest of the process.
+#[derive(Default)]
+pub(crate) struct After {
+    /// Executions that were closed.
+    pub(crate) closed: Vec<(i64, VerdictRecord)>,
+    /// Running executions that somebody asked to cancel.
+    pub(crate) cancel_requested: Vec<(i64, Option<String>)>,
+    /// There may be jobs to claim.
+    pub(crate) ready: bool,
+    /// When the next scheduled or expiring job is due may have changed.
+    pub(crate) timers: bool,
+    /// Other processes may want to look.
+    pub(crate) wake_others: bool,
+}
 
 /// One for each open file.
 pub(super) struct Hub {

@@ -7,6 +7,7 @@
 
 mod client;
 mod execute;
+mod files;
 mod filesystem;
 mod hub;
 mod name;
@@ -88,7 +89,7 @@ impl Embedded {
 
 fn open_store(options: &EmbeddedOptions, clock: Arc<dyn Clock>) -> Result<Arc<Store>, StoreError> {
     if let Some(parent) = options.path.parent() {
-        store::create_private_dir(parent)?;
+        files::create_private_dir(parent)?;
     }
     Store::open(&options.path, options.allow_network_filesystem, Hub::new(Waker::new(&options.path)), clock)
 }

@@ -5,14 +5,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::store::beside;
+use super::files::{beside, create_private_dir};
 
 #[cfg(unix)]
 pub(super) use unix::{Listener, Waker};
 
 #[cfg(unix)]
 mod unix {
-    use super::{Path, PathBuf, beside, io};
+    use super::{Path, PathBuf, beside, create_private_dir, io};
     use std::fs::File;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixDatagram;
@@ -38,7 +38,7 @@ mod unix {
     impl Waker {
         pub(crate) fn new(database: &Path) -> Self {
             let dir = beside(database, "wake");
-            let created = super::super::store::create_private_dir(&dir);
+            let created = create_private_dir(&dir);
             if let Err(error) = &created {
                 tracing::warn!(dir = %dir.display(), %error, "other processes cannot be woken; they find jobs on their own rounds");
             }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use iolaus_activities::Status;
 use serde_json::{Value, json};
 
-use crate::support::tenant::{CRAWLER, DISABLED, ENABLED, FAILING, RUNNING, TestTenant, preflight};
+use crate::support::tenant::{CRAWLER, DISABLED, ENABLED, FAILING, RUNNING, TestTenant, grant, preflight};
 
 struct Scenario {
     name: &'static str,
@@ -23,6 +23,8 @@ fn scenarios() -> Vec<Scenario> {
     vec![
         scenario("preflight that passes", "publish_preflight", preflight(ENABLED), Status::Passed, 0),
         scenario("preflight that is refused", "publish_preflight", preflight(DISABLED), Status::Failed, 0),
+        scenario("grant by the package", "token_admin_grant", grant("package"), Status::Passed, 1),
+        scenario("grant directly", "token_admin_grant", grant("direct"), Status::Passed, 0),
         scenario("await", "await_completion", json!({"run": format!("{RUNNING}-k2v9d")}), Status::Passed, 0),
         scenario("rerun by name", "workflow_rerun", json!({"workflow": CRAWLER}), Status::Passed, 1),
         scenario(

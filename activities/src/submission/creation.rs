@@ -1,9 +1,13 @@
 //! A workflow that is created and submitted in one request, once. Its name is what a creation of unknown fate is searched by; the run
 //! that it started is then obtained like any other.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use super::{Effort, LONGEST_WAIT, MOST_SUBMISSIONS, Progress, RECONCILE_INTERVAL, Submitter, explain, stopped};
+use super::{
+    Effort, LONGEST_WAIT, MOST_SUBMISSIONS, Obtained, Progress, RECONCILE_INTERVAL, SETTLING, Submitter, explain, stopped,
+};
 use crate::activity::ActivityError;
 use crate::failure::Failure;
 use crate::follow::{Patience, alive};
@@ -45,7 +49,7 @@ impl Submitter<'_> {
                     effort.answer_lost(self.ctx);
                     if let Some(run) = run {
                         effort.intent = None;
-                        effort.obtained = Some(super::Obtained { run, started: true });
+                        effort.obtained = Some(Obtained { run, started: true });
                     }
                     return Ok(Created::Ours);
                 }
@@ -69,9 +73,11 @@ impl Submitter<'_> {
                 Creation::UnknownFate(failure) => {
                     tracing::warn!(workflow = effort.workflow, code = %failure.code, "a creation of unknown fate; searching");
                     effort.answer_lost(self.ctx);
-                    if failure.retry_after.is_some_and(|wanted| wanted > LONGEST_WAIT) {
+                    let wanted = failure.retry_after.unwrap_or_default();
+                    if wanted > LONGEST_WAIT {
                         return Err(explain(failure.with_retryable(true), effort).into());
                     }
+                    self.nap(effort, SETTLING, wanted).await?;
                 }
             }
         }
@@ -81,36 +87,38 @@ impl Submitter<'_> {
     async fn create_once(&self, effort: &mut Effort, workflow: &Value) -> Result<Creation, ActivityError> {
         let progress = Progress { step: "creating", workflow: &effort.workflow };
         let identity = alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| stopped(stop, effort))??;
+        let permit = alive(self.ctx, &progress, self.tenant.permit()).await.map_err(|stop| stopped(stop, effort))?;
         if self.ctx.now() >= self.rules.deadline {
             return Err(self.timed_out(effort, "it was not created").into());
         }
         let request_id = new_request_id();
         *effort = effort.clone().with_intent(self.ctx, self.tenant, &request_id);
         self.save(effort).await?;
-        Ok(self.tenant.create_and_submit(&identity, workflow, &request_id).await)
+        Ok(self.tenant.create_and_submit(permit, &identity, workflow, &request_id).await)
     }
 
     /// Searches for the workflow by its name until it is found, or until a search that was made late enough shows none.
     async fn settle(&self, effort: &mut Effort, workflow: &Value) -> Result<Settled, ActivityError> {
-        const STEP: &str = "settling an unknown fate";
         let Some(intent) = effort.intent.clone() else { return Ok(Settled::Absent) };
         let mut patience = Patience::default();
         loop {
-            let left = self.inconclusive_for(&intent, self.ctx.now(), self.ctx.monotonic());
-            let progress = Progress { step: STEP, workflow: &effort.workflow };
+            let (asked, asked_monotonic) = (self.ctx.now(), self.ctx.monotonic());
+            let progress = Progress { step: SETTLING, workflow: &effort.workflow };
             self.ctx.heartbeat(&progress);
             let looked = alive(self.ctx, &progress, self.tenant.stands(workflow)).await.map_err(|stop| stopped(stop, effort))?;
             let nap = match looked {
                 Ok(Some(true)) => return Ok(Settled::There(Created::Ours)),
                 Ok(Some(false)) => return Ok(Settled::There(Created::Taken)),
-                Ok(None) if left.is_zero() => return Ok(Settled::Absent),
-                Ok(None) => RECONCILE_INTERVAL.min(left),
+                Ok(None) => match self.inconclusive_for(&intent, asked, asked_monotonic) {
+                    Duration::ZERO => return Ok(Settled::Absent),
+                    left => left.min(RECONCILE_INTERVAL),
+                },
                 Err(failure) => {
                     let wanted = patience.after(failure).map_err(|failure| explain(failure, effort))?;
                     RECONCILE_INTERVAL.max(wanted)
                 }
             };
-            self.nap(effort, STEP, nap).await?;
+            self.nap(effort, SETTLING, nap).await?;
         }
     }
 }

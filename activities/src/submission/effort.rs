@@ -42,7 +42,7 @@ pub(super) struct Moment {
 pub(super) struct Intent {
     pub(super) request_id: String,
     pub(super) at: Moment,
-    /// When (monotonic) its answer was given up for, if that was in this attempt.
+    /// When (monotonic) its answer was lost, if that was in this attempt.
     #[serde(skip)]
     pub(super) lost_at: Option<Duration>,
 }
@@ -93,7 +93,7 @@ impl Effort {
         }
     }
 
-    /// The answer to the last submission is given up for, in this attempt.
+    /// No answer to the last submission will come any more; noted for this attempt only.
     pub(crate) fn answer_lost(&mut self, ctx: &ActivityContext) {
         if let Some(intent) = &mut self.intent {
             intent.lost_at = Some(ctx.monotonic());

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
-use super::Tenant;
 use super::classify::Effect;
 use super::runs::{segment, text};
-use super::send::{Call, Sent};
+use super::send::Call;
+use super::{Permit, Tenant};
 use crate::failure::Failure;
 
 /// Where an entity is written. The flags say: leave everything else about it as it is.
@@ -90,8 +90,14 @@ impl Tenant {
         self.turns.of(qualified_name).lock_owned().await
     }
 
-    /// Replaces the users that administer a connection; its groups and roles stay. Sent once.
-    pub async fn write_admin_users(&self, connection: &Connection, admin_users: &[String], request_id: &str) -> AdminsWritten {
+    /// Replaces the users that administer a connection; its groups and roles stay. Sent once and at once.
+    pub async fn write_admin_users(
+        &self,
+        permit: Permit<'_>,
+        connection: &Connection,
+        admin_users: &[String],
+        request_id: &str,
+    ) -> AdminsWritten {
         // Any guid that starts so is one that the metastore gives; it goes by the qualified name.
         let guid = format!("-1{}", &format!("{:.15}", self.clock.random())[2..]);
         let attributes = json!({"qualifiedName": connection.qualified_name, "name": connection.name, "adminUsers": admin_users});
@@ -99,7 +105,7 @@ impl Tenant {
         let call = Call::post("connections.write_admins", BULK, Some(json!({"entities": [entity]})))
             .with_request_id(request_id)
             .needs("to be an admin of the connection");
-        let sent: Sent = self.send(&call).await;
+        let sent = self.send_now(permit, &call).await;
         self.learn_who_was_denied(&call, &sent).await;
         match self.effect(&call, sent) {
             Effect::Applied(_) => AdminsWritten::Applied,

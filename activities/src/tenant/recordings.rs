@@ -158,7 +158,7 @@ async fn a_workflow_of_the_package_is_created_and_submitted_as_recorded() {
         let identity = Identity { user_id: "u-1".into(), username: "jane".into(), roles: vec![role.into()] };
         let workflow = token_admin_workflow(&token_admin_name(1_795_296_982), CONNECTION, TOKEN);
         equals(recording, 1, &[], async |tenant| {
-            let creation = tenant.create_and_submit(&identity, &workflow, &new_request_id()).await;
+            let creation = tenant.create_and_submit(tenant.permit().await, &identity, &workflow, &new_request_id()).await;
             assert_eq!(creation, Creation::Applied(None), "the answer names the workflow and no run");
         })
         .await;
@@ -195,7 +195,10 @@ async fn a_connection_is_read_and_given_an_admin_as_recorded() {
             admin_users: vec!["jane".into()],
         };
         let admins = ["jane", "service-account-apikey-11111111-2222-3333-4444-555555555555"].map(str::to_owned);
-        assert_eq!(tenant.write_admin_users(&connection, &admins, &new_request_id()).await, AdminsWritten::Applied);
+        assert_eq!(
+            tenant.write_admin_users(tenant.permit().await, &connection, &admins, &new_request_id()).await,
+            AdminsWritten::Applied
+        );
     })
     .await;
 }

@@ -10,7 +10,7 @@ use super::Tenant;
 use super::classify::Effect;
 use super::send::Call;
 use crate::failure::Failure;
-use crate::verdict::clip;
+use crate::text::clip;
 
 /// How many runs one page of a search holds.
 const PAGE: usize = 50;

@@ -128,7 +128,10 @@ pub(super) fn client(settings: &TenantSettings, base: Option<&Url>) -> reqwest::
         .pool_idle_timeout(IDLE);
     // A tenant on this very machine is a sandbox or a tunnel; no proxy stands between.
     let loopback = base.and_then(Url::host_str).is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
-    if loopback { builder.no_proxy() } else { builder }.build()
+    let builder = if loopback { builder.no_proxy() } else { builder };
+    // Reading the machine's certificates takes milliseconds and needs some to be there. Without TLS, and without redirects, none is used.
+    let plain = base.is_none_or(|base| base.scheme() == "http");
+    if plain { builder.tls_certs_only([]) } else { builder }.build()
 }
 
 impl Tenant {

@@ -123,15 +123,15 @@ impl Tenant {
         }
     }
 
-    /// Creates a workflow and submits it, in one request that is sent once, as `identity`. The answer names the workflow and, as a
-    /// rule, no run.
-    pub async fn create_and_submit(&self, identity: &Identity, workflow: &Value, request_id: &str) -> Creation {
+    /// Creates a workflow and submits it, in one request that is sent once and at once, as `identity`. The answer names the workflow
+    /// and, as a rule, no run.
+    pub async fn create_and_submit(&self, permit: Permit<'_>, identity: &Identity, workflow: &Value, request_id: &str) -> Creation {
         let path = identity.workflows_path();
         let call = Call::post("workflows.create", format!("api/service/{path}?submit=true"), Some(workflow.clone()))
             .with_request_id(request_id)
             .needs("the right to create and run workflows");
         let name = text(&workflow["metadata"]["name"]).unwrap_or_default();
-        let sent = self.send(&call).await;
+        let sent = self.send_now(permit, &call).await;
         match self.effect(&call, sent) {
             Effect::Applied(body) => match Run::of_answer(&body, &name) {
                 None if body["metadata"]["name"] != name.as_str() => {

@@ -44,8 +44,9 @@ impl Grant<'_> {
             return Ok(Some(self.seen(&before, &Way::Direct(writes.clone()))));
         }
         let admins: Vec<_> = before.admin_users.iter().chain([&self.user]).cloned().collect();
+        let permit = alive(self.ctx, &progress, self.tenant.permit()).await?;
         self.ctx.may_act()?;
-        let written = self.tenant.write_admin_users(&before, &admins, &request_id).await;
+        let written = self.tenant.write_admin_users(permit, &before, &admins, &request_id).await;
         if let AdminsWritten::NotApplied(failure) = written {
             writes.sent = None;
             self.save(Way::Direct(writes.clone())).await?;

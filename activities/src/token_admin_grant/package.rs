@@ -7,10 +7,11 @@ use super::{Grant, LONGEST, Method, Progress, Way};
 use crate::activity::ActivityError;
 use crate::failure::{Category, Failure};
 use crate::follow::{Follow, OnCancel, alive};
+use crate::submission::UnknownFate;
 use crate::submission::{Adopt, Created, Effort, Obtained, Rules, Submitter};
 use crate::tenant::{Connection, Run, Standing, TOKEN_ADMIN_PACKAGE, token_admin_name, token_admin_workflow};
-use crate::verdict::{Verdict, clip};
-use crate::workflow_rerun::UnknownFate;
+use crate::text::clip;
+use crate::verdict::Verdict;
 
 /// What a run of the package ended as.
 const RUN_SUCCEEDED: &str = "PackageRunSucceeded";
@@ -40,7 +41,7 @@ impl Creating {
 impl Grant<'_> {
     pub(super) async fn by_package(&self, mut creating: Creating) -> Result<Verdict, ActivityError> {
         let Obtained { run, .. } = self.obtain(&mut creating).await.map_err(|error| self.explained(error))?;
-        let run = self.followed(run).await?;
+        let run = self.followed(run).await.map_err(|error| self.explained(error))?;
         let connection = self.look("reading back").await.map_err(|stop| self.stopped_after_sending(stop))??;
         let mut verdict = self.read_back(&run, &connection, creating);
         verdict.facts.extend([
@@ -147,6 +148,8 @@ impl Grant<'_> {
                 Failure { code: "grant.package_absent".into(), message: clip(message), ..failure }
                     .suggest(self.again(Method::Direct))
             }
+            // Asking again reads the connection first, which is more than waiting for the run would tell.
+            "wait.timed_out" | "run.not_found" => failure.suggest(self.again(self.input.method)),
             _ => self.permitted(failure),
         };
         failure.into()

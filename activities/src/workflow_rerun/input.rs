@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::activity::InputError;
 use crate::duration;
 use crate::inputs::{check_name, check_timeout, one_day};
+use crate::submission::{Older, UnknownFate};
 use crate::tenant::package_name;
 use crate::timestamp;
 
@@ -53,17 +54,6 @@ pub struct WorkflowRerunInput {
     pub stop_on_cancel: bool,
 }
 
-/// What to do about an active run that is older than `since`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Older {
-    /// Wait until it is at its end, then submit.
-    #[default]
-    Wait,
-    /// Give up.
-    Fail,
-}
-
 /// What to do when several workflows are of one type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -84,17 +74,6 @@ pub enum Until {
     Completed,
     /// When there is a run.
     Submitted,
-}
-
-/// What to do when a submission stays without an answer, and the tenant shows no run after `reconcile_window`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum UnknownFate {
-    /// Submit again, at most three times in all.
-    #[default]
-    Resend,
-    /// Give up.
-    Fail,
 }
 
 impl WorkflowRerunInput {

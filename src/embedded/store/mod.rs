@@ -11,7 +11,6 @@ mod turnstile;
 mod workers;
 mod writer;
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,10 +23,10 @@ pub(super) use claim::{ClaimRequest, ClaimScope, Claimed, Claimer};
 pub(super) use closing::Finished;
 pub(super) use enqueue::{Admission, Retried};
 pub(super) use read::{closed_among, counts, detail, find, list, oldest_due, pauses, verdict, workers as workers_status};
-pub(super) use turnstile::beside;
 pub(super) use workers::{WorkerBeat, WorkerRegistration, beats, cancel_requests};
-pub(super) use writer::{After, Tx};
+pub(super) use writer::Tx;
 
+use super::files;
 use super::hub::Hub;
 use writer::{Operation, Writer};
 
@@ -105,7 +104,7 @@ impl Store {
     /// Opens or creates the file and starts its writer.
     pub(super) fn open(path: &Path, allow_network: bool, hub: Arc<Hub>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
         if let Some(parent) = path.parent() {
-            create_private_dir(parent).map_err(StoreError::io)?;
+            files::create_private_dir(parent).map_err(StoreError::io)?;
             if let (false, Some(kind)) = (allow_network, super::filesystem::network_kind(parent)) {
                 return Err(StoreError::NetworkFileSystem { kind });
             }
@@ -164,21 +163,4 @@ impl Store {
         });
         task.await.map_err(|_| StoreError::Closed)?
     }
-}
-
-fn private_file(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
-/// Creates a directory that only its owner reads, with its parents.
-pub(super) fn create_private_dir(path: &Path) -> io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
 }

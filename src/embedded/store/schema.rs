@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::StoreError;
+use crate::embedded::files;
 
 /// `IOLA`, so that `file(1)` and we know whose database it is.
 const APPLICATION_ID: i64 = 0x494F_4C41;
@@ -18,7 +19,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens the one writing connection of a process, creating or migrating the file. The caller holds the turnstile.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
-    super::private_file(path).map_err(StoreError::io)?;
+    files::private_file(path).map_err(StoreError::io)?;
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     let fresh = pragma(&conn, "page_count")? == 0;

@@ -3,7 +3,9 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::embedded::files;
 
 /// The two lock files of a database.
 pub(super) struct Turnstile {
@@ -39,15 +41,7 @@ impl Drop for Turn<'_> {
 }
 
 fn lock_file(database: &Path, name: &str) -> io::Result<File> {
-    super::private_file(&beside(database, name))
-}
-
-/// `iolaus.db` -> `iolaus.db-NAME`.
-pub(crate) fn beside(database: &Path, name: &str) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
-    path.push("-");
-    path.push(name);
-    path.into()
+    files::private_file(&files::beside(database, name))
 }
 
 #[cfg(test)]

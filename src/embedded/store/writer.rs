@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use iolaus_activities::{Clock, VerdictRecord};
+use iolaus_activities::Clock;
 use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::claim::{self, Claimed, Claimer};
 use super::turnstile::Turnstile;
 use super::{StoreError, schema};
-use crate::embedded::hub::Hub;
+use crate::embedded::hub::{After, Hub};
 
 /// Operations in one transaction at most.
 const BATCH: usize = 256;
@@ -27,21 +27,6 @@ pub(crate) struct Tx<'c> {
     pub(super) jitter: f64,
     /// What to tell the process once the transaction is durable.
     pub(super) after: After,
-}
-
-/// What a durable transaction means to the rest of the process.
-#[derive(Default)]
-pub(crate) struct After {
-    /// Executions that were closed.
-    pub(crate) closed: Vec<(i64, VerdictRecord)>,
-    /// Running executions that somebody asked to cancel.
-    pub(crate) cancel_requested: Vec<(i64, Option<String>)>,
-    /// There may be jobs to claim.
-    pub(crate) ready: bool,
-    /// When the next scheduled or expiring job is due may have changed.
-    pub(crate) timers: bool,
-    /// Other processes may want to look.
-    pub(crate) wake_others: bool,
 }
 
 trait Run: Send {

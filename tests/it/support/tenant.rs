@@ -15,6 +15,9 @@ use super::host::TestHost;
 pub(crate) const ENABLED: &str = "8c1e2d8a-1564-4e95-8b14-ea14522fcf61";
 pub(crate) const DISABLED: &str = "0d15ab1e-d000-4000-8000-000000000001";
 pub(crate) const CONNECTION: &str = "default/snowflake/1234567890";
+/// A token that is an admin of nothing, and its user.
+pub(crate) const TOKEN: &str = "92588c67-5ddf-4a45-8b5c-dd92f4b84e99";
+pub(crate) const TOKEN_USER: &str = "service-account-apikey-33333333-4444-5555-6666-777777777777";
 pub(crate) const CRAWLER: &str = "atlan-snowflake-1684500500";
 pub(crate) const FAILING: &str = "atlan-postgres-1684500700";
 pub(crate) const RUNNING: &str = "atlan-redshift-1684500800";
@@ -64,10 +67,15 @@ impl TestTenant {
         verdict
     }
 
+    /// A client of the tenant of its own.
+    pub(crate) fn tenants(&self) -> Arc<Tenants> {
+        tenants(&self.sandbox, &self.host.clock)
+    }
+
     /// What was really applied, by kind, oldest first.
-    pub(crate) fn kinds(&self) -> Vec<String> {
-        let kind = |effect: &iolaus::sandbox::Effect| serde_json::to_value(effect).unwrap()["kind"].as_str().unwrap().to_owned();
-        self.sandbox.effects().iter().map(kind).collect()
+    pub(crate) fn applied(&self) -> Vec<String> {
+        let effects = self.sandbox.effects().into_iter();
+        effects.map(|effect| serde_json::to_value(effect).unwrap()["kind"].as_str().unwrap().to_owned()).collect()
     }
 
     /// The runs that were really submitted.
@@ -83,6 +91,10 @@ pub(crate) fn request(activity: &str, input: Value) -> JobRequest {
 
 pub(crate) fn preflight(user: &str) -> Value {
     json!({"user_id": user, "connection_qualified_name": CONNECTION})
+}
+
+pub(crate) fn grant(method: &str) -> Value {
+    json!({"connection_qualified_name": CONNECTION, "api_token_guid": TOKEN, "method": method})
 }
 
 fn sandbox_clock(clock: &Arc<ManualClock>) -> Arc<dyn Fn() -> i64 + Send + Sync> {
