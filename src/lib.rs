@@ -26,3 +26,8 @@ pub mod intake;
 pub mod job;
 pub mod sandbox;
 pub mod telemetry;
+
+/// README's example of an activity, compiled and run by `cargo test`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
