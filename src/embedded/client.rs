@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use iolaus_activities::VerdictRecord;
+use iolaus_activities::{MESSAGE_LIMIT, VerdictRecord};
 
 use super::store::{self, Admission, Retried};
 use super::{Embedded, StoreError};
 use crate::client::{Cancelled, ClientError, Enqueued, HostStatus, JobClient, JobDetail, JobPage, ListFilter, PauseKind, Target};
-use crate::job::{NewJob, Refused, RunId};
+use crate::job::{NewJob, Refused, RunId, limits};
 use crate::telemetry;
 
 /// Rows of one page at most.
@@ -87,6 +87,7 @@ impl JobClient for EmbeddedClient {
     }
 
     async fn cancel(&self, target: Target, reason: Option<String>) -> Result<Cancelled, ClientError> {
+        check_text("reason", reason.as_deref(), MESSAGE_LIMIT)?;
         let job_id = target.job_id.clone();
         let cancelled = self.host.store.write(move |tx| tx.cancel(&target, reason)).await;
         cancelled.map_err(|error| self.fail(error))?.ok_or(ClientError::NotFound(job_id))
@@ -106,6 +107,8 @@ impl JobClient for EmbeddedClient {
     }
 
     async fn pause(&self, kind: PauseKind, name: String, reason: Option<String>) -> Result<(), ClientError> {
+        check_text("name", Some(&name), limits::NAME)?;
+        check_text("reason", reason.as_deref(), MESSAGE_LIMIT)?;
         let paused = self.host.store.write(move |tx| tx.pause(kind, &name, reason.as_deref())).await;
         paused.map_err(|error| self.fail(error))
     }
@@ -130,5 +133,12 @@ impl JobClient for EmbeddedClient {
 
     fn place(&self) -> String {
         self.host.store.path().display().to_string()
+    }
+}
+
+fn check_text(field: &str, text: Option<&str>, limit: usize) -> Result<(), Refused> {
+    match text.map_or(0, str::len) {
+        size if size > limit => Err(Refused::new(field, format!("has {size} bytes; at most {limit} are allowed"))),
+        _ => Ok(()),
     }
 }

@@ -131,13 +131,7 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turn: usize) -> Res
 impl Tx<'_> {
     /// Makes due jobs available. True when there may be more.
     pub(crate) fn promote(&mut self) -> Result<bool, StoreError> {
-        let promoted = self
-            .conn
-            .prepare_cached(
-                "UPDATE jobs SET state = 'available' WHERE id IN (SELECT id FROM jobs \
-                 WHERE state IN ('scheduled', 'retryable') AND run_at <= ?1 ORDER BY run_at LIMIT ?2)",
-            )?
-            .execute(params![ms(self.now), PROMOTIONS])?;
+        let promoted = self.conn.prepare_cached(PROMOTE)?.execute(params![ms(self.now), PROMOTIONS])?;
         self.after.timers |= promoted > 0;
         self.after.ready |= promoted > 0;
         // A process that only waits may be the one that promotes.
@@ -223,6 +217,10 @@ impl Paused {
 
 const LANE: &str =
     "SELECT activity, activity_version, slot_class, tenant FROM jobs INDEXED BY jobs_ready WHERE state = 'available'";
+const HEADS: &str = "SELECT id, priority, run_at FROM jobs INDEXED BY jobs_ready WHERE state = 'available' AND activity = ?1 \
+     AND activity_version = ?2 AND slot_class = ?3 AND tenant = ?4 ORDER BY priority, run_at, id LIMIT ?5";
+const PROMOTE: &str = "UPDATE jobs SET state = 'available' WHERE id IN (SELECT id FROM jobs \
+     WHERE state IN ('scheduled', 'retryable') AND run_at <= ?1 ORDER BY run_at LIMIT ?2)";
 const LANE_ORDER: &str = "ORDER BY activity, activity_version, slot_class, tenant LIMIT 1";
 
 fn first_lane(conn: &Connection) -> Result<Option<Lane>, StoreError> {
@@ -240,10 +238,7 @@ fn lane(row: &rusqlite::Row<'_>) -> rusqlite::Result<Lane> {
 }
 
 fn lane_heads(conn: &Connection, lane: &Lane, limit: usize) -> Result<Vec<(i64, i64, i64)>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT id, priority, run_at FROM jobs INDEXED BY jobs_ready WHERE state = 'available' AND activity = ?1 AND activity_version = ?2 \
-         AND slot_class = ?3 AND tenant = ?4 ORDER BY priority, run_at, id LIMIT ?5",
-    )?;
+    let mut statement = conn.prepare_cached(HEADS)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let heads = statement.query_map(params![lane.activity, lane.version, lane.slot_class, lane.tenant, limit], |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?))
@@ -303,6 +298,36 @@ fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Option<Claimed>, St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a claim looks at must not grow with the table: each of its statements seeks in the index that was made for it.
+    #[test]
+    fn every_statement_of_a_claim_seeks_in_its_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let conn = super::super::schema::open_writer(&dir.path().join("t.db")).unwrap();
+        let ready = "USING INDEX jobs_ready";
+        let covering = "USING COVERING INDEX jobs_ready";
+        let next = format!("{LANE} AND (activity, activity_version, slot_class, tenant) > ('a', 1, 'work', 't') {LANE_ORDER}");
+        for (sql, index) in [
+            (format!("{LANE} {LANE_ORDER}"), covering),
+            (next, covering),
+            (HEADS.to_owned(), covering),
+            (PROMOTE.to_owned(), "jobs_due (run_at<?)"),
+            ("SELECT id FROM jobs WHERE expires_at <= 1 ORDER BY expires_at LIMIT 1".to_owned(), "jobs_expiring (expires_at<?)"),
+            ("SELECT id FROM jobs WHERE state = 'running' AND worker_id = 1".to_owned(), "jobs_running (worker_id=?)"),
+            ("SELECT id FROM jobs WHERE job_id = 'a' ORDER BY id DESC LIMIT 1".to_owned(), "jobs_by_job_id (job_id=?)"),
+        ] {
+            let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let rows =
+                statement.query_map(rusqlite::params_from_iter(vec![1; statement_parameters(&sql)]), |row| row.get::<_, String>(3));
+            let plan = rows.unwrap().collect::<rusqlite::Result<Vec<_>>>().unwrap().join("; ");
+            assert!(plan.contains(index) || (index == covering && plan.contains(ready)), "{sql}: {plan}");
+            assert!(!plan.contains("SCAN jobs;") && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
+        }
+    }
+
+    fn statement_parameters(sql: &str) -> usize {
+        sql.matches('?').count()
+    }
 
     fn head(id: i64, priority: i64, tenant: usize) -> Head {
         Head { id, priority, run_at: id, tenant, waits: false }

@@ -83,6 +83,10 @@ async fn rescue(shared: &Arc<Shared>, beat: WorkerBeat) -> Result<(), StoreError
             break;
         }
     }
+    if total == 0 {
+        // It held nothing, or another rescuer was first.
+        return Ok(());
+    }
     tracing::warn!(worker = %shared.name, dead = %beat.name, jobs = total, "a worker died; its jobs were rescued");
     Ok(())
 }

@@ -9,8 +9,9 @@ CREATE TABLE jobs (
   activity_version    INTEGER NOT NULL,
   slot_class          TEXT    NOT NULL,
   tenant              TEXT    NOT NULL,
-  state               TEXT    NOT NULL,
-  priority            INTEGER NOT NULL,
+  state               TEXT    NOT NULL
+    CHECK (state IN ('scheduled', 'available', 'running', 'retryable', 'completed', 'discarded', 'cancelled')),
+  priority            INTEGER NOT NULL CHECK (priority BETWEEN 1 AND 5),
   attempt             INTEGER NOT NULL DEFAULT 0,  -- started and counted
   drains              INTEGER NOT NULL DEFAULT 0,  -- given back to shutdowns
   lease_token         INTEGER NOT NULL DEFAULT 0,  -- +1 at every claim
