@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::clock::{BoxFuture, Clock};
 use crate::failure::{Category, Failure};
@@ -39,6 +40,16 @@ pub enum Stop {
     TimedOut(TimeoutKind),
     /// Another worker may own the job by now. Nothing more may be done.
     LeaseLost,
+}
+
+impl Stop {
+    /// For hosts: waits until the channel carries a reason. A channel whose other end is gone means a lost lease.
+    pub async fn said(mut stop: watch::Receiver<Option<Self>>) -> Self {
+        match stop.wait_for(Option::is_some).await {
+            Ok(stop) => stop.clone().unwrap_or(Self::LeaseLost),
+            Err(_) => Self::LeaseLost,
+        }
+    }
 }
 
 /// Temporal's four timeouts, with its meanings.

@@ -121,13 +121,7 @@ impl Host for State {
     }
 
     fn stopped(&self) -> BoxFuture<'_, Stop> {
-        let mut stop = self.stop.subscribe();
-        Box::pin(async move {
-            match stop.wait_for(Option::is_some).await {
-                Ok(stop) => stop.clone().unwrap_or(Stop::LeaseLost),
-                Err(_) => Stop::LeaseLost,
-            }
-        })
+        Box::pin(Stop::said(self.stop.subscribe()))
     }
 
     fn may_act(&self) -> bool {
