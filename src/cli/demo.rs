@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use iolaus_activities::VerdictRecord;
 use iolaus_activities::tenant::TenantSettings;
+use iolaus_activities::{VerdictRecord, shell_word};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -188,6 +188,6 @@ Try next:
   IOLAUS_DATABASE__PATH={} iolaus jobs list",
         jobs::USER,
         jobs::CONNECTION,
-        database.display()
+        shell_word(&database.display().to_string())
     )
 }

@@ -1,6 +1,7 @@
 //! `iolaus execute`: one job, worked in this process, and its verdict.
 
 use clap::Args;
+use iolaus_activities::shell_word;
 use tracing::Instrument;
 
 use super::args::JobArgs;
@@ -64,7 +65,8 @@ impl Execute {
                 let detail = host.client().get(target).await?;
                 app.out.data(&detail.job, || render::detail(&detail, app.out.has_colour()))?;
                 let after = app.clock.monotonic().saturating_sub(began).as_secs();
-                app.out.note(&format!("not yet, after {after} s: {why}; go on with the same command and --job-id {job_id}"));
+                let word = shell_word(job_id.as_str());
+                app.out.note(&format!("not yet, after {after} s: {why}; go on with the same command and --job-id {word}"));
                 Ok(Exit::NotYet)
             }
         }

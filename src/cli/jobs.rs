@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use iolaus_activities::{duration, timestamp};
+use iolaus_activities::{duration, shell_word, timestamp};
 
 use super::exit::Exit;
 use super::input::utf8;
@@ -194,7 +194,10 @@ impl Cancel {
         let said = serde_json::json!({"job_id": job_id, "cancel": cancelled});
         app.out.data(&said, || match cancelled {
             Cancelled::Closed => format!("{job_id} is cancelled"),
-            Cancelled::Requested => format!("{job_id} runs and was asked to stop; iolaus jobs wait {job_id} tells how it ends"),
+            Cancelled::Requested => {
+                let word = shell_word(job_id.as_str());
+                format!("{job_id} runs and was asked to stop; iolaus jobs wait {word} tells how it ends")
+            }
             Cancelled::AlreadyClosed => format!("{job_id} was closed already; nothing changed"),
         })?;
         Ok(Exit::Passed)

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iolaus_activities::{Clock, VerdictRecord};
+use iolaus_activities::{Clock, VerdictRecord, shell_word};
 
 use super::exit::{Exit, Problem};
 use super::out::Out;
@@ -69,7 +69,7 @@ pub(crate) async fn watch(client: &Arc<dyn JobClient>, clock: &Arc<dyn Clock>, o
         };
         for pause in status.pauses.iter().filter(holds).filter(|_| detail.job.state.is_open()) {
             let (kind, name) = (pause.kind.as_str(), &pause.name);
-            out.note(&format!("{kind} {name} is paused; let it go on with: iolaus resume {kind} {name}"));
+            out.note(&format!("{kind} {name} is paused; let it go on with: iolaus resume {kind} {}", shell_word(name)));
         }
     }
     let mut last = String::new();
@@ -117,7 +117,10 @@ pub(crate) async fn conclude(
         return Ok(Exit::of_status(verdict.status));
     }
     out.data(&detail.job, || render::detail(&detail, out.has_colour()))?;
-    out.note(&format!("not yet: the job is stored and open; ask again with: iolaus jobs wait {}", detail.job.job_id));
+    out.note(&format!(
+        "not yet: the job is stored and open; ask again with: iolaus jobs wait {}",
+        shell_word(detail.job.job_id.as_str())
+    ));
     Ok(Exit::NotYet)
 }
 
