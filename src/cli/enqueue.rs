@@ -1,6 +1,7 @@
 //! `iolaus enqueue`: store jobs durably, one from arguments or many from JSON lines. All of a file is checked before any of it is
 //! stored.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::args::JobArgs;
 use super::exit::{Exit, Problem};
+use super::host::how_to_set;
 use super::input::{self, utf8};
 use super::signals::Signals;
 use super::wait::{self, Waiting};
@@ -107,6 +109,7 @@ impl Enqueue {
                 wait::require_worker(client, name).await?;
             }
         }
+        let tenants: BTreeSet<String> = admitted.jobs.iter().map(|job| job.tenant.clone()).collect();
         let mut exit = admitted.exit;
         let mut open = Vec::new();
         let mut jobs = admitted.jobs.into_iter();
@@ -129,6 +132,7 @@ impl Enqueue {
                 }
             }
         }
+        warn_of_unset(app, &tenants);
         Ok(exit.worst(self.wait_for(app, client, open).await?))
     }
 
@@ -172,6 +176,15 @@ impl Enqueue {
             }
         }
         Ok(admitted)
+    }
+}
+
+/// The worker may stand elsewhere, with a configuration of its own; if it stands here, it lacks the address too.
+fn warn_of_unset(app: &App, tenants: &BTreeSet<String>) {
+    let unset = |name: &&String| app.config.tenant(name).is_some_and(|tenant| tenant.base_url.trim().is_empty());
+    for name in tenants.iter().filter(unset) {
+        let mend = how_to_set(name, "base_url");
+        app.out.note(&format!("warning: tenants.{name}.base_url is not set here; a worker needs it and an API key: {mend}"));
     }
 }
 

@@ -45,6 +45,7 @@ impl Execute {
         let request = self.job.request(&self.activity, info, IdConflictPolicy::UseExisting)?;
         let command = telemetry::command_span("execute");
         let job = command.in_scope(|| app.admit(&intake, request))?;
+        app.require_tenant(&job.tenant)?;
         let signals = Signals::listen(&app.clock)?;
         let host = app.open()?;
         app.out.progress(&format!("{}: {} on {}", job.job_id, job.activity, host.client().place()));

@@ -121,6 +121,15 @@ impl Tenant {
         Ok(Self { name, settings, link, http, clock, permits, learned, looks, turns })
     }
 
+    /// The setting without which nothing can be asked of it, if one is not there: `base_url` or `api_key`.
+    pub fn unset(&self) -> Option<&'static str> {
+        match (&self.link.base, &self.link.authorization) {
+            (None, _) => Some("base_url"),
+            (Some(_), None) => Some("api_key"),
+            (Some(_), Some(_)) => None,
+        }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
