@@ -185,9 +185,12 @@ Try next:
       connection_qualified_name={}
   iolaus execute workflow_rerun type=snowflake
   iolaus doctor
-  IOLAUS_DATABASE__PATH={} iolaus jobs list",
+  IOLAUS_DATABASE__PATH={} iolaus jobs list
+
+The queue of this demo is all that stays, in {}; that directory may be deleted.",
         jobs::USER,
         jobs::CONNECTION,
-        shell_word(&database.display().to_string())
+        shell_word(&database.display().to_string()),
+        directory.display()
     )
 }
