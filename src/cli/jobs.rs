@@ -164,7 +164,11 @@ fn row(job: &Job) -> Vec<String> {
 
 impl Show {
     async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        let detail = app.open()?.client().get(self.which.target()).await?;
+        let mut detail = app.open()?.client().get(self.which.target()).await?;
+        if !detail.job.state.is_open() {
+            // What the last attempt was about to do, which the verdict has overtaken.
+            detail.progress = None;
+        }
         app.out.data(&detail, || render::detail(&detail, app.out.has_colour()))?;
         Ok(Exit::Passed)
     }

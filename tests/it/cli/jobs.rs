@@ -49,6 +49,16 @@ fn enqueue_answers_with_the_id_alone_and_a_second_one_is_refused() {
 }
 
 #[test]
+fn what_a_closed_job_was_doing_is_not_shown() {
+    let place = place();
+    assert_eq!(place.run("execute workflow_rerun type=snowflake --job-id n").code, 0);
+    let shown = place.run("jobs show n").json();
+    assert!(shown["verdict"].is_object() && shown["progress"].is_null(), "{shown}");
+    let text = place.run("jobs show n --output text").stdout;
+    assert!(!text.contains("  progress "), "{text}");
+}
+
+#[test]
 fn a_wait_without_a_worker_says_so_and_ends_as_not_yet() {
     let place = place();
     let ran = place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} --job-id n --wait --timeout 2500ms"));
@@ -183,7 +193,19 @@ fn workflows_are_found_by_type_and_shown_with_their_last_run() {
     assert!(found.stderr.contains("1 of 2"), "{}", found.stderr);
     let shown = place.run("workflows show atlan-redshift-1684500800").json();
     assert_eq!((shown["package"].as_str(), shown["last_run"]["phase"].as_str()), (Some("@atlan/redshift"), Some("Running")));
-    assert_eq!(place.run("workflows show atlan-nothing").code, 3);
+    let nothing = place.run("workflows show atlan-nothing-1684500800");
+    assert!(nothing.code == 3 && nothing.stderr.contains("hint: iolaus workflows find @atlan/nothing\n"), "{nothing:?}");
+}
+
+#[test]
+fn the_creator_of_a_workflow_is_a_user_who_can_be_asked_about() {
+    let place = place();
+    let found = place.run("workflows find snowflake").json();
+    let shown = place.run("workflows show atlan-snowflake-1684500500").json();
+    let creator = shown["creator"].as_str().expect("a creator");
+    assert_eq!(found[0]["creator"], creator);
+    let asked = place.run(&format!("execute publish_preflight user_id={creator} {CONNECTION}"));
+    assert_eq!(asked.code, 0, "{asked:?}");
 }
 
 #[test]
