@@ -118,10 +118,9 @@ impl Enqueue {
             if some.is_empty() {
                 break;
             }
-            let activities: Vec<String> = some.iter().map(|job| job.activity.clone()).collect();
-            for (stored, activity) in store(client, some).await.into_iter().zip(activities) {
+            for stored in store(client, some).await {
                 match stored {
-                    Ok(enqueued) if self.wait => open.push((Target::run(enqueued.job_id, enqueued.run_id), activity)),
+                    Ok(enqueued) if self.wait => open.push(Target::run(enqueued.job_id, enqueued.run_id)),
                     Ok(enqueued) => tell(app, &enqueued)?,
                     // Among many, one job that is refused by its id does not hide what became of the others.
                     Err(error) if self.jobs.is_some() && !matches!(error, ClientError::Unavailable { .. }) => {
@@ -137,15 +136,15 @@ impl Enqueue {
     }
 
     /// The verdicts of what was stored, in order, all within one time.
-    async fn wait_for(&self, app: &App, client: &Arc<dyn JobClient>, open: Vec<(Target, String)>) -> anyhow::Result<Exit> {
+    async fn wait_for(&self, app: &App, client: &Arc<dyn JobClient>, open: Vec<Target>) -> anyhow::Result<Exit> {
         let signals = Signals::listen(&app.clock)?;
         let began = app.clock.monotonic();
         let mut exit = Exit::Passed;
-        for (target, activity) in open {
+        for target in open {
             let passed = app.clock.monotonic().saturating_sub(began);
             let timeout = self.timeout.map(|timeout| timeout.saturating_sub(passed));
-            let waiting = Waiting { client, clock: &app.clock, out: app.out, signals: &signals, timeout };
-            let verdict = waiting.verdict(&target, Some(&activity)).await?;
+            let waiting = Waiting { app, client, signals: &signals, timeout };
+            let verdict = waiting.verdict(&target).await?;
             exit = exit.worst(wait::conclude(client, app.out, &target, verdict).await?);
         }
         Ok(exit)

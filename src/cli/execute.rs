@@ -9,7 +9,8 @@ use super::exit::Exit;
 use super::host::Executed;
 use super::input::utf8;
 use super::signals::Signals;
-use super::{App, render, wait};
+use super::wait::{self, By};
+use super::{App, render};
 use crate::client::Target;
 use crate::job::IdConflictPolicy;
 use crate::telemetry;
@@ -55,7 +56,7 @@ impl Execute {
         let executed = tokio::select! {
             biased;
             executed = host.execute(app, job, signals).instrument(command) => executed?,
-            never = wait::watch(host.client(), &app.clock, app.out, &target) => match never {},
+            never = wait::watch(app, host.client(), &target, By::Us) => match never {},
         };
         match executed {
             Executed::Verdict(verdict) => {

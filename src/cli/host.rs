@@ -105,6 +105,12 @@ impl Host {
         embedded::is_worker_here(name)
     }
 
+    /// Whether a worker of this name, `host-pid-number`, is of this very process.
+    pub(crate) fn is_worker_of_this_process(name: &str) -> bool {
+        let process = name.rsplit('-').nth(1).and_then(|process| process.parse().ok());
+        Self::is_worker_here(name) && process == Some(std::process::id())
+    }
+
     /// Starts a worker for every activity of this build.
     pub(crate) async fn start_worker(&self, app: &App) -> anyhow::Result<Worker> {
         let options = worker_options(&app.config, shipped(&app.tenants()?));

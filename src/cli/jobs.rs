@@ -185,8 +185,8 @@ impl Wait {
             require_worker(client, &job.activity).await?;
         }
         let target = Target::run(job.job_id, job.run_id);
-        let waiting = Waiting { client, clock: &app.clock, out: app.out, signals: &signals, timeout: self.timeout };
-        let verdict = waiting.verdict(&target, Some(&job.activity)).await?;
+        let waiting = Waiting { app, client, signals: &signals, timeout: self.timeout };
+        let verdict = waiting.verdict(&target).await?;
         wait::conclude(client, app.out, &target, verdict).await
     }
 }

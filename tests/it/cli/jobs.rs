@@ -70,6 +70,47 @@ fn a_wait_without_a_worker_says_so_and_ends_as_not_yet() {
 }
 
 #[test]
+fn execute_says_what_its_job_waits_for_though_nobody_watches() {
+    let place = place();
+    let execute = format!("execute publish_preflight {USER} {CONNECTION}");
+    let mut delayed = place.start(&format!("{execute} --job-id later --delay 1h"));
+    delayed.until("later waits until it is due, at 2");
+    assert_eq!(delayed.terminate().code, 5);
+    place.iolaus(["pause", "activity", "publish_preflight", "--reason", "maintenance"]);
+    let mut paused = place.start(&format!("{execute} --job-id held"));
+    paused.until("is paused (maintenance); let it go on with: iolaus resume activity publish_preflight");
+    assert_eq!(paused.terminate().code, 5);
+    let waited = place.run("jobs wait held --timeout 300ms");
+    assert!(waited.code == 5 && waited.stderr.contains("is paused (maintenance)"), "at once: {waited:?}");
+}
+
+#[test]
+fn execute_says_which_worker_holds_its_job() {
+    let place = Place::with_tenant(SandboxOptions { running: Duration::from_secs(60), ..SandboxOptions::default() });
+    let line = format!("execute await_completion {ACTIVE} --job-id follow");
+    let mut first = place.start(&line);
+    first.until("the worker is ready");
+    let held = || place.run("jobs show follow").json()["worker"].as_str().map(str::to_owned);
+    let holder = std::iter::repeat_with(held).take(50).flatten().next().expect("somebody holds it");
+    let mut second = place.start(&line);
+    second.until(&format!("follow is held by the live worker {holder}"));
+    assert_eq!(second.terminate().code, 5);
+    assert_eq!(first.terminate().code, 5);
+}
+
+#[test]
+fn a_worker_that_dies_during_a_wait_is_missed() {
+    let mut place = place();
+    place.set("IOLAUS_WORKER__WORKER_TIMEOUT", "4s");
+    let mut worker = place.start("worker");
+    worker.until("the worker is ready");
+    worker.kill();
+    let mut waiting = place.start(&format!("enqueue publish_preflight {USER} {CONNECTION} --wait"));
+    waiting.until("no live worker runs publish_preflight");
+    assert_eq!(waiting.terminate().code, 5);
+}
+
+#[test]
 fn a_required_worker_that_is_not_there_stores_nothing() {
     let place = place();
     let ran = place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} --require-worker"));
