@@ -15,8 +15,8 @@ use crate::context::ActivityContext;
 use crate::failure::{Category, Failure};
 use crate::follow::{Follow, OnCancel, alive, command, conclude, deadline, facts};
 use crate::submission::{Adopt, Effort, Obtained, Origin, Rules, Submitter};
-use crate::tenant::{Generation, Run, Standing, Tenant, Tenants, Workflow, package_name, where_to_look};
-use crate::text::{clip, shell_word};
+use crate::tenant::{Generation, Run, Standing, Tenant, Tenants, Workflow, find_command, package_name, where_to_look};
+use crate::text::clip;
 use crate::timestamp;
 use crate::verdict::Verdict;
 
@@ -197,11 +197,7 @@ async fn resolve(ctx: &ActivityContext, tenant: &Tenant, input: &WorkflowRerunIn
         [newest, ..] if input.pick == Pick::Newest => Ok(newest.name.clone()),
         [] => {
             let message = format!("tenant `{}` has no workflow of type {package}", tenant.name());
-            let mut find = format!("iolaus workflows find {}", shell_word(&package));
-            if tenant.name() != "default" {
-                find.push_str(&format!(" --tenant {}", shell_word(tenant.name())));
-            }
-            Err(Failure::new("workflow.not_found", Category::NotFound, message).suggest(find))
+            Err(Failure::new("workflow.not_found", Category::NotFound, message).suggest(find_command(tenant.name(), &package)))
         }
         several => Err(ambiguous(ctx, input, &package, several)),
     }

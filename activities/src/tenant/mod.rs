@@ -48,6 +48,7 @@ pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};
 pub use token_admin::{TOKEN_ADMIN_PACKAGE, token_admin_name, token_admin_workflow};
 pub use tokens::ApiToken;
+pub(crate) use workflows::find_command;
 pub use workflows::{Creation, Submission, Workflow, package_name, where_to_look};
 
 /// The tenants that this program knows, by name.

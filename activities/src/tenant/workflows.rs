@@ -81,21 +81,29 @@ pub fn package_name(written: &str) -> String {
 /// assert_eq!(where_to_look("acme", "nightly"), "iolaus doctor --tenant acme");
 /// ```
 pub fn where_to_look(tenant: &str, workflow: &str) -> String {
-    let of = if tenant == "default" { String::new() } else { format!(" --tenant {}", shell_word(tenant)) };
     match package_of_name(workflow) {
-        Some(package) => format!("iolaus workflows find {}{of}", shell_word(&package)),
-        None => format!("iolaus doctor{of}"),
+        Some(package) => find_command(tenant, &package),
+        None => format!("iolaus doctor{}", of_tenant(tenant)),
     }
+}
+
+/// The command that lists the workflows of a package.
+pub(crate) fn find_command(tenant: &str, package: &str) -> String {
+    format!("iolaus workflows find {}{}", shell_word(package), of_tenant(tenant))
+}
+
+fn of_tenant(tenant: &str) -> String {
+    if tenant == "default" { String::new() } else { format!(" --tenant {}", shell_word(tenant)) }
 }
 
 /// The package that a name tells of: `atlan-` or `csa-`, the package, and the second of its creation, with or without a run's suffix.
 fn package_of_name(name: &str) -> Option<String> {
-    let is_second = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
     let parts: Vec<&str> = name.split('-').collect();
-    let end = parts.iter().position(|part| is_second(part)).unwrap_or(parts.len());
+    let end = parts.iter().position(is_number).unwrap_or(parts.len());
     let (scope, package) = parts[..end].split_first()?;
     let plain = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let fine = matches!(*scope, "atlan" | "csa") && !package.is_empty() && package.iter().all(|part| plain(part));
+    let fine = matches!(*scope, "atlan" | "csa") && !package.is_empty() && package.iter().all(plain);
     fine.then(|| format!("@{scope}/{}", package.join("-")))
 }
 
