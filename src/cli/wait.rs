@@ -68,7 +68,7 @@ pub(crate) async fn watch(app: &App, client: &Arc<dyn JobClient>, target: &Targe
         // What nobody can change by waiting is said at once.
         if by == By::Others {
             for hold in look(client, target, by, clock.now()).await.into_iter().filter(|hold| hold.kind == Kind::Paused) {
-                out.note(&hold.text);
+                out.note(&render::plain_line(&hold.text));
                 told.insert((hold.kind, hold.about));
             }
         }
