@@ -10,6 +10,7 @@ use crate::activity::ActivityError;
 use crate::context::{ActivityContext, Stop};
 use crate::failure::{Category, Failure};
 use crate::tenant::{Run, Standing, Tenant};
+use crate::text::shell_word;
 use crate::timestamp;
 use crate::verdict::Verdict;
 
@@ -243,14 +244,14 @@ pub(crate) fn facts(run: &Run) -> Map<String, Value> {
 
 /// The command that waits for a run again.
 pub(crate) fn resume(ctx: &ActivityContext, run: &str) -> String {
-    command(ctx, &format!("await_completion run={run} timeout=24h"))
+    command(ctx, &format!("await_completion {} timeout=24h", shell_word(&format!("run={run}"))))
 }
 
-/// A command that executes an activity on this tenant.
+/// A command that executes an activity on this tenant. The words are quoted already.
 pub(crate) fn command(ctx: &ActivityContext, words: &str) -> String {
     match ctx.tenant() {
         "default" => format!("iolaus execute {words}"),
-        tenant => format!("iolaus execute {words} --tenant {tenant}"),
+        tenant => format!("iolaus execute {words} --tenant {}", shell_word(tenant)),
     }
 }
 

@@ -9,8 +9,11 @@ use serde_json::Value;
 
 use crate::activity::{Activity, ActivityError, ActivityOptions, InputError, Timeouts};
 use crate::context::ActivityContext;
+use crate::failure::Failure;
+use crate::follow::command;
 use crate::retry::RetryPolicy;
 use crate::tenant::{PreflightAnswer, Tenants};
+use crate::text::shell_word;
 use crate::verdict::Verdict;
 
 /// The checks that the tenant is known to make. The second needs a connection.
@@ -70,9 +73,19 @@ impl Activity for PublishPreflight {
     async fn run(&self, ctx: &ActivityContext, input: Self::Input) -> Result<Verdict, ActivityError> {
         let tenant = self.tenants.get(ctx.tenant())?;
         let asked = tenant.publish_preflight(&input.user_id, &input.connection_qualified_name);
-        let answer = ctx.unless_stopped(asked).await??;
+        let answer = ctx.unless_stopped(asked).await?.map_err(|failure| again(ctx, &input, failure))?;
         Ok(conclude(&input, answer))
     }
+}
+
+/// A question that got no answer, and no better advice, is asked again: it changes nothing.
+fn again(ctx: &ActivityContext, input: &PublishPreflightInput, failure: Failure) -> Failure {
+    if failure.suggested_action.is_some() {
+        return failure;
+    }
+    let user = format!("user_id={}", input.user_id);
+    let connection = format!("connection_qualified_name={}", input.connection_qualified_name);
+    failure.suggest(command(ctx, &format!("publish_preflight {} {}", shell_word(&user), shell_word(&connection))))
 }
 
 /// The tenant's boolean decides; the list of failed checks explains it, and stands verbatim in the facts.
@@ -116,7 +129,7 @@ mod tests {
     use crate::activity::ActivityInfo;
     use crate::clock::ManualClock;
     use crate::context::Stop;
-    use crate::failure::{Category, Failure};
+    use crate::failure::Category;
     use crate::tenant::scripted::{Reply, Scripted, clock, drive};
     use crate::testing::TestHost;
 
@@ -193,6 +206,17 @@ mod tests {
         let failure = failure([Reply::json(403, &json!({"message": "no"})), me]).await;
         assert!(failure.category == Category::Permission && !failure.retryable);
         assert!(failure.message.contains("jane") && failure.message.contains("service account"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_question_without_an_answer_suggests_the_same_command_again() {
+        let down = vec![Reply::cut(); 3];
+        let again = "iolaus execute publish_preflight user_id=8c1e connection_qualified_name=default/snowflake/1";
+        assert_eq!(failure(down.clone()).await.suggested_action.as_deref(), Some(again));
+        let input = json!({"user_id": "o'neil; x", "connection_qualified_name": ""});
+        let Err(ActivityError::Failed(failure)) = ask(input, down).await else { panic!("no failure") };
+        let quoted = r"iolaus execute publish_preflight 'user_id=o'\''neil; x' connection_qualified_name=".to_owned();
+        assert_eq!(failure.suggested_action, Some(quoted));
     }
 
     #[tokio::test]

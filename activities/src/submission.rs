@@ -20,7 +20,7 @@ use crate::timestamp;
 
 pub(crate) use creation::Created;
 use effort::Intent;
-pub(crate) use effort::{Effort, Obtained};
+pub(crate) use effort::{Effort, Obtained, Origin};
 pub use policy::{Older, UnknownFate};
 
 /// How many submissions of unknown fate one execution may make.
@@ -75,7 +75,7 @@ struct Progress<'a> {
 
 /// What a search says.
 enum Judged {
-    Satisfied(Run),
+    Satisfied(Run, Origin),
     Older(Run),
     Nothing,
 }
@@ -89,8 +89,8 @@ impl Submitter<'_> {
             }
             if effort.intent.is_some() {
                 self.reconcile(effort).await?;
-            } else if let Some(run) = self.search(effort, None).await? {
-                self.obtained(effort, run, false).await?;
+            } else if let Some((run, origin)) = self.search(effort, None).await? {
+                self.obtained(effort, run, origin).await?;
             } else {
                 self.submit(effort).await?;
             }
@@ -109,7 +109,7 @@ impl Submitter<'_> {
         *effort = effort.clone().with_intent(self.ctx, self.tenant, &request_id);
         self.save(effort).await?;
         match self.tenant.submit(permit, &identity, &effort.workflow, &request_id).await {
-            Submission::Applied(run) => self.obtained(effort, run, true).await,
+            Submission::Applied(run) => self.obtained(effort, run, Origin::Started).await,
             Submission::NotApplied(failure) => {
                 effort.not_applied();
                 self.save(effort).await?;
@@ -119,7 +119,7 @@ impl Submitter<'_> {
                 effort.not_applied();
                 self.save(effort).await?;
                 match self.search(effort, Some(failure)).await? {
-                    Some(run) => self.obtained(effort, run, false).await,
+                    Some((run, origin)) => self.obtained(effort, run, origin).await,
                     None => Ok(()),
                 }
             }
@@ -145,7 +145,7 @@ impl Submitter<'_> {
             let nap = match self.runs(effort, bound, SETTLING).await? {
                 Ok(runs) => {
                     if let Some(run) = best(runs.into_iter().filter(|run| is_evidence(effort, run, bound))) {
-                        return self.obtained(effort, run, false).await;
+                        return self.obtained(effort, run, Origin::AnswerLost).await;
                     }
                     let left = self.inconclusive_for(&intent, asked, asked_monotonic);
                     if left.is_zero() {
@@ -179,7 +179,7 @@ impl Submitter<'_> {
     }
 
     /// Searches for a run that satisfies the effort. After a `conflict` there must be one; finding none is then a failure.
-    async fn search(&self, effort: &mut Effort, mut conflict: Option<Failure>) -> Result<Option<Run>, ActivityError> {
+    async fn search(&self, effort: &mut Effort, mut conflict: Option<Failure>) -> Result<Option<(Run, Origin)>, ActivityError> {
         let (ctx, settings) = (self.ctx, self.tenant.settings());
         let adopt = match self.rules.adopt {
             Adopt::Nothing if conflict.is_some() => Adopt::Active,
@@ -199,7 +199,7 @@ impl Submitter<'_> {
             let nap = match self.runs(effort, self.search_bound(effort, adopt), "searching").await? {
                 Err(failure) => usual.max(patience.after(failure).map_err(|failure| explain(failure, effort))?),
                 Ok(runs) => match self.judge(effort, adopt, &runs) {
-                    Judged::Satisfied(run) => return Ok(Some(run)),
+                    Judged::Satisfied(run, origin) => return Ok(Some((run, origin))),
                     Judged::Older(run) => {
                         // This is the run that was in the way.
                         conflict = None;
@@ -236,7 +236,12 @@ impl Submitter<'_> {
         };
         let (wanted, others): (Vec<&Run>, Vec<&Run>) = runs.iter().partition(wanted);
         if let Some(run) = best(wanted.into_iter().cloned()) {
-            return Judged::Satisfied(run);
+            let origin = match adopt {
+                _ if is_evidence(effort, &run, evidence) => Origin::AnswerLost,
+                Adopt::Since(..) => Origin::Since,
+                Adopt::Nothing | Adopt::Active => Origin::Running,
+            };
+            return Judged::Satisfied(run, origin);
         }
         let older = others.into_iter().find(active).filter(|_| matches!(adopt, Adopt::Since(..)));
         older.map_or(Judged::Nothing, |run| Judged::Older(run.clone()))
@@ -260,9 +265,9 @@ impl Submitter<'_> {
         Ok(left)
     }
 
-    async fn obtained(&self, effort: &mut Effort, run: Run, started: bool) -> Result<(), ActivityError> {
+    async fn obtained(&self, effort: &mut Effort, run: Run, origin: Origin) -> Result<(), ActivityError> {
         effort.intent = None;
-        effort.obtained = Some(Obtained { run, started });
+        effort.obtained = Some(Obtained { run, origin });
         self.save(effort).await
     }
 

@@ -18,6 +18,7 @@ use crate::follow::{alive, command};
 use crate::inputs::check_name;
 use crate::submission::Effort;
 use crate::tenant::{Connection, Generation, TOKEN_ADMIN_PACKAGE, Tenant, Tenants};
+use crate::text::shell_word;
 use crate::timestamp;
 use crate::verdict::Verdict;
 
@@ -270,7 +271,9 @@ impl Grant<'_> {
             Method::Package => " method=package",
             Method::Direct => " method=direct",
         };
-        command(self.ctx, &format!("token_admin_grant connection_qualified_name={connection} api_token_guid={token}{method}"))
+        let connection = format!("connection_qualified_name={connection}");
+        let token = format!("api_token_guid={token}");
+        command(self.ctx, &format!("token_admin_grant {} {}{method}", shell_word(&connection), shell_word(&token)))
     }
 
     /// How a stop ends the attempt once something was sent that was not read back.

@@ -13,9 +13,9 @@ use crate::activity::{Activity, ActivityError, ActivityOptions, InputError, Time
 use crate::await_completion::{native_is_absent, waits};
 use crate::context::ActivityContext;
 use crate::failure::{Category, Failure};
-use crate::follow::{Follow, OnCancel, alive, conclude, deadline, facts};
-use crate::submission::{Adopt, Effort, Obtained, Rules, Submitter};
-use crate::tenant::{Generation, Run, Standing, Tenant, Tenants, Workflow, package_name};
+use crate::follow::{Follow, OnCancel, alive, command, conclude, deadline, facts};
+use crate::submission::{Adopt, Effort, Obtained, Origin, Rules, Submitter};
+use crate::tenant::{Generation, Run, Standing, Tenant, Tenants, Workflow, find_command, package_name, where_to_look};
 use crate::text::clip;
 use crate::timestamp;
 use crate::verdict::Verdict;
@@ -82,7 +82,7 @@ impl Activity for WorkflowRerun {
         let Checkpoint { begun, deadline, effort } = begin(ctx, &input).await?;
         let mut effort = match effort {
             Some(effort) => effort,
-            None => Effort::new(&alive(ctx, &"finding the workflow", resolve(&tenant, &input)).await??),
+            None => Effort::new(&alive(ctx, &"finding the workflow", resolve(ctx, &tenant, &input)).await??),
         };
         let checkpoint = |effort: &Effort| json!(Checkpoint { begun, deadline, effort: Some(effort.clone()) });
         let again = input.words();
@@ -100,15 +100,17 @@ async fn finish(
     deadline: Timestamp,
     obtained: Obtained,
 ) -> Result<Verdict, ActivityError> {
-    let Obtained { run, started } = obtained;
+    let Obtained { run, origin } = obtained;
+    let told = |verdict| told(verdict, origin, input.since);
     if run.standing() != Standing::Active {
-        return Ok(told(conclude(&run), started));
+        return Ok(told(conclude(&run)));
     }
     if input.until == Until::Submitted {
         let verdict = Verdict::passed(format!("run {} is active; its outcome was not awaited", run.name));
         let verdict = facts(&run).into_iter().fold(verdict, |verdict, (name, value)| verdict.fact(&name, value));
-        return Ok(told(verdict, started));
+        return Ok(told(verdict));
     }
+    let started = origin == Origin::Started;
     let on_cancel = match (input.stop_on_cancel, started) {
         (false, _) => OnCancel::Leave,
         (true, true) => OnCancel::Stop,
@@ -116,15 +118,21 @@ async fn finish(
     };
     let follow = Follow { tenant, run: &run.name, deadline, poll_interval: None, on_cancel, named_by_tenant: true };
     let ended = follow.to_its_end(ctx).await.map_err(|error| with_facts(error, &run, started))?;
-    Ok(told(conclude(&ended), started))
+    Ok(told(conclude(&ended)))
 }
 
 /// Adds what every verdict of a rerun says of how its run came about.
-fn told(mut verdict: Verdict, started: bool) -> Verdict {
-    if !started {
-        verdict.message = clip(format!("{} (adopted: no answer to a submission of this job named it)", verdict.message));
+fn told(mut verdict: Verdict, origin: Origin, since: Option<Timestamp>) -> Verdict {
+    let adopted = match origin {
+        Origin::Started => None,
+        Origin::Running => Some("it was running already".to_owned()),
+        Origin::Since => Some(format!("it was created since {}", since.map(timestamp::format).unwrap_or_default())),
+        Origin::AnswerLost => Some("an earlier submission of this job whose answer was lost".to_owned()),
+    };
+    if let Some(adopted) = adopted {
+        verdict.message = clip(format!("{} (adopted: {adopted})", verdict.message));
     }
-    verdict.fact("started", started).fact("generation", "argo")
+    verdict.fact("started", origin == Origin::Started).fact("generation", "argo")
 }
 
 /// The same for an end without a verdict. What is known already, the last phase above all, stays.
@@ -173,12 +181,12 @@ fn check_generation(tenant: &Tenant, input: &WorkflowRerunInput) -> Result<(), F
 }
 
 /// The name of the one workflow that is meant.
-async fn resolve(tenant: &Tenant, input: &WorkflowRerunInput) -> Result<String, Failure> {
+async fn resolve(ctx: &ActivityContext, tenant: &Tenant, input: &WorkflowRerunInput) -> Result<String, Failure> {
     if let Some(name) = &input.workflow {
         let found = tenant.workflow(name).await?;
         return found.map(|workflow| workflow.name).ok_or_else(|| {
             let message = format!("tenant `{}` has no workflow named {name}", tenant.name());
-            Failure::new("workflow.not_found", Category::NotFound, message).suggest("iolaus workflows find TYPE")
+            Failure::new("workflow.not_found", Category::NotFound, message).suggest(where_to_look(tenant.name(), name))
         });
     }
     let package = package_name(input.package.as_deref().unwrap_or_default());
@@ -189,13 +197,13 @@ async fn resolve(tenant: &Tenant, input: &WorkflowRerunInput) -> Result<String, 
         [newest, ..] if input.pick == Pick::Newest => Ok(newest.name.clone()),
         [] => {
             let message = format!("tenant `{}` has no workflow of type {package}", tenant.name());
-            Err(Failure::new("workflow.not_found", Category::NotFound, message).suggest(format!("iolaus workflows find {package}")))
+            Err(Failure::new("workflow.not_found", Category::NotFound, message).suggest(find_command(tenant.name(), &package)))
         }
-        several => Err(ambiguous(&package, several)),
+        several => Err(ambiguous(ctx, input, &package, several)),
     }
 }
 
-fn ambiguous(package: &str, several: &[Workflow]) -> Failure {
+fn ambiguous(ctx: &ActivityContext, input: &WorkflowRerunInput, package: &str, several: &[Workflow]) -> Failure {
     let listed = &several[..several.len().min(LISTED)];
     let names: Vec<_> = listed.iter().map(|workflow| workflow.name.as_str()).collect();
     let message = format!("{} workflows are of type {package}; the newest: {}", several.len(), names.join(", "));
@@ -203,11 +211,11 @@ fn ambiguous(package: &str, several: &[Workflow]) -> Failure {
         .iter()
         .map(|workflow| json!({"workflow": workflow.name, "created_at": workflow.created_at.map(timestamp::format)}))
         .collect();
+    let newest =
+        WorkflowRerunInput { workflow: several.first().map(|workflow| workflow.name.clone()), package: None, ..input.clone() };
+    let since = input.since.map(|since| format!(" since={}", timestamp::format(since))).unwrap_or_default();
     Failure::new("workflow.ambiguous", Category::Precondition, message)
-        .suggest(format!(
-            "name one of them, as in workflow={}, or take the newest with pick=newest",
-            names.first().unwrap_or(&"NAME")
-        ))
+        .suggest(command(ctx, &format!("{}{since}", newest.words())))
         .fact("workflows", facts)
 }
 

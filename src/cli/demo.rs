@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use iolaus_activities::VerdictRecord;
 use iolaus_activities::tenant::TenantSettings;
+use iolaus_activities::{VerdictRecord, shell_word};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -185,9 +185,12 @@ Try next:
       connection_qualified_name={}
   iolaus execute workflow_rerun type=snowflake
   iolaus doctor
-  IOLAUS_DATABASE__PATH={} iolaus jobs list",
+  IOLAUS_DATABASE__PATH={} iolaus jobs list
+
+The queue of this demo is all that stays, in {}; that directory may be deleted.",
         jobs::USER,
         jobs::CONNECTION,
-        database.display()
+        shell_word(&database.display().to_string()),
+        directory.display()
     )
 }

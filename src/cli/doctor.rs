@@ -2,7 +2,7 @@
 
 use clap::Args;
 use iolaus_activities::tenant::{Ping, Tenant};
-use iolaus_activities::{Category, Failure};
+use iolaus_activities::{Category, Failure, shell_word};
 use jiff::SignedDuration;
 use serde::Serialize;
 
@@ -158,7 +158,8 @@ fn workers(status: &HostStatus) -> Vec<Finding> {
     }));
     findings.extend(status.pauses.iter().map(|pause| {
         let (kind, name) = (pause.kind.as_str(), &pause.name);
-        Finding::new("pauses", State::Warn, format!("{kind} {name} is paused")).mend(format!("iolaus resume {kind} {name}"))
+        Finding::new("pauses", State::Warn, format!("{kind} {name} is paused"))
+            .mend(format!("iolaus resume {kind} {}", shell_word(name)))
     }));
     findings
 }

@@ -1,6 +1,7 @@
 //! `iolaus enqueue`: store jobs durably, one from arguments or many from JSON lines. All of a file is checked before any of it is
 //! stored.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::args::JobArgs;
 use super::exit::{Exit, Problem};
+use super::host::how_to_set;
 use super::input::{self, utf8};
 use super::signals::Signals;
 use super::wait::{self, Waiting};
@@ -107,6 +109,7 @@ impl Enqueue {
                 wait::require_worker(client, name).await?;
             }
         }
+        let tenants: BTreeSet<String> = admitted.jobs.iter().map(|job| job.tenant.clone()).collect();
         let mut exit = admitted.exit;
         let mut open = Vec::new();
         let mut jobs = admitted.jobs.into_iter();
@@ -115,10 +118,9 @@ impl Enqueue {
             if some.is_empty() {
                 break;
             }
-            let activities: Vec<String> = some.iter().map(|job| job.activity.clone()).collect();
-            for (stored, activity) in store(client, some).await.into_iter().zip(activities) {
+            for stored in store(client, some).await {
                 match stored {
-                    Ok(enqueued) if self.wait => open.push((Target::run(enqueued.job_id, enqueued.run_id), activity)),
+                    Ok(enqueued) if self.wait => open.push(Target::run(enqueued.job_id, enqueued.run_id)),
                     Ok(enqueued) => tell(app, &enqueued)?,
                     // Among many, one job that is refused by its id does not hide what became of the others.
                     Err(error) if self.jobs.is_some() && !matches!(error, ClientError::Unavailable { .. }) => {
@@ -129,19 +131,20 @@ impl Enqueue {
                 }
             }
         }
+        warn_of_unset(app, &tenants);
         Ok(exit.worst(self.wait_for(app, client, open).await?))
     }
 
     /// The verdicts of what was stored, in order, all within one time.
-    async fn wait_for(&self, app: &App, client: &Arc<dyn JobClient>, open: Vec<(Target, String)>) -> anyhow::Result<Exit> {
+    async fn wait_for(&self, app: &App, client: &Arc<dyn JobClient>, open: Vec<Target>) -> anyhow::Result<Exit> {
         let signals = Signals::listen(&app.clock)?;
         let began = app.clock.monotonic();
         let mut exit = Exit::Passed;
-        for (target, activity) in open {
+        for target in open {
             let passed = app.clock.monotonic().saturating_sub(began);
             let timeout = self.timeout.map(|timeout| timeout.saturating_sub(passed));
-            let waiting = Waiting { client, clock: &app.clock, out: app.out, signals: &signals, timeout };
-            let verdict = waiting.verdict(&target, Some(&activity)).await?;
+            let waiting = Waiting { app, client, signals: &signals, timeout };
+            let verdict = waiting.verdict(&target).await?;
             exit = exit.worst(wait::conclude(client, app.out, &target, verdict).await?);
         }
         Ok(exit)
@@ -172,6 +175,15 @@ impl Enqueue {
             }
         }
         Ok(admitted)
+    }
+}
+
+/// The worker may stand elsewhere, with a configuration of its own; if it stands here, it lacks the address too.
+fn warn_of_unset(app: &App, tenants: &BTreeSet<String>) {
+    let unset = |name: &&String| app.config.tenant(name).is_some_and(|tenant| tenant.base_url.trim().is_empty());
+    for name in tenants.iter().filter(unset) {
+        let mend = how_to_set(name, "base_url");
+        app.out.note(&format!("warning: tenants.{name}.base_url is not set here; a worker needs it and an API key: {mend}"));
     }
 }
 

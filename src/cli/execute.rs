@@ -1,6 +1,7 @@
 //! `iolaus execute`: one job, worked in this process, and its verdict.
 
 use clap::Args;
+use iolaus_activities::shell_word;
 use tracing::Instrument;
 
 use super::args::JobArgs;
@@ -8,7 +9,8 @@ use super::exit::Exit;
 use super::host::Executed;
 use super::input::utf8;
 use super::signals::Signals;
-use super::{App, render, wait};
+use super::wait::{self, By};
+use super::{App, render};
 use crate::client::Target;
 use crate::job::IdConflictPolicy;
 use crate::telemetry;
@@ -44,6 +46,7 @@ impl Execute {
         let request = self.job.request(&self.activity, info, IdConflictPolicy::UseExisting)?;
         let command = telemetry::command_span("execute");
         let job = command.in_scope(|| app.admit(&intake, request))?;
+        app.require_tenant(&job.tenant)?;
         let signals = Signals::listen(&app.clock)?;
         let host = app.open()?;
         app.out.progress(&format!("{}: {} on {}", job.job_id, job.activity, host.client().place()));
@@ -53,7 +56,7 @@ impl Execute {
         let executed = tokio::select! {
             biased;
             executed = host.execute(app, job, signals).instrument(command) => executed?,
-            never = wait::watch(host.client(), &app.clock, app.out, &target) => match never {},
+            never = wait::watch(app, host.client(), &target, By::Us) => match never {},
         };
         match executed {
             Executed::Verdict(verdict) => {
@@ -64,7 +67,8 @@ impl Execute {
                 let detail = host.client().get(target).await?;
                 app.out.data(&detail.job, || render::detail(&detail, app.out.has_colour()))?;
                 let after = app.clock.monotonic().saturating_sub(began).as_secs();
-                app.out.note(&format!("not yet, after {after} s: {why}; go on with the same command and --job-id {job_id}"));
+                let word = shell_word(job_id.as_str());
+                app.out.note(&format!("not yet, after {after} s: {why}; go on with the same command and --job-id {word}"));
                 Ok(Exit::NotYet)
             }
         }

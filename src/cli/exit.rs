@@ -16,11 +16,11 @@ use std::fmt;
 use std::process::ExitCode;
 
 use iolaus_activities::tenant::SettingsError;
-use iolaus_activities::{Failure, Status};
+use iolaus_activities::{Failure, Status, shell_word};
 
 use crate::client::ClientError;
 use crate::config::ConfigError;
-use crate::job::Refused;
+use crate::job::{JobId, Refused};
 
 /// How a command ends. See the module for what each code promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,16 +129,19 @@ pub(crate) fn explain(error: &anyhow::Error) -> (Exit, Option<String>) {
 }
 
 fn of_client(error: &ClientError) -> (Exit, Option<String>) {
+    let word = |job_id: &JobId| shell_word(job_id.as_str()).into_owned();
     let (exit, hint) = match error {
         ClientError::Refused(_) | ClientError::Unsupported { .. } => (Exit::Usage, None),
         ClientError::Conflict { job_id, state, .. } if state.is_open() => {
-            (Exit::Usage, Some(format!("iolaus jobs wait {job_id}, or enqueue with --id-conflict-policy use_existing")))
+            (Exit::Usage, Some(format!("iolaus jobs wait {}, or enqueue with --id-conflict-policy use_existing", word(job_id))))
         }
-        ClientError::Conflict { job_id, .. } => (Exit::Usage, Some(format!("iolaus jobs show {job_id} shows its verdict"))),
+        ClientError::Conflict { job_id, .. } => (Exit::Usage, Some(format!("iolaus jobs show {} shows its verdict", word(job_id)))),
         ClientError::NotFound(_) => (Exit::Usage, Some("iolaus jobs list shows the jobs of this queue".to_owned())),
-        ClientError::StillOpen(job_id) => (Exit::Usage, Some(format!("iolaus jobs wait {job_id}, or iolaus jobs cancel {job_id}"))),
+        ClientError::StillOpen(job_id) => {
+            (Exit::Usage, Some(format!("iolaus jobs wait {0}, or iolaus jobs cancel {0}", word(job_id))))
+        }
         ClientError::NeedsAcceptDuplicate { job_id, instead } => {
-            let duplicate = format!("iolaus jobs retry {job_id} --accept-duplicate");
+            let duplicate = format!("iolaus jobs retry {} --accept-duplicate", word(job_id));
             let safe = instead.as_ref().map(|command| format!("{command} (or, if a second run does no harm: {duplicate})"));
             (Exit::Usage, Some(safe.unwrap_or(duplicate)))
         }
@@ -150,7 +153,7 @@ fn of_client(error: &ClientError) -> (Exit, Option<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{JobId, JobState, RunId};
+    use crate::job::{JobState, RunId};
     use iolaus_activities::Category;
 
     fn code(error: impl Into<anyhow::Error>) -> (u8, String) {
@@ -186,6 +189,22 @@ mod tests {
         let instead = Some("iolaus execute workflow_rerun since=T".to_owned());
         let (exit, hint) = code(ClientError::NeedsAcceptDuplicate { job_id, instead });
         assert!(exit == 2 && hint.starts_with("iolaus execute") && hint.contains("--accept-duplicate"), "{hint}");
+    }
+
+    #[test]
+    fn an_id_with_a_space_is_quoted_in_every_hint() {
+        let id = || JobId::from_caller("every night; really").expect("it is an id");
+        let run_id = RunId::generate(jiff::Timestamp::UNIX_EPOCH);
+        for error in [
+            ClientError::Conflict { job_id: id(), run_id, state: JobState::Running },
+            ClientError::Conflict { job_id: id(), run_id, state: JobState::Completed },
+            ClientError::StillOpen(id()),
+            ClientError::NeedsAcceptDuplicate { job_id: id(), instead: None },
+        ] {
+            let (_, hint) = code(error);
+            assert_eq!(hint.matches("every night").count(), hint.matches("'every night; really'").count(), "{hint}");
+            assert!(hint.contains("'every night; really'"), "{hint}");
+        }
     }
 
     #[test]

@@ -55,6 +55,24 @@ impl App {
         Ok(Tenants::new(self.config.tenants.clone(), self.clock.clone())?)
     }
 
+    /// Refuses to work jobs of a tenant that cannot be asked. Whoever only enqueues needs no credential.
+    pub(crate) fn require_tenant(&self, name: &str) -> anyhow::Result<()> {
+        match self.tenants()?.get(name)?.unset() {
+            None => Ok(()),
+            Some(setting) => {
+                let problem = Problem::usage(format!("configuration key `tenants.{name}.{setting}` is not set"));
+                Err(problem.hint(how_to_set(name, setting)).into())
+            }
+        }
+    }
+
+    /// The same for a worker, which needs one tenant at least.
+    pub(crate) fn require_any_tenant(&self) -> anyhow::Result<()> {
+        let tenants = self.tenants()?;
+        let mut usable = tenants.names().filter_map(|name| tenants.get(name).ok()).filter(|tenant| tenant.unset().is_none());
+        if usable.next().is_some() { Ok(()) } else { self.require_tenant("default") }
+    }
+
     /// The queue, opened.
     pub(crate) fn open(&self) -> Result<Host, ClientError> {
         Host::open(&self.config, self.clock.clone())
@@ -87,6 +105,12 @@ impl Host {
         embedded::is_worker_here(name)
     }
 
+    /// Whether a worker of this name, `host-pid-number`, is of this very process.
+    pub(crate) fn is_worker_of_this_process(name: &str) -> bool {
+        let process = name.rsplit('-').nth(1).and_then(|process| process.parse().ok());
+        Self::is_worker_here(name) && process == Some(std::process::id())
+    }
+
     /// Starts a worker for every activity of this build.
     pub(crate) async fn start_worker(&self, app: &App) -> anyhow::Result<Worker> {
         let options = worker_options(&app.config, shipped(&app.tenants()?));
@@ -102,6 +126,17 @@ impl Host {
             embedded::Executed::NotYet => Executed::NotYet("this process was asked to stop and gave the job back"),
         })
     }
+}
+
+/// How the setting of a tenant is set.
+pub(crate) fn how_to_set(tenant: &str, setting: &str) -> String {
+    let vendors = match (tenant, setting) {
+        ("default", "base_url") => "set ATLAN_BASE_URL=https://acme.atlan.com, or",
+        ("default", _) => "set ATLAN_API_KEY, or",
+        _ => "set",
+    };
+    let file = if setting == "api_key" { " (or api_key_file)" } else { "" };
+    format!("{vendors} {setting}{file} in the section [tenants.{tenant}] of the configuration; iolaus doctor checks it")
 }
 
 fn worker_options(config: &Config, registry: Registry) -> WorkerOptions {

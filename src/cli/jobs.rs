@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use iolaus_activities::{duration, timestamp};
+use iolaus_activities::{duration, shell_word, timestamp};
 
 use super::exit::Exit;
 use super::input::utf8;
@@ -164,7 +164,11 @@ fn row(job: &Job) -> Vec<String> {
 
 impl Show {
     async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        let detail = app.open()?.client().get(self.which.target()).await?;
+        let mut detail = app.open()?.client().get(self.which.target()).await?;
+        if !detail.job.state.is_open() {
+            // What the last attempt was about to do, which the verdict has overtaken.
+            detail.progress = None;
+        }
         app.out.data(&detail, || render::detail(&detail, app.out.has_colour()))?;
         Ok(Exit::Passed)
     }
@@ -181,8 +185,8 @@ impl Wait {
             require_worker(client, &job.activity).await?;
         }
         let target = Target::run(job.job_id, job.run_id);
-        let waiting = Waiting { client, clock: &app.clock, out: app.out, signals: &signals, timeout: self.timeout };
-        let verdict = waiting.verdict(&target, Some(&job.activity)).await?;
+        let waiting = Waiting { app, client, signals: &signals, timeout: self.timeout };
+        let verdict = waiting.verdict(&target).await?;
         wait::conclude(client, app.out, &target, verdict).await
     }
 }
@@ -194,7 +198,10 @@ impl Cancel {
         let said = serde_json::json!({"job_id": job_id, "cancel": cancelled});
         app.out.data(&said, || match cancelled {
             Cancelled::Closed => format!("{job_id} is cancelled"),
-            Cancelled::Requested => format!("{job_id} runs and was asked to stop; iolaus jobs wait {job_id} tells how it ends"),
+            Cancelled::Requested => {
+                let word = shell_word(job_id.as_str());
+                format!("{job_id} runs and was asked to stop; iolaus jobs wait {word} tells how it ends")
+            }
             Cancelled::AlreadyClosed => format!("{job_id} was closed already; nothing changed"),
         })?;
         Ok(Exit::Passed)

@@ -1,6 +1,7 @@
 //! `iolaus pause` and `iolaus resume`: stored, for all workers.
 
 use clap::{Args, Subcommand};
+use iolaus_activities::shell_word;
 
 use super::App;
 use super::exit::{Exit, Problem};
@@ -63,7 +64,7 @@ impl Pause {
         known(app, kind, &name)?;
         app.open()?.client().pause(kind, name.clone(), reason).await?;
         let said = serde_json::json!({"kind": kind, "name": name, "paused": true});
-        app.out.data(&said, || format!("{} {name} is paused; iolaus resume {} {name}", kind.as_str(), kind.as_str()))?;
+        app.out.data(&said, || format!("{0} {name} is paused; iolaus resume {0} {1}", kind.as_str(), shell_word(&name)))?;
         Ok(Exit::Passed)
     }
 }

@@ -1,4 +1,4 @@
-//! `iolaus schema`: JSON Schemas of what goes in and what comes out.
+//! `iolaus schema`: JSON Schemas of what goes in and what comes out, and the reference of the configuration.
 
 use clap::Args;
 use iolaus_activities::tenant::Tenants;
@@ -10,6 +10,7 @@ use super::App;
 use super::exit::{Exit, Problem};
 use super::input::utf8;
 use super::out::Out;
+use crate::config::DEFAULTS;
 use crate::intake::JobRequest;
 
 pub(super) const EXAMPLES: &str = "\
@@ -17,13 +18,18 @@ Examples:
   iolaus schema
   iolaus schema verdict
   iolaus schema publish_preflight
-  iolaus schema job_request";
+  iolaus schema job_request
+  iolaus schema config > config.toml";
 
-/// Print JSON Schemas: of the verdict, of each activity's input, of a line of `enqueue --jobs`
+/// What is no schema: the reference of all keys.
+const CONFIG: &str = "config";
+
+/// Print JSON Schemas of what goes in and what comes out, or the reference of the configuration
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Schema {
-    /// One of them: `verdict`, `job_request`, or an activity; all of them if absent
+    /// One of them: `verdict`, `job_request`, or an activity; all of them if absent. `config` is no schema, but every key of the
+    /// configuration with its default, as TOML
     #[arg(value_name = "NAME", value_parser = utf8())]
     name: Option<String>,
 }
@@ -35,6 +41,12 @@ impl Schema {
 }
 
 fn print(out: Out, name: Option<&str>) -> anyhow::Result<Exit> {
+    if name == Some(CONFIG) {
+        // TOML wherever it goes, so that it can be the start of a file.
+        return if out.is_json_asked_for() { out.json(&json!({ CONFIG: DEFAULTS })) } else { out.line(DEFAULTS.trim_end()) }
+            .map(|()| Exit::Passed)
+            .map_err(Into::into);
+    }
     let registry = shipped(&Tenants::none());
     let activities: Map<String, Value> =
         registry.infos().map(|info| (info.name.to_owned(), info.input_schema().to_value())).collect();
@@ -45,7 +57,8 @@ fn print(out: Out, name: Option<&str>) -> anyhow::Result<Exit> {
         Some("job_request") => job_request,
         Some(name) => activities.get(name).cloned().ok_or_else(|| {
             let known = activities.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            Problem::usage(format!("there is no schema of `{name}`")).hint(format!("there are verdict, job_request, {known}"))
+            Problem::usage(format!("there is no schema of `{name}`"))
+                .hint(format!("there are verdict, job_request, {CONFIG}, {known}"))
         })?,
     };
     let pretty = || serde_json::to_string_pretty(&schema).unwrap_or_default();

@@ -1,19 +1,22 @@
-//! Waiting for a verdict, as `enqueue --wait` and `jobs wait` do: bounded, with a word when nobody works.
+//! Waiting for a verdict, as `enqueue --wait` and `jobs wait` do: bounded, with a word about what the job waits for.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iolaus_activities::{Clock, VerdictRecord};
+use iolaus_activities::{VerdictRecord, shell_word, timestamp};
+use jiff::Timestamp;
 
 use super::exit::{Exit, Problem};
+use super::host::Host;
 use super::out::Out;
-use super::render;
 use super::signals::Signals;
-use crate::client::{ClientError, JobClient, JobDetail, Pause, PauseKind, Target};
-use crate::job::JobState;
+use super::{App, render};
+use crate::client::{ClientError, HostStatus, JobClient, JobDetail, Pause, PauseKind, Target};
+use crate::job::{Job, JobState};
 
-/// After this long without a live worker, it is said.
+/// At the latest after this long it is said what a job waits for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two looks at a job that somebody watches.
 const LOOK: Duration = Duration::from_secs(1);
@@ -22,9 +25,8 @@ const START: &str = "iolaus worker";
 
 /// Waits for verdicts through one client.
 pub(crate) struct Waiting<'a> {
+    pub(crate) app: &'a App,
     pub(crate) client: &'a Arc<dyn JobClient>,
-    pub(crate) clock: &'a Arc<dyn Clock>,
-    pub(crate) out: Out,
     pub(crate) signals: &'a Signals,
     /// How long, at most.
     pub(crate) timeout: Option<Duration>,
@@ -32,10 +34,10 @@ pub(crate) struct Waiting<'a> {
 
 impl Waiting<'_> {
     /// The verdict; None when the time is over or somebody asked this process to stop. The job goes on in any case.
-    pub(crate) async fn verdict(&self, target: &Target, activity: Option<&str>) -> Result<Option<VerdictRecord>, ClientError> {
+    pub(crate) async fn verdict(&self, target: &Target) -> Result<Option<VerdictRecord>, ClientError> {
         let over = async {
             match self.timeout {
-                Some(timeout) => self.clock.deadline(timeout).await,
+                Some(timeout) => self.app.clock.deadline(timeout).await,
                 None => std::future::pending().await,
             }
         };
@@ -44,46 +46,156 @@ impl Waiting<'_> {
             verdict = self.client.wait(target.clone()) => verdict.map(Some),
             () = over => Ok(None),
             () = self.signals.stopped() => Ok(None),
-            never = self.tell(target, activity) => match never {},
+            never = watch(self.app, self.client, target, By::Others) => match never {},
         }
-    }
-
-    async fn tell(&self, target: &Target, activity: Option<&str>) -> Infallible {
-        self.clock.sleep(PATIENCE).await;
-        if let Some(activity) = activity
-            && let Some(problem) = nobody(self.client, activity).await
-        {
-            self.out.note(&format!("{problem}; start one with: {START}"));
-        }
-        watch(self.client, self.clock, self.out, target).await
     }
 }
 
-/// Tells what becomes of an open job, for as long as somebody polls this: what holds it, and, to a person, how it goes.
-pub(crate) async fn watch(client: &Arc<dyn JobClient>, clock: &Arc<dyn Clock>, out: Out, target: &Target) -> Infallible {
-    clock.sleep(LOOK).await;
-    if let (Ok(detail), Ok(status)) = (client.get(target.clone()).await, client.status().await) {
-        let holds = |pause: &&Pause| match pause.kind {
-            PauseKind::Activity => pause.name == detail.job.activity,
-            PauseKind::Tenant => pause.name == detail.job.tenant,
-        };
-        for pause in status.pauses.iter().filter(holds).filter(|_| detail.job.state.is_open()) {
-            let (kind, name) = (pause.kind.as_str(), &pause.name);
-            out.note(&format!("{kind} {name} is paused; let it go on with: iolaus resume {kind} {name}"));
-        }
-    }
-    let mut last = String::new();
-    while out.is_watched() {
-        if let Ok(detail) = client.get(target.clone()).await {
-            let line = goes(&detail);
-            if line != last {
-                out.progress(&render::plain_line(&line));
-                last = line;
+/// Who is to work the job that is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// This process.
+    Us,
+    /// Workers somewhere.
+    Others,
+}
+
+/// Tells what an open job waits for, for as long as somebody polls this, each thing once; and to a person how it goes.
+pub(crate) async fn watch(app: &App, client: &Arc<dyn JobClient>, target: &Target, by: By) -> Infallible {
+    let (out, clock) = (app.out, &app.clock);
+    let mut told = BTreeSet::new();
+    let tell = async {
+        // What nobody can change by waiting is said at once.
+        if by == By::Others {
+            for hold in look(client, target, by, clock.now()).await.into_iter().filter(|hold| hold.kind == Kind::Paused) {
+                out.note(&render::plain_line(&hold.text));
+                told.insert((hold.kind, hold.about));
             }
         }
-        clock.sleep(LOOK).await;
+        clock.sleep(PATIENCE).await;
+        loop {
+            for hold in look(client, target, by, clock.now()).await {
+                if told.insert((hold.kind, hold.about)) {
+                    out.note(&render::plain_line(&hold.text));
+                }
+            }
+            // A worker that has died since looks alive until then.
+            clock.sleep(app.config.worker.worker_timeout.max(LOOK)).await;
+        }
+    };
+    let show = async {
+        let mut last = String::new();
+        while out.is_watched() {
+            clock.sleep(LOOK).await;
+            if let Ok(detail) = client.get(target.clone()).await {
+                let line = goes(&detail);
+                if line != last {
+                    out.progress(&render::plain_line(&line));
+                    last = line;
+                }
+            }
+        }
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        never = tell => never,
+        never = show => never,
     }
-    std::future::pending().await
+}
+
+/// Something that a job waits for. `kind` and `about` tell one from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hold {
+    kind: Kind,
+    about: String,
+    text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Unknown,
+    Paused,
+    Due,
+    Nobody,
+    Held,
+    Silent,
+    Busy,
+}
+
+impl Hold {
+    fn new(kind: Kind, about: impl Into<String>, text: String) -> Self {
+        Self { kind, about: about.into(), text }
+    }
+}
+
+async fn look(client: &Arc<dyn JobClient>, target: &Target, by: By, now: Timestamp) -> Vec<Hold> {
+    match (client.get(target.clone()).await, client.status().await) {
+        (Ok(detail), Ok(status)) => holds(&detail, &status, by, now),
+        // It is stored a moment later.
+        (Err(ClientError::NotFound(_)), _) => Vec::new(),
+        (Err(error), _) | (_, Err(error)) => {
+            vec![Hold::new(Kind::Unknown, "", format!("it is unknown what the job waits for: {error}"))]
+        }
+    }
+}
+
+/// What an open job waits for.
+fn holds(detail: &JobDetail, status: &HostStatus, by: By, now: Timestamp) -> Vec<Hold> {
+    let job = &detail.job;
+    if !job.state.is_open() {
+        return Vec::new();
+    }
+    let mut holds = Vec::new();
+    let is_it = |pause: &&Pause| match pause.kind {
+        PauseKind::Activity => pause.name == job.activity,
+        PauseKind::Tenant => pause.name == job.tenant,
+    };
+    if job.state != JobState::Running {
+        for pause in status.pauses.iter().filter(is_it) {
+            let (kind, name) = (pause.kind.as_str(), &pause.name);
+            let why = pause.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            let text = format!("{kind} {name} is paused{why}; let it go on with: iolaus resume {kind} {}", shell_word(name));
+            holds.push(Hold::new(Kind::Paused, format!("{kind} {name}"), text));
+        }
+    }
+    let (id, due) = (&job.job_id, timestamp::format(job.run_at));
+    match (job.state, detail.failures.last()) {
+        (JobState::Scheduled, _) if job.run_at > now => {
+            holds.push(Hold::new(Kind::Due, due.clone(), format!("{id} waits until it is due, at {due}")));
+        }
+        (JobState::Retryable, Some(failed)) if job.run_at > now => {
+            let why = format!("attempt {} failed: {}", failed.attempt, failed.failure.message);
+            holds.push(Hold::new(Kind::Due, due.clone(), format!("{id} waits for its next attempt, at {due}; {why}")));
+        }
+        (JobState::Running, _) if by == By::Us => holds.extend(holder(job, status)),
+        _ => {}
+    }
+    if by == By::Others && job.state != JobState::Running {
+        holds.extend(
+            nobody(status, &job.activity).map(|text| Hold::new(Kind::Nobody, "", format!("{text}; start one with: {START}"))),
+        );
+    }
+    if holds.is_empty() && job.state == JobState::Available {
+        holds.push(Hold::new(Kind::Busy, "", format!("{id} is due and waits for a worker to have a free slot for it")));
+    }
+    holds
+}
+
+/// The worker of another process that holds a job.
+fn holder(job: &Job, status: &HostStatus) -> Option<Hold> {
+    let name = job.worker.as_ref().filter(|name| !Host::is_worker_of_this_process(name))?;
+    let worker = status.workers.iter().find(|worker| &worker.name == name)?;
+    let id = &job.job_id;
+    Some(if worker.live {
+        Hold::new(Kind::Held, name, format!("{id} is held by the live worker {name}; its verdict is waited for here"))
+    } else {
+        let last = timestamp::format(worker.last_beat);
+        Hold::new(
+            Kind::Silent,
+            name,
+            format!("{id} is held by worker {name}, silent since {last}; it is taken over once that is dead"),
+        )
+    })
 }
 
 /// How an open job goes, in a line.
@@ -117,23 +229,32 @@ pub(crate) async fn conclude(
         return Ok(Exit::of_status(verdict.status));
     }
     out.data(&detail.job, || render::detail(&detail, out.has_colour()))?;
-    out.note(&format!("not yet: the job is stored and open; ask again with: iolaus jobs wait {}", detail.job.job_id));
+    out.note(&format!(
+        "not yet: the job is stored and open; ask again with: iolaus jobs wait {}",
+        shell_word(detail.job.job_id.as_str())
+    ));
     Ok(Exit::NotYet)
 }
 
 /// Refuses to go on when no live worker runs an activity.
 pub(crate) async fn require_worker(client: &Arc<dyn JobClient>, activity: &str) -> anyhow::Result<()> {
-    match nobody(client, activity).await {
+    match nobody(&client.status().await?, activity) {
         None => Ok(()),
         Some(problem) => Err(Problem::unusable(problem).hint(START).into()),
     }
 }
 
-async fn nobody(client: &Arc<dyn JobClient>, activity: &str) -> Option<String> {
-    let status = match client.status().await {
-        Ok(status) => status,
-        Err(error) => return Some(format!("it is unknown whether a worker is there: {error}")),
-    };
-    let works = status.workers.iter().any(|worker| worker.live && worker.activities.iter().any(|name| name == activity));
-    (!works).then(|| format!("no live worker runs {activity} on {}", client.place()))
+fn nobody(status: &HostStatus, activity: &str) -> Option<String> {
+    let mut of_it = status.workers.iter().filter(|worker| worker.activities.iter().any(|name| name == activity));
+    if of_it.clone().any(|worker| worker.live) {
+        return None;
+    }
+    let silent = of_it.next_back().map(|worker| {
+        let last = timestamp::format(worker.last_beat);
+        format!(" ({} is registered, and silent since {last})", worker.name)
+    });
+    Some(format!("no live worker runs {activity} on {}{}", status.place, silent.unwrap_or_default()))
 }
+
+#[cfg(test)]
+mod tests;

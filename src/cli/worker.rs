@@ -26,6 +26,7 @@ impl Worker {
         let signals = Signals::listen(&app.clock)?;
         // A configuration that names an activity that is none should stop a worker, too.
         app.intake()?;
+        app.require_any_tenant()?;
         let host = app.open()?;
         let worker = host.start_worker(app).await?;
         tokio::select! {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use iolaus_activities::tenant::{Run, Tenant, Workflow, package_name};
+use iolaus_activities::tenant::{Run, Tenant, Workflow, package_name, where_to_look};
 use iolaus_activities::{Category, Failure, timestamp};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -114,7 +114,7 @@ impl Show {
         let Some(workflow) = tenant.workflow(&self.name).await? else {
             let message = format!("tenant {} has no workflow named {}", self.tenant, self.name);
             return Err(Failure::new("workflow.not_found", Category::NotFound, message)
-                .suggest("iolaus workflows find TYPE")
+                .suggest(where_to_look(&self.tenant, &self.name))
                 .into());
         };
         let shown = with_last_run(&tenant, workflow).await?;

@@ -13,6 +13,9 @@ use crate::telemetry;
 
 const BUILT_IN: &str = "the built-in defaults";
 const PREFIX: &str = "IOLAUS_";
+const EVERY_KEY: &str = "`iolaus schema config` prints every key";
+/// How many keys that might be meant are named.
+const RELATED: usize = 3;
 /// Variables that are no keys. Kubernetes sets the last ones in every pod beside a service named `iolaus`.
 const NO_KEYS: [&str; 5] = ["IOLAUS_CONFIG", "IOLAUS_PORT", "IOLAUS_PORT_", "IOLAUS_SERVICE_HOST", "IOLAUS_SERVICE_PORT"];
 
@@ -201,7 +204,11 @@ fn check_keys(merged: &Map<String, Value>) -> Result<(), ConfigError> {
         }
         let mend = match nearest(&key) {
             Some(known) => format!("did you mean `{known}`?{}", as_variable(&origin, &known)),
-            None => "`config/default.toml` lists every key".to_owned(),
+            None => match related(&key).as_slice() {
+                [] => EVERY_KEY.to_owned(),
+                [known] => format!("did you mean `{known}`?{} {EVERY_KEY}", as_variable(&origin, known)),
+                several => format!("did you mean `{}`? {EVERY_KEY}", several.join("` or `")),
+            },
         };
         return Err(ConfigError { key: Some(key), origin, problem: "there is no such key".into(), mend });
     }
@@ -271,6 +278,31 @@ fn nearest(key: &str) -> Option<String> {
     (errors <= 1 + wanted.len() / 6).then(|| known.replace('*', name))
 }
 
+/// The known keys that share words with what was written: those of its own section first, else those of any. The more words, the better.
+fn related(key: &str) -> Vec<String> {
+    let wanted = pattern(key);
+    let (section, last) = wanted.rsplit_once('.').unwrap_or(("", &wanted));
+    let name = key.split('.').nth(1).filter(|_| wanted.contains('*'));
+    let words: Vec<&str> = last.split('_').filter(|word| word.len() > 2).collect();
+    let score = |known: &String| {
+        let last = known.rsplit('.').next().unwrap_or_default();
+        words.iter().filter(|word| last.split('_').any(|part| alike(part, word))).count()
+    };
+    let (own, others): (Vec<_>, Vec<_>) =
+        known_keys().into_iter().partition(|known| known.rsplit_once('.').is_some_and(|(of, _)| of == section));
+    let keys = if own.iter().any(|known| score(known) > 0) { own } else { others };
+    let best = keys.iter().map(score).max().unwrap_or(0);
+    let found = keys.into_iter().filter(|known| best > 0 && score(known) == best).take(RELATED);
+    let owner = |known: &str| if known.starts_with("tenants") { "default" } else { "NAME" };
+    found.map(|known| known.replace('*', name.unwrap_or_else(|| owner(&known)))).collect()
+}
+
+/// The same word, but for its ending or a typing error.
+fn alike(one: &str, other: &str) -> bool {
+    let (short, long) = if one.len() < other.len() { (one, other) } else { (other, one) };
+    (short.len() > 3 && long.starts_with(short)) || distance(one, other) <= short.len() / 4
+}
+
 /// Levenshtein's distance.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
@@ -327,7 +359,7 @@ fn wrong_type(merged: &Map<String, Value>, path: &str, error: &Foreign) -> Confi
         other => other.to_string(),
     };
     let problem = problem.split(" for key `").next().unwrap_or_default();
-    at(merged, path, problem, "`config/default.toml` shows what belongs there")
+    at(merged, path, problem, "`iolaus schema config` shows what belongs there")
 }
 
 /// A syntax error, without the line that it quotes: that line may hold a secret.
@@ -337,7 +369,7 @@ fn unreadable(origin: &str, error: &Foreign) -> ConfigError {
         other => other.to_string(),
     };
     let said: Vec<&str> = text.lines().filter(|line| !line.contains('|') && !line.trim().is_empty()).collect();
-    plain(origin, &said.join(": "), "correct the file; `config/default.toml` shows the form")
+    plain(origin, &said.join(": "), "correct the file; `iolaus schema config` shows the form")
 }
 
 fn find<'a>(merged: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {

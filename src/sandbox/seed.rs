@@ -129,6 +129,9 @@ fn workflow(name: &str, package: &str, end: Ending) -> Workflow {
     let labels = strings([
         ("orchestration.atlan.com/type", if template_ref.starts_with("csa-") { "custom" } else { "connector" }),
         ("package.argoproj.io/name", &package.replace('@', "a-t-r").replace('/', "s-l-a-s-h")),
+        ("workflows.argoproj.io/creator", JANE),
+        ("workflows.argoproj.io/creator-email", "jane.at.example.com"),
+        ("workflows.argoproj.io/creator-preferred-username", "jane"),
     ]);
     let annotations = strings([("package.argoproj.io/name", package), ("orchestration.atlan.com/atlanName", name)]);
     let spec = json!({ "entrypoint": "main",

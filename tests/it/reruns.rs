@@ -28,6 +28,7 @@ async fn an_active_run_is_adopted_and_followed() {
     let tenant = TestTenant::new().await;
     let verdict = tenant.run("workflow_rerun", json!({"workflow": RUNNING})).await;
     assert_eq!((verdict.status, &verdict.facts["started"]), (Status::Passed, &json!(false)), "{verdict:#?}");
+    assert!(verdict.message.is_some_and(|message| message.ends_with("(adopted: it was running already)")));
     assert_eq!(tenant.submissions(), [""; 0]);
 }
 

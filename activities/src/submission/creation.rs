@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    Effort, LONGEST_WAIT, MOST_SUBMISSIONS, Obtained, Progress, RECONCILE_INTERVAL, SETTLING, Submitter, explain, stopped,
+    Effort, LONGEST_WAIT, MOST_SUBMISSIONS, Obtained, Origin, Progress, RECONCILE_INTERVAL, SETTLING, Submitter, explain, stopped,
 };
 use crate::activity::ActivityError;
 use crate::failure::Failure;
@@ -49,7 +49,7 @@ impl Submitter<'_> {
                     effort.answer_lost(self.ctx);
                     if let Some(run) = run {
                         effort.intent = None;
-                        effort.obtained = Some(Obtained { run, started: true });
+                        effort.obtained = Some(Obtained { run, origin: Origin::Started });
                     }
                     return Ok(Created::Ours);
                 }

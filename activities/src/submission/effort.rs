@@ -51,9 +51,21 @@ pub(super) struct Intent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Obtained {
     pub(crate) run: Run,
-    /// The answer to a submission of this execution named it. An adopted run was started by somebody else, or by a submission whose
-    /// answer was lost.
-    pub(crate) started: bool,
+    pub(crate) origin: Origin,
+}
+
+/// How the run came about, as far as that is known. Only `started` is known to be this execution's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Origin {
+    /// The answer to a submission of this execution named it.
+    Started,
+    /// It was active before anything was sent.
+    Running,
+    /// It was created at or after the `since` of the input.
+    Since,
+    /// It appeared after a submission of this execution whose answer was lost.
+    AnswerLost,
 }
 
 impl Effort {

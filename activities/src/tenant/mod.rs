@@ -48,7 +48,8 @@ pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};
 pub use token_admin::{TOKEN_ADMIN_PACKAGE, token_admin_name, token_admin_workflow};
 pub use tokens::ApiToken;
-pub use workflows::{Creation, Submission, Workflow, package_name};
+pub(crate) use workflows::find_command;
+pub use workflows::{Creation, Submission, Workflow, package_name, where_to_look};
 
 /// The tenants that this program knows, by name.
 pub struct Tenants {
@@ -119,6 +120,15 @@ impl Tenant {
         let permits = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
         let (learned, looks, turns) = Default::default();
         Ok(Self { name, settings, link, http, clock, permits, learned, looks, turns })
+    }
+
+    /// The setting without which nothing can be asked of it, if one is not there: `base_url` or `api_key`.
+    pub fn unset(&self) -> Option<&'static str> {
+        match (&self.link.base, &self.link.authorization) {
+            (None, _) => Some("base_url"),
+            (Some(_), None) => Some("api_key"),
+            (Some(_), Some(_)) => None,
+        }
     }
 
     /// Its name.

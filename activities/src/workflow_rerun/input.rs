@@ -11,6 +11,7 @@ use crate::duration;
 use crate::inputs::{check_name, check_timeout, one_day};
 use crate::submission::{Older, UnknownFate};
 use crate::tenant::package_name;
+use crate::text::shell_word;
 use crate::timestamp;
 
 /// What `workflow_rerun` takes: exactly one of `workflow`, `type` and `app`.
@@ -105,9 +106,8 @@ impl WorkflowRerunInput {
             ("stop_on_cancel", false.into()),
         ];
         let told = fields.into_iter().filter(|(name, value)| name != "since" && !plain.contains(&(name.as_str(), value.clone())));
-        let words =
-            told.map(|(name, value)| format!(" {name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
-        format!("workflow_rerun{}", words.collect::<String>())
+        let words = told.map(|(name, value)| format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+        words.fold("workflow_rerun".to_owned(), |command, word| format!("{command} {}", shell_word(&word)))
     }
 }
 

@@ -326,7 +326,8 @@ async fn a_submission_of_unknown_fate_that_was_applied_is_adopted_and_not_repeat
     for reply in unknown_fates() {
         let case = Case::new(|world| world.submits.push_back(does(true, reply.clone()))).await;
         let verdict = case.attempt(json!({})).await.expect("a verdict");
-        assert!(verdict.is_passed() && verdict.message().contains("adopted"), "{reply:?}");
+        let why = "(adopted: an earlier submission of this job whose answer was lost)";
+        assert!(verdict.is_passed() && verdict.message().ends_with(why), "{reply:?}: {}", verdict.message());
         assert_eq!((case.submits(), fact(&verdict, "started")), (1, &json!(false)), "{reply:?}");
     }
 }
@@ -537,6 +538,9 @@ async fn since_adopts_what_is_recent_and_did_not_end_badly() {
         let verdict = case.attempt(json!({"since": "2025-12-31T23:59:00.900Z", "until": "submitted"})).await.expect("a verdict");
         assert_eq!(fact(&verdict, "run") == "theirs", adopted, "{ago} {ends:?}");
         assert_eq!(case.submits(), usize::from(!adopted), "{ago} {ends:?}");
+        let why = "(adopted: it was created since 2025-12-31T23:59:00.900Z)";
+        assert_eq!(verdict.message().ends_with(why), adopted, "{ago} {ends:?}: {}", verdict.message());
+        assert_eq!(verdict.message().contains("(adopted"), adopted);
     }
 }
 
@@ -621,15 +625,19 @@ async fn a_type_means_exactly_its_package() {
     let case = Case::new(|_| {}).await;
     let failure = case.failure(json!({"type": "bigquery"})).await;
     assert_eq!((failure.code.as_ref(), failure.category), ("workflow.not_found", Category::NotFound));
+    assert_eq!(failure.suggested_action.as_deref(), Some("iolaus workflows find @atlan/bigquery"));
     let failure = case.failure(json!({"workflow": "atlan-snowflake-1"})).await;
-    assert_eq!(failure.suggested_action.as_deref(), Some("iolaus workflows find TYPE"));
+    assert_eq!(failure.suggested_action.as_deref(), Some("iolaus workflows find @atlan/snowflake"));
 }
 
 #[tokio::test]
 async fn several_workflows_of_a_type_are_listed_unless_the_newest_will_do() {
     let set_up = |world: &mut World| world.templates.push(("atlan-snowflake-2", "@atlan/snowflake"));
     let case = Case::new(set_up).await;
-    let failure = case.failure(json!({"type": "snowflake"})).await;
+    let input = json!({"type": "snowflake", "until": "submitted", "since": "2025-12-31T23:59:00Z"});
+    let failure = case.failure(input).await;
+    let again = format!("iolaus execute workflow_rerun until=submitted workflow={W} since=2025-12-31T23:59:00.000Z");
+    assert_eq!(failure.suggested_action, Some(again));
     assert_eq!((failure.code.as_ref(), failure.category, case.submits()), ("workflow.ambiguous", Category::Precondition, 0));
     assert!(failure.message.contains(W) && failure.message.contains("atlan-snowflake-2"), "{failure}");
     assert_eq!(failure.facts["workflows"].as_array().map(Vec::len), Some(2));
@@ -681,7 +689,7 @@ async fn a_stop_during_the_submission_waits_for_its_answer() {
     case.world().on_submit = Some(Box::new(move || host.stop(Some(Stop::Draining))));
     assert_eq!(case.attempt(json!({})).await, Err(ActivityError::Interrupted));
     let kept = case.host.saves().last().expect("saves")["effort"]["obtained"].clone();
-    assert_eq!(kept["started"], true, "{kept}");
+    assert_eq!(kept["origin"], "started", "{kept}");
     case.host.stop(None);
     assert!(case.attempt(json!({})).await.expect("a verdict").is_passed());
     assert_eq!(case.submits(), 1);

@@ -85,6 +85,35 @@ fn a_wrong_configuration_is_refused_with_key_source_and_mend() {
 }
 
 #[test]
+fn execute_and_worker_refuse_a_tenant_that_cannot_be_asked_and_enqueue_warns() {
+    let mut place = Place::new();
+    let execute = format!("execute publish_preflight {USER} {CONNECTION}");
+    let refused = |place: &Place, line: &str, parts: &[&str]| {
+        let ran = place.run(line);
+        assert_eq!((ran.code, ran.stdout.as_str(), place.stored()), (2, "", 0), "{line}: {ran:?}");
+        for part in parts {
+            assert!(ran.stderr.contains(part), "{line}: `{part}` is missing in {}", ran.stderr);
+        }
+    };
+    for line in [execute.as_str(), "worker"] {
+        refused(&place, line, &["`tenants.default.base_url` is not set", "hint: set ATLAN_BASE_URL="]);
+    }
+    place.file("acme.toml", "[tenants.acme]\nbase_url = 'http://127.0.0.1:1'\n");
+    refused(&place, &format!("{execute} --config acme.toml --tenant acme"), &["`tenants.acme.api_key`", "[tenants.acme]"]);
+    place.set("ATLAN_BASE_URL", "http://127.0.0.1:1");
+    for line in [execute.as_str(), "worker"] {
+        refused(&place, line, &["`tenants.default.api_key` is not set", "hint: set ATLAN_API_KEY"]);
+    }
+    let enqueue = format!("enqueue publish_preflight {USER} {CONNECTION}");
+    let without_key = place.run(&enqueue);
+    assert_eq!((without_key.code, without_key.stderr.as_str(), place.stored()), (0, "", 1), "{without_key:?}");
+    place.set("ATLAN_BASE_URL", "");
+    let without_address = place.run(&enqueue);
+    assert_eq!((without_address.code, place.stored()), (0, 2), "{without_address:?}");
+    assert!(without_address.stderr.contains("warning: tenants.default.base_url is not set here"), "{without_address:?}");
+}
+
+#[test]
 fn one_bad_line_of_many_stores_nothing_unless_it_is_to_be_skipped() {
     let place = Place::new();
     let good = r#"{"activity": "publish_preflight", "input": {"user_id": "u", "connection_qualified_name": ""}}"#;

@@ -20,5 +20,8 @@ fn the_demo_ends_as_expected_and_touches_nothing_of_the_users() {
     let directory = std::path::PathBuf::from(told["directory"].as_str().expect("a path"));
     assert!(directory.join("iolaus.db").exists());
     let text = place.run("demo --output text").stdout;
+    let named = text.lines().find_map(|line| line.strip_prefix("directory  ")).expect("a directory");
+    let last = text.lines().last().unwrap_or_default();
+    assert!(last.contains(named) && last.ends_with("may be deleted."), "{last}");
     assert!(text.contains("Try next:") && text.contains("iolaus execute"), "{text}");
 }

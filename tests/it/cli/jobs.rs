@@ -49,6 +49,16 @@ fn enqueue_answers_with_the_id_alone_and_a_second_one_is_refused() {
 }
 
 #[test]
+fn what_a_closed_job_was_doing_is_not_shown() {
+    let place = place();
+    assert_eq!(place.run("execute workflow_rerun type=snowflake --job-id n").code, 0);
+    let shown = place.run("jobs show n").json();
+    assert!(shown["verdict"].is_object() && shown["progress"].is_null(), "{shown}");
+    let text = place.run("jobs show n --output text").stdout;
+    assert!(!text.contains("  progress "), "{text}");
+}
+
+#[test]
 fn a_wait_without_a_worker_says_so_and_ends_as_not_yet() {
     let place = place();
     let ran = place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} --job-id n --wait --timeout 2500ms"));
@@ -57,6 +67,47 @@ fn a_wait_without_a_worker_says_so_and_ends_as_not_yet() {
     for part in ["no live worker runs publish_preflight", &database, "iolaus worker", "iolaus jobs wait n"] {
         assert!(ran.stderr.contains(part), "`{part}` is missing in {}", ran.stderr);
     }
+}
+
+#[test]
+fn execute_says_what_its_job_waits_for_though_nobody_watches() {
+    let place = place();
+    let execute = format!("execute publish_preflight {USER} {CONNECTION}");
+    let mut delayed = place.start(&format!("{execute} --job-id later --delay 1h"));
+    delayed.until("later waits until it is due, at 2");
+    assert_eq!(delayed.terminate().code, 5);
+    place.iolaus(["pause", "activity", "publish_preflight", "--reason", "maintenance"]);
+    let mut paused = place.start(&format!("{execute} --job-id held"));
+    paused.until("is paused (maintenance); let it go on with: iolaus resume activity publish_preflight");
+    assert_eq!(paused.terminate().code, 5);
+    let waited = place.run("jobs wait held --timeout 300ms");
+    assert!(waited.code == 5 && waited.stderr.contains("is paused (maintenance)"), "at once: {waited:?}");
+}
+
+#[test]
+fn execute_says_which_worker_holds_its_job() {
+    let place = Place::with_tenant(SandboxOptions { running: Duration::from_secs(60), ..SandboxOptions::default() });
+    let line = format!("execute await_completion {ACTIVE} --job-id follow");
+    let mut first = place.start(&line);
+    first.until("the worker is ready");
+    let held = || place.run("jobs show follow").json()["worker"].as_str().map(str::to_owned);
+    let holder = std::iter::repeat_with(held).take(50).flatten().next().expect("somebody holds it");
+    let mut second = place.start(&line);
+    second.until(&format!("follow is held by the live worker {holder}"));
+    assert_eq!(second.terminate().code, 5);
+    assert_eq!(first.terminate().code, 5);
+}
+
+#[test]
+fn a_worker_that_dies_during_a_wait_is_missed() {
+    let mut place = place();
+    place.set("IOLAUS_WORKER__WORKER_TIMEOUT", "4s");
+    let mut worker = place.start("worker");
+    worker.until("the worker is ready");
+    worker.kill();
+    let mut waiting = place.start(&format!("enqueue publish_preflight {USER} {CONNECTION} --wait"));
+    waiting.until("no live worker runs publish_preflight");
+    assert_eq!(waiting.terminate().code, 5);
 }
 
 #[test]
@@ -183,7 +234,19 @@ fn workflows_are_found_by_type_and_shown_with_their_last_run() {
     assert!(found.stderr.contains("1 of 2"), "{}", found.stderr);
     let shown = place.run("workflows show atlan-redshift-1684500800").json();
     assert_eq!((shown["package"].as_str(), shown["last_run"]["phase"].as_str()), (Some("@atlan/redshift"), Some("Running")));
-    assert_eq!(place.run("workflows show atlan-nothing").code, 3);
+    let nothing = place.run("workflows show atlan-nothing-1684500800");
+    assert!(nothing.code == 3 && nothing.stderr.contains("hint: iolaus workflows find @atlan/nothing\n"), "{nothing:?}");
+}
+
+#[test]
+fn the_creator_of_a_workflow_is_a_user_who_can_be_asked_about() {
+    let place = place();
+    let found = place.run("workflows find snowflake").json();
+    let shown = place.run("workflows show atlan-snowflake-1684500500").json();
+    let creator = shown["creator"].as_str().expect("a creator");
+    assert_eq!(found[0]["creator"], creator);
+    let asked = place.run(&format!("execute publish_preflight user_id={creator} {CONNECTION}"));
+    assert_eq!(asked.code, 0, "{asked:?}");
 }
 
 #[test]

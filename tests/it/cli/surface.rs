@@ -1,5 +1,6 @@
 //! What is printed without a job: help, schemas, completions, and who reads it.
 
+use std::ffi::OsStr;
 use std::process::Stdio;
 
 use iolaus::sandbox::SandboxOptions;
@@ -19,6 +20,12 @@ fn every_schema_is_one_line_of_json() {
     assert!(required.contains("trace_id") && required.contains("checks"), "{required}");
     assert_eq!(place.run("schema nothing").code, 2);
     assert!(!place.database().exists(), "a schema needs no queue");
+    let reference = place.run("schema config");
+    assert_eq!((reference.code, reference.stdout.as_str()), (0, include_str!("../../../config/default.toml")));
+    let file = place.file("config.toml", &reference.stdout);
+    assert_eq!(place.iolaus([OsStr::new("--config"), file.as_os_str(), OsStr::new("status")]).code, 0, "it is a configuration");
+    let json = place.run("schema config --output json").json();
+    assert_eq!(json["config"], reference.stdout);
 }
 
 #[test]
@@ -148,8 +155,8 @@ fn help_tells_the_commands_and_the_exit_codes() {
       doctor       Check configuration, queue, tenants and permissions, and tell the mend of what is
                    wrong
       sandbox      Play a tenant on loopback, until told to stop
-      schema       Print JSON Schemas: of the verdict, of each activity's input, of a line of `enqueue
-                   --jobs`
+      schema       Print JSON Schemas of what goes in and what comes out, or the reference of the
+                   configuration
       completions  Print a completion script for a shell
       help         Print this message or the help of the given subcommand(s)
 
