@@ -108,9 +108,7 @@ fn the_verdict_of_a_shell_is_this_line() {
     let ran = place.run(&format!("execute publish_preflight {USER} {CONNECTION} --job-id nightly"));
     assert!(ran.stderr.is_empty(), "{ran:?}");
     filtered(|| {
-        insta::assert_snapshot!(ran.stdout, @r#"
-    {"job_id":"nightly","run_id":"[id]","activity":"publish_preflight","tenant":"default","status":"passed","message":"All user publish preflight checks passed.","checks":[{"name":"UserEnabled","passed":true},{"name":"AtlanPublishPermission","passed":true}],"facts":{"connection_qualified_name":"default/snowflake/1234567890","failed_checks":[],"user_id":"8c1e2d8a-1564-4e95-8b14-ea14522fcf61"},"failure":null,"attempts":1,"enqueued_at":"[time]","started_at":"[time]","finished_at":"[time]","duration_ms":[ms],"trace_id":"[trace]"}
-    "#);
+        insta::assert_snapshot!(ran.stdout, @r#"{"job_id":"nightly","run_id":"[id]","activity":"publish_preflight","tenant":"default","status":"passed","message":"All user publish preflight checks passed.","checks":[{"name":"UserEnabled","passed":true},{"name":"AtlanPublishPermission","passed":true}],"facts":{"connection_qualified_name":"default/snowflake/1234567890","failed_checks":[],"user_id":"8c1e2d8a-1564-4e95-8b14-ea14522fcf61"},"failure":null,"attempts":1,"enqueued_at":"[time]","started_at":"[time]","finished_at":"[time]","duration_ms":[ms],"trace_id":"[trace]"}"#);
     });
 }
 
@@ -127,9 +125,7 @@ fn a_refusal_is_one_line_and_a_hint() {
     });
     let ran = place.run("enqueue publish_preflight");
     filtered(|| {
-        insta::assert_snapshot!(ran.stderr, @r#"
-    error: input: missing field `user_id`
-    "#);
+        insta::assert_snapshot!(ran.stderr, @"error: input: missing field `user_id`");
     });
 }
 
