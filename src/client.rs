@@ -113,13 +113,21 @@ pub enum Cancelled {
 /// The host as a whole.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HostStatus {
-    /// Where jobs are kept, as a person would name it.
-    pub place: String,
+    /// Who works on it, and what is held back.
+    #[serde(flatten)]
+    pub presence: Presence,
     /// How many executions stand where.
     pub counts: Vec<StateCount>,
     /// When the oldest due job became due.
     #[serde(with = "timestamp::optional")]
     pub oldest_due: Option<Timestamp>,
+}
+
+/// Who works on a host, and what is held back. Costs the same however many jobs there are.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Presence {
+    /// Where jobs are kept, as a person would name it.
+    pub place: String,
     /// The workers that are registered.
     pub workers: Vec<WorkerStatus>,
     /// What is paused.
@@ -260,7 +268,9 @@ pub trait JobClient: Send + Sync + 'static {
     async fn pause(&self, kind: PauseKind, name: String, reason: Option<String>) -> Result<(), ClientError>;
     /// Takes a pause back; false when there was none.
     async fn resume(&self, kind: PauseKind, name: String) -> Result<bool, ClientError>;
-    /// The host as a whole.
+    /// Who works on the host, and what is held back.
+    async fn presence(&self) -> Result<Presence, ClientError>;
+    /// The host as a whole: counts every job that is kept.
     async fn status(&self) -> Result<HostStatus, ClientError>;
     /// Where jobs are kept, as a person would name it: a database path, a task queue.
     fn place(&self) -> String;

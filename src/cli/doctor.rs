@@ -136,7 +136,7 @@ async fn queue(app: &App) -> Vec<Finding> {
 }
 
 fn workers(status: &HostStatus) -> Vec<Finding> {
-    let live: Vec<_> = status.workers.iter().filter(|worker| worker.live).collect();
+    let live: Vec<_> = status.presence.workers.iter().filter(|worker| worker.live).collect();
     let served = |activity: &str| live.iter().any(|worker| worker.activities.iter().any(|name| name == activity));
     let mut waiting: Vec<&str> = status
         .counts
@@ -156,7 +156,7 @@ fn workers(status: &HostStatus) -> Vec<Finding> {
         Finding::new("workers", State::Warn, format!("open jobs of {activity} have no live worker that runs it"))
             .mend("start a worker of a version that knows it")
     }));
-    findings.extend(status.pauses.iter().map(|pause| {
+    findings.extend(status.presence.pauses.iter().map(|pause| {
         let (kind, name) = (pause.kind.as_str(), &pause.name);
         Finding::new("pauses", State::Warn, format!("{kind} {name} is paused"))
             .mend(format!("iolaus resume {kind} {}", shell_word(name)))
@@ -245,6 +245,7 @@ fn asked<T>(what: String, fine: String, answer: Result<T, Failure>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Presence;
     use crate::client::{StateCount, WorkerStatus};
     use crate::job::JobState;
     use jiff::Timestamp;
@@ -261,7 +262,11 @@ mod tests {
         };
         let count =
             StateCount { activity: "from_the_future".into(), tenant: "default".into(), state: JobState::Available, count: 1 };
-        HostStatus { place: "q".into(), counts: vec![count], oldest_due: None, workers: vec![worker], pauses: Vec::new() }
+        HostStatus {
+            presence: Presence { place: "q".into(), workers: vec![worker], pauses: Vec::new() },
+            counts: vec![count],
+            oldest_due: None,
+        }
     }
 
     #[test]

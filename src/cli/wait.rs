@@ -13,7 +13,7 @@ use super::host::Host;
 use super::out::Out;
 use super::signals::Signals;
 use super::{App, render};
-use crate::client::{ClientError, HostStatus, JobClient, JobDetail, Pause, PauseKind, Target};
+use crate::client::{ClientError, JobClient, JobDetail, Pause, PauseKind, Presence, Target};
 use crate::job::{Job, JobState};
 
 /// At the latest after this long it is said what a job waits for.
@@ -129,7 +129,7 @@ impl Hold {
 }
 
 async fn look(client: &Arc<dyn JobClient>, target: &Target, by: By, now: Timestamp) -> Vec<Hold> {
-    match (client.get(target.clone()).await, client.status().await) {
+    match (client.get(target.clone()).await, client.presence().await) {
         (Ok(detail), Ok(status)) => holds(&detail, &status, by, now),
         // It is stored a moment later.
         (Err(ClientError::NotFound(_)), _) => Vec::new(),
@@ -140,7 +140,7 @@ async fn look(client: &Arc<dyn JobClient>, target: &Target, by: By, now: Timesta
 }
 
 /// What an open job waits for.
-fn holds(detail: &JobDetail, status: &HostStatus, by: By, now: Timestamp) -> Vec<Hold> {
+fn holds(detail: &JobDetail, status: &Presence, by: By, now: Timestamp) -> Vec<Hold> {
     let job = &detail.job;
     if !job.state.is_open() {
         return Vec::new();
@@ -182,7 +182,7 @@ fn holds(detail: &JobDetail, status: &HostStatus, by: By, now: Timestamp) -> Vec
 }
 
 /// The worker of another process that holds a job.
-fn holder(job: &Job, status: &HostStatus) -> Option<Hold> {
+fn holder(job: &Job, status: &Presence) -> Option<Hold> {
     let name = job.worker.as_ref().filter(|name| !Host::is_worker_of_this_process(name))?;
     let worker = status.workers.iter().find(|worker| &worker.name == name)?;
     let id = &job.job_id;
@@ -238,13 +238,13 @@ pub(crate) async fn conclude(
 
 /// Refuses to go on when no live worker runs an activity.
 pub(crate) async fn require_worker(client: &Arc<dyn JobClient>, activity: &str) -> anyhow::Result<()> {
-    match nobody(&client.status().await?, activity) {
+    match nobody(&client.presence().await?, activity) {
         None => Ok(()),
         Some(problem) => Err(Problem::unusable(problem).hint(START).into()),
     }
 }
 
-fn nobody(status: &HostStatus, activity: &str) -> Option<String> {
+fn nobody(status: &Presence, activity: &str) -> Option<String> {
     let mut of_it = status.workers.iter().filter(|worker| worker.activities.iter().any(|name| name == activity));
     if of_it.clone().any(|worker| worker.live) {
         return None;

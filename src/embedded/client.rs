@@ -7,7 +7,9 @@ use iolaus_activities::{MESSAGE_LIMIT, VerdictRecord};
 
 use super::store::{self, Admission, Retried};
 use super::{Embedded, StoreError};
-use crate::client::{Cancelled, ClientError, Enqueued, HostStatus, JobClient, JobDetail, JobPage, ListFilter, PauseKind, Target};
+use crate::client::{
+    Cancelled, ClientError, Enqueued, HostStatus, JobClient, JobDetail, JobPage, ListFilter, PauseKind, Presence, Target,
+};
 use crate::job::{NewJob, Refused, RunId, limits};
 use crate::telemetry;
 
@@ -117,17 +119,20 @@ impl JobClient for EmbeddedClient {
         self.host.store.write(move |tx| tx.resume(kind, &name)).await.map_err(|error| self.fail(error))
     }
 
-    async fn status(&self) -> Result<HostStatus, ClientError> {
+    async fn presence(&self) -> Result<Presence, ClientError> {
         let (place, now, timeout) = (self.place(), self.host.clock.now(), self.host.options.worker_timeout);
-        let status = self.host.store.read(move |conn| {
-            Ok(HostStatus {
-                place,
-                counts: store::counts(conn)?,
-                oldest_due: store::oldest_due(conn)?,
-                workers: store::workers_status(conn, now, timeout)?,
-                pauses: store::pauses(conn)?,
-            })
+        let presence = self.host.store.read(move |conn| {
+            Ok(Presence { place, workers: store::workers_status(conn, now, timeout)?, pauses: store::pauses(conn)? })
         });
+        presence.await.map_err(|error| self.fail(error))
+    }
+
+    async fn status(&self) -> Result<HostStatus, ClientError> {
+        let presence = self.presence().await?;
+        let status = self
+            .host
+            .store
+            .read(move |conn| Ok(HostStatus { presence, counts: store::counts(conn)?, oldest_due: store::oldest_due(conn)? }));
         status.await.map_err(|error| self.fail(error))
     }
 

@@ -363,7 +363,7 @@ async fn a_paused_activity_waits_until_it_is_resumed() {
     let worker = host.worker().await;
     host.enqueue_acts("held", [Act::Pass]).await;
     assert_eq!(host.detail("held").await.job.state, JobState::Available);
-    assert_eq!(host.client.status().await.unwrap().pauses[0].reason.as_deref(), Some("maintenance"));
+    assert_eq!(host.client.presence().await.unwrap().pauses[0].reason.as_deref(), Some("maintenance"));
     assert!(host.client.resume(kind, "probe".into()).await.unwrap());
     assert_eq!(host.verdict("held").await.status, Status::Passed);
     assert!(!host.client.resume(kind, "probe".into()).await.unwrap());

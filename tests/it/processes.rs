@@ -66,7 +66,7 @@ async fn execute_waits_for_the_live_worker_that_holds_the_job() {
     job.id_conflict_policy = iolaus::job::IdConflictPolicy::UseExisting;
     let executing = execute(&host.embedded, host.worker_options(), job, std::future::pending());
     let opening = async {
-        while host.client.status().await.unwrap().workers.len() < 2 {}
+        while host.client.presence().await.unwrap().workers.len() < 2 {}
         // The writer answers in order: its enqueue, sent when it had registered, is through.
         for _ in 0..3 {
             host.client.resume(PauseKind::Tenant, "none".into()).await.unwrap();

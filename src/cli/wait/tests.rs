@@ -41,7 +41,7 @@ fn job(state: JobState) -> JobDetail {
     }
 }
 
-fn status(live: Option<bool>) -> HostStatus {
+fn status(live: Option<bool>) -> Presence {
     let worker = |live| WorkerStatus {
         name: "elsewhere-1-0".into(),
         version: "0.1.0".into(),
@@ -52,10 +52,10 @@ fn status(live: Option<bool>) -> HostStatus {
         live,
     };
     let workers = live.map(worker).into_iter().collect();
-    HostStatus { place: "q".into(), counts: Vec::new(), oldest_due: None, workers, pauses: Vec::new() }
+    Presence { place: "q".into(), workers, pauses: Vec::new() }
 }
 
-fn texts(detail: &JobDetail, status: &HostStatus, by: By) -> Vec<String> {
+fn texts(detail: &JobDetail, status: &Presence, by: By) -> Vec<String> {
     holds(detail, status, by, NOW).into_iter().map(|hold| hold.text).collect()
 }
 
