@@ -401,3 +401,29 @@ async fn a_file_that_a_newer_version_upgraded_stops_the_worker_with_the_reason()
     assert!(worker.failed().await.to_string().contains("upgraded by iolaus 9.0.0"));
     file(&host).execute_batch("PRAGMA user_version = 1").unwrap();
 }
+
+#[tokio::test]
+async fn what_is_forgotten_gives_its_space_back_to_the_file_system() {
+    let host = TestHost::new();
+    file(&host)
+        .execute_batch(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+             INSERT INTO jobs(job_id, run_id, activity, activity_version, slot_class, tenant, state, priority, run_at, enqueued_at, finished_at)
+             SELECT 'old-' || i, i, 'probe', 1, 'work', 'default', 'completed', 3, 0, 0, 1 FROM n;
+             INSERT INTO job_inputs(id, input, options, traceparent) SELECT id, hex(zeroblob(4000)), '{}', '' FROM jobs;
+             INSERT INTO job_verdicts(id, status, verdict) SELECT id, 'passed', '{}' FROM jobs;",
+        )
+        .unwrap();
+    let pages = host.sql::<i64>("PRAGMA page_count");
+    assert!(pages > 400, "{pages} pages");
+    let worker = host.worker().await;
+    host.clock.advance(Duration::from_secs(61));
+    while host.sql::<i64>("SELECT count(*) FROM jobs") > 0 {
+        host.clock.advance(Duration::from_secs(61));
+        settle(&host).await;
+    }
+    settle(&host).await;
+    let left = host.sql::<i64>("PRAGMA page_count");
+    assert!(left < pages - 200, "{pages} pages before, {left} after");
+    worker.drain().await.unwrap();
+}
