@@ -104,6 +104,11 @@ impl OptionOverrides {
         if let Some((field, _)) = positive.into_iter().find(|(_, value)| *value == Some(Duration::ZERO)) {
             return Err(Refused::new(format!("options.{field}"), "must be longer than nothing"));
         }
+        let codes = self.non_retryable_codes.as_deref().unwrap_or_default();
+        if codes.len() > limits::CODES || codes.iter().any(|code| code.len() > limits::NAME) {
+            let most = format!("may hold {} codes of {} bytes at most", limits::CODES, limits::NAME);
+            return Err(Refused::new("options.non_retryable_codes", most));
+        }
         match self.backoff_coefficient {
             Some(value) if !(1.0..=100.0).contains(&value) => {
                 Err(Refused::new("options.backoff_coefficient", "must be between 1 and 100"))
@@ -206,4 +211,18 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Refused> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_non_retryable_codes_is_refused_by_name() {
+        let with = |codes: Vec<String>| OptionOverrides { non_retryable_codes: Some(codes), ..OptionOverrides::default() };
+        assert_eq!(with(vec!["a.b".into(); limits::CODES]).validate(), Ok(()));
+        for codes in [vec!["a.b".into(); limits::CODES + 1], vec!["x".repeat(limits::NAME + 1)]] {
+            assert_eq!(with(codes).validate().unwrap_err().field, "options.non_retryable_codes");
+        }
+    }
 }

@@ -25,6 +25,8 @@ pub mod limits {
     pub const ID: usize = 200;
     /// A tenant's or an activity's name, in bytes.
     pub const NAME: usize = 200;
+    /// Codes that a job's options may call non-retryable.
+    pub const CODES: usize = 64;
     /// Labels of one job.
     pub const LABELS: usize = 16;
     /// A label's name, in bytes.
