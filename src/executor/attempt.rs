@@ -239,7 +239,7 @@ impl AttemptHost {
             return None;
         }
         let stalled_since = signs.stalled.then_some(signs.changed_at);
-        let progress = signs.progress.clone();
+        let progress = signs.progress.clone().map(bounded);
         drop(signs);
         Some(Box::pin(async move {
             let _turn = self.sender.lock().await;
@@ -307,6 +307,14 @@ impl AttemptHost {
             }
             End::TimedOut(kind) => Outcome::Failed(timed_out(kind)),
         }
+    }
+}
+
+/// Progress is for people: one that is too large is shown as its size alone.
+fn bounded(progress: Value) -> Value {
+    match json_len(&progress) {
+        size if size > limits::CHECKPOINT => serde_json::json!({ "progress_dropped_bytes": size }),
+        _ => progress,
     }
 }
 

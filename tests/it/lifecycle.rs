@@ -451,3 +451,19 @@ async fn progress_that_stands_still_is_shown_and_kills_nothing() {
     assert_eq!(host.verdict("stuck").await.attempts, 1);
     worker.drain().await.unwrap();
 }
+
+#[tokio::test]
+async fn progress_over_its_limit_is_shown_as_its_size_alone() {
+    let host = TestHost::new();
+    let worker = host.worker().await;
+    host.enqueue_acts("loud", [Act::Shout(64 * 1024)]).await;
+    let progress = loop {
+        if let Some(progress) = host.detail("loud").await.progress {
+            break progress;
+        }
+    };
+    assert_eq!(progress, json!({"progress_dropped_bytes": 64 * 1024 + 2}));
+    host.probe.gate.add_permits(1);
+    host.verdict("loud").await;
+    worker.drain().await.unwrap();
+}

@@ -39,6 +39,8 @@ pub(crate) enum Act {
         every: u64,
         times: u32,
     },
+    /// Reports progress of so many bytes, then waits for the gate.
+    Shout(usize),
     /// Sleeps so many seconds, then passes.
     Sleep(u64),
 }
@@ -135,6 +137,11 @@ impl Activity for Probe {
                     ctx.heartbeat(&beat);
                 }
                 Ok(Verdict::passed("it beat"))
+            }
+            Act::Shout(bytes) => {
+                ctx.heartbeat(&"x".repeat(bytes));
+                self.gate.acquire().await.unwrap().forget();
+                Ok(Verdict::passed("it shouted"))
             }
             Act::Sleep(seconds) => {
                 ctx.sleep(Duration::from_secs(seconds)).await?;
