@@ -13,6 +13,7 @@
 mod auth;
 mod classify;
 mod connections;
+mod holds;
 mod looks;
 mod preflight;
 mod resend;
@@ -35,13 +36,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
 use crate::failure::{Category, Failure};
 
 pub use auth::{Identity, Ping};
 pub use connections::{AdminsWritten, Connection};
+pub use holds::Hold;
 pub use preflight::PreflightAnswer;
 pub use runs::{Run, Standing};
 pub use send::{Permit, new_request_id};
@@ -54,20 +56,25 @@ pub use workflows::{Creation, Submission, Workflow, package_name, where_to_look}
 /// The tenants that this program knows, by name.
 pub struct Tenants {
     tenants: BTreeMap<String, Arc<Tenant>>,
+    changes: watch::Sender<u64>,
 }
 
 impl Tenants {
     /// No tenant at all: enough to enqueue, since that needs only what activities say of their inputs.
     pub fn none() -> Arc<Self> {
-        Arc::new(Self { tenants: BTreeMap::new() })
+        Arc::new(Self { tenants: BTreeMap::new(), changes: watch::Sender::new(0) })
     }
 
     /// Checks the settings and makes one pooled client per tenant. A tenant without address or key is no error: whatever is asked of it
     /// fails with `tenant.unconfigured` or `credentials.missing`.
     pub fn new(settings: BTreeMap<String, TenantSettings>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, SettingsError> {
-        let make = move |(name, settings)| Ok((String::clone(&name), Arc::new(Tenant::new(name, settings, clock.clone())?)));
+        let changes = watch::Sender::new(0);
+        let make = |(name, settings)| {
+            let tenant = Tenant::new(String::clone(&name), settings, clock.clone(), changes.clone())?;
+            Ok((name, Arc::new(tenant)))
+        };
         let tenants = settings.into_iter().map(make).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { tenants }))
+        Ok(Arc::new(Self { tenants, changes }))
     }
 
     /// The tenant of this name, or `tenant.unknown`, which names those that there are.
@@ -94,6 +101,7 @@ pub struct Tenant {
     http: reqwest::Client,
     clock: Arc<dyn Clock>,
     permits: Semaphore,
+    held: holds::Held,
     learned: Mutex<Learned>,
     looks: looks::Looks,
     turns: connections::Turns,
@@ -109,7 +117,12 @@ struct Learned {
 }
 
 impl Tenant {
-    fn new(name: String, settings: TenantSettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
+    fn new(
+        name: String,
+        settings: TenantSettings,
+        clock: Arc<dyn Clock>,
+        changes: watch::Sender<u64>,
+    ) -> Result<Self, SettingsError> {
         let link = settings::check(&name, &settings)?;
         let http = send::client(&settings, link.base.as_ref()).map_err(|error| SettingsError {
             tenant: name.clone(),
@@ -118,8 +131,9 @@ impl Tenant {
             mend: "check the proxy variables and the system's certificates",
         })?;
         let permits = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
+        let held = holds::Held::new(changes);
         let (learned, looks, turns) = Default::default();
-        Ok(Self { name, settings, link, http, clock, permits, learned, looks, turns })
+        Ok(Self { name, settings, link, http, clock, permits, held, learned, looks, turns })
     }
 
     /// The setting without which nothing can be asked of it, if one is not there: `base_url` or `api_key`.

@@ -54,6 +54,8 @@ pub struct TenantSettings {
     pub poll_interval: Duration,
     /// How many requests may be in flight at once.
     pub max_requests: usize,
+    /// How many attempts of one slot class a worker may run for it at once; 0: as many as leave the other tenants their share.
+    pub max_jobs: usize,
     /// The longest body that is read, in bytes.
     pub body_limit: usize,
     /// How many pages of one search are read.
@@ -75,6 +77,7 @@ impl Default for TenantSettings {
             index_grace: Duration::from_secs(60),
             poll_interval: Duration::from_secs(5),
             max_requests: 32,
+            max_jobs: 0,
             body_limit: 8 * 1024 * 1024,
             max_pages: 20,
         }
