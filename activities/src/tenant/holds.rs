@@ -7,8 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::send::Call;
 use super::{Tenant, Tenants};
-use crate::failure::Failure;
+use crate::failure::{Category, Failure};
 
 /// Why nothing is asked of a tenant for now.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,13 +63,31 @@ impl Tenant {
         hold.filter(|hold| hold.until.is_none_or(|until| now < until))
     }
 
+    /// What a call gets while the tenant is held.
+    pub(super) fn held_back(&self, call: &Call) -> Option<Failure> {
+        let Hold { failure, until, .. } = self.hold()?;
+        let left = until.map(|until| until.saturating_sub(self.clock.monotonic()));
+        Some(failure.after(left).with_source(call.source()))
+    }
+
+    /// For how much longer the tenant asked to be left alone.
+    pub(super) fn left_alone_for(&self) -> Option<Duration> {
+        Some(self.hold()?.until?.saturating_sub(self.clock.monotonic()))
+    }
+
+    pub(super) fn is_locked_out(&self) -> bool {
+        self.hold().is_some_and(|hold| hold.until.is_none())
+    }
+
     /// Leaves the tenant alone for a while, as it asked. An earlier wish that lasts longer stands; so does a refusal of our credentials.
-    pub(super) fn leave_alone(&self, failure: Failure, wait: Duration) {
+    pub(super) fn leave_alone(&self, wait: Duration) {
         let (since, until) = (self.clock.now(), self.clock.monotonic().saturating_add(wait));
+        let message = format!("tenant `{}` asked to be left alone for {} s", self.name, wait.as_secs_f64().ceil());
+        let failure = Failure::new("tenant.rate_limited", Category::RateLimited, message).holding_tenant();
         self.held.change(|hold| {
             let stands = hold.as_ref().is_some_and(|hold| hold.until.is_none_or(|earlier| earlier >= until));
             if !stands {
-                *hold = Some(Hold { failure: failure.holding_tenant(), since, until: Some(until) });
+                *hold = Some(Hold { failure, since, until: Some(until) });
             }
             !stands
         });
@@ -76,6 +95,8 @@ impl Tenant {
 
     /// The tenant does not know our credentials: nothing is asked until a probe finds that it does again. Told once.
     pub(super) fn locked_out(&self, failure: Failure) {
+        // Who we were is not to be believed either: another credential may be somebody else's.
+        self.learned(|learned| learned.identity = None);
         let since = self.clock.now();
         let reason = failure.message.clone();
         let fresh = self.held.change(|hold| {
@@ -86,7 +107,11 @@ impl Tenant {
             fresh
         });
         if fresh {
-            tracing::error!(tenant = self.name, reason, "the tenant refuses our credentials; its jobs wait until it accepts them");
+            tracing::error!(
+                tenant = self.name,
+                reason,
+                "the tenant does not accept our credentials; nothing is asked of it until it does"
+            );
         }
     }
 
@@ -94,7 +119,7 @@ impl Tenant {
     pub(super) fn let_in(&self) {
         let ended = self.held.change(|hold| hold.take_if(|hold| hold.until.is_none()).is_some());
         if ended {
-            tracing::warn!(tenant = self.name, "the tenant accepts our credentials again; its jobs go on");
+            tracing::warn!(tenant = self.name, "the tenant accepts our credentials again");
         }
     }
 }

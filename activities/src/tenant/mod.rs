@@ -6,6 +6,9 @@
 //! | `send` | one exchange: what was answered, or whether it can have arrived |
 //! | `classify` | what a status and a body mean |
 //! | `resend` | reads, sent again a few times within one attempt |
+//! | `link` | where its services are, and the one HTTP client |
+//! | `credentials`, `login` | the secrets, and getting a token for them |
+//! | `pace`, `holds` | how fast it may be asked, and when not at all |
 //! | `auth`, `preflight`, `workflows`, `runs`, `connections`, `tokens` | the areas of the API |
 //! | `token_admin` | the one package whose workflows are created from here |
 //! | `looks` | looking at many runs in one request |
@@ -13,8 +16,12 @@
 mod auth;
 mod classify;
 mod connections;
+mod credentials;
 mod holds;
+mod link;
+mod login;
 mod looks;
+mod pace;
 mod preflight;
 mod resend;
 mod runs;
@@ -69,8 +76,9 @@ impl Tenants {
     /// fails with `tenant.unconfigured` or `credentials.missing`.
     pub fn new(settings: BTreeMap<String, TenantSettings>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, SettingsError> {
         let changes = watch::Sender::new(0);
-        let make = |(name, settings)| {
-            let tenant = Tenant::new(String::clone(&name), settings, clock.clone(), changes.clone())?;
+        let told = changes.clone();
+        let make = move |(name, settings)| {
+            let tenant = Tenant::new(String::clone(&name), settings, clock.clone(), told.clone())?;
             Ok((name, Arc::new(tenant)))
         };
         let tenants = settings.into_iter().map(make).collect::<Result<_, _>>()?;
@@ -100,8 +108,11 @@ pub struct Tenant {
     link: settings::Checked,
     http: reqwest::Client,
     clock: Arc<dyn Clock>,
+    pace: pace::Pace,
     permits: Semaphore,
     held: holds::Held,
+    /// Held by the one that finds out whether the tenant knows us at all.
+    doubts: tokio::sync::Mutex<()>,
     learned: Mutex<Learned>,
     looks: looks::Looks,
     turns: connections::Turns,
@@ -124,21 +135,18 @@ impl Tenant {
         changes: watch::Sender<u64>,
     ) -> Result<Self, SettingsError> {
         let link = settings::check(&name, &settings)?;
-        let http = send::client(&settings, link.base.as_ref()).map_err(|error| SettingsError {
-            tenant: name.clone(),
-            key: "base_url",
-            problem: format!("cannot be served by an HTTP client: {}", send::chain(&error)),
-            mend: "check the proxy variables and the system's certificates",
-        })?;
+        let refuse = |(key, problem, mend)| SettingsError { tenant: name.clone(), key, problem, mend };
+        let http = link::client(&settings, link.bases.as_ref()).map_err(refuse)?;
         let permits = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
+        let pace = pace::Pace::new(settings.requests_per_second, settings.request_burst, clock.monotonic());
         let held = holds::Held::new(changes);
-        let (learned, looks, turns) = Default::default();
-        Ok(Self { name, settings, link, http, clock, permits, held, learned, looks, turns })
+        let (doubts, learned, looks, turns) = Default::default();
+        Ok(Self { name, settings, link, http, clock, pace, permits, held, doubts, learned, looks, turns })
     }
 
     /// The setting without which nothing can be asked of it, if one is not there: `base_url` or `api_key`.
     pub fn unset(&self) -> Option<&'static str> {
-        match (&self.link.base, &self.link.authorization) {
+        match (&self.link.bases, &self.link.credentials) {
             (None, _) => Some("base_url"),
             (Some(_), None) => Some("api_key"),
             (Some(_), Some(_)) => None,
