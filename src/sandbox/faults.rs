@@ -139,7 +139,7 @@ impl Action {
         let path = target.split('?').next().unwrap_or_default().trim_end_matches('/');
         match self {
             Self::SwallowGrant | Self::EndAs { .. } => {
-                method == "POST" && (path.ends_with("/submit") || path.ends_with("workflows"))
+                method == "POST" && (path.ends_with("/submit") || path.ends_with("workflows") || path.ends_with("/v1/app"))
             }
             Self::StaleIndex => path.ends_with("/indexsearch"),
             _ => true,

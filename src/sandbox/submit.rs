@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::AlreadyActive;
 use super::answer::{Refusal, Reply};
 use super::grant::GrantRequest;
 use super::ledger::What;
 use super::runs::Run;
 use super::state::{Call, Tenant};
+use super::{AlreadyActive, Generation};
 
 /// The code that the tenant's engine gives to a second active run.
 const ALREADY_ACTIVE: &str = "AE-WF-409-03";
@@ -22,6 +22,7 @@ pub(super) fn submit(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
     if namespace != "default" {
         return Err(not_found(name));
     }
+    refuse_native(tenant, name)?;
     start_run(tenant, call, name)
 }
 
@@ -31,17 +32,7 @@ pub(super) fn start_run(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
     let workflow = tenant.workflows.get(name).ok_or_else(|| not_found(name))?;
     let template = workflow.document.current().as_ref().ok_or_else(|| not_found(name))?;
     if let Some(active) = tenant.runs.active(name) {
-        let message = format!("workflow {name} already has an active run: {}", active.name);
-        match tenant.settings.already_active {
-            AlreadyActive::Allow => {}
-            AlreadyActive::Conflict409 => return Err(Refusal::coded(409, ALREADY_ACTIVE, message)),
-            AlreadyActive::Masked500 => {
-                return Err(Refusal::new(
-                    500,
-                    format!("automation engine answered 409: {{\"code\":\"{ALREADY_ACTIVE}\"}} {message}"),
-                ));
-            }
-        }
+        refuse_second(tenant.settings.already_active, name, &active.name)?;
     }
     let mut grant = GrantRequest::of_template(template);
     if call.directives.swallow_grant {
@@ -70,6 +61,26 @@ pub(super) fn start_run(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
     tenant.runs.add(run);
     tenant.ledger.record(call.now, what);
     Ok(answer)
+}
+
+/// Refuses a second active run of a workflow, in the way that was chosen, or not at all.
+pub(super) fn refuse_second(how: AlreadyActive, workflow: &str, active: &str) -> Result<(), Refusal> {
+    let message = format!("workflow {workflow} already has an active run: {active}");
+    match how {
+        AlreadyActive::Allow => Ok(()),
+        AlreadyActive::Conflict409 => Err(Refusal::coded(409, ALREADY_ACTIVE, message)),
+        AlreadyActive::Masked500 => {
+            Err(Refusal::new(500, format!("automation engine answered 409: {{\"code\":\"{ALREADY_ACTIVE}\"}} {message}")))
+        }
+    }
+}
+
+/// On a native tenant the templates of packages are gone, and so is every workflow made of one.
+pub(super) fn refuse_native(tenant: &Tenant, template: &str) -> Result<(), Refusal> {
+    match tenant.settings.generation {
+        Generation::Argo => Ok(()),
+        Generation::Native => Err(Refusal::new(404, format!("clusterworkflowtemplates.argoproj.io \"{template}\" not found"))),
+    }
 }
 
 /// The endpoint's name, if it serves this caller: members have only the package endpoint.

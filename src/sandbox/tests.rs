@@ -1,5 +1,6 @@
 //! The sandbox over real HTTP, by a clock that the tests turn.
 
+mod apps;
 mod faulty;
 mod granting;
 mod reading;
