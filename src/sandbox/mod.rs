@@ -3,7 +3,7 @@
 //! It shares no type with the tenant's client, which is its worth: both are written from the wire, and neither can hide
 //! the other's mistakes. It plays a tenant of either generation: *argo*, with workflows and runs, or *native*, with
 //! `/v1/app`. Time comes from a closure, run phases follow from it, and nothing ticks in the background. Deliberately not
-//! here: OAuth clients and Keycloak, personas, cron runs, persistence.
+//! here: OAuth clients and Keycloak, personas, runs that a schedule starts, persistence.
 //!
 //! # What a sandbox holds when it starts
 //!
@@ -89,6 +89,7 @@ mod answer;
 mod apps;
 mod arrival;
 mod connections;
+mod cron;
 mod faults;
 mod grant;
 mod identity;

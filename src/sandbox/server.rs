@@ -20,7 +20,7 @@ use super::faults::{Action, Fault, Faults};
 use super::ledger::{Effect, Exchange, RequestLog};
 use super::state::{Call, Directives, SharedTenant, lock};
 use super::time::{self, TimeSource};
-use super::{Generation, admin, apps, identity, metastore, preflight, runs, tokens, workflows};
+use super::{Generation, admin, apps, cron, identity, metastore, preflight, runs, tokens, workflows};
 
 /// What all connections of one sandbox share.
 pub(super) struct Shared {
@@ -186,8 +186,12 @@ impl Shared {
 
 /// The routes of the tenant, one file per area.
 fn tenant_routes(generation: Generation) -> Router<SharedTenant> {
-    let mut heracles =
-        identity::routes().merge(preflight::routes()).merge(workflows::routes()).merge(runs::routes()).merge(tokens::routes());
+    let mut heracles = identity::routes()
+        .merge(preflight::routes())
+        .merge(workflows::routes())
+        .merge(runs::routes())
+        .merge(tokens::routes())
+        .merge(cron::routes());
     if generation == Generation::Native {
         heracles = heracles.merge(apps::routes());
     }

@@ -1,9 +1,12 @@
 //! Submitting a run of a stored template.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::answer::{Refusal, Reply};
 use super::grant::GrantRequest;
+use super::identity::Principal;
 use super::ledger::What;
 use super::runs::Run;
 use super::state::{Call, Tenant};
@@ -15,6 +18,21 @@ const ALREADY_ACTIVE: &str = "AE-WF-409-03";
 /// `POST W/submit`.
 pub(super) fn submit(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
     endpoint(call)?;
+    let name = named(tenant, call)?;
+    start_run(tenant, call, name)
+}
+
+/// `POST workflows/triggerAsOwner`: the run is the owner's, whoever asks.
+pub(super) fn trigger_as_owner(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
+    let name = named(tenant, call)?;
+    let owner = tenant.workflows.get(name).map(|workflow| &workflow.owner).ok_or_else(|| not_found(name))?;
+    let by = tenant.principals.iter().find(|principal| principal.username == *owner).cloned();
+    let by = by.ok_or_else(|| Refusal::new(400, format!("{owner}, who owns {name}, does not exist")))?;
+    launch(tenant, call, name, "triggerAsOwner", by)
+}
+
+/// The template that a body names.
+fn named<'a>(tenant: &Tenant, call: &'a Call) -> Result<&'a str, Refusal> {
     if text(&call.body, "resourceKind")? != "WorkflowTemplate" {
         return Err(Refusal::new(400, "resourceKind must be WorkflowTemplate"));
     }
@@ -23,12 +41,15 @@ pub(super) fn submit(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
         return Err(not_found(name));
     }
     refuse_native(tenant, name)?;
-    start_run(tenant, call, name)
+    Ok(name)
 }
 
 /// Starts a run of a stored template; its document is the answer.
 pub(super) fn start_run(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
-    let endpoint = endpoint(call)?;
+    launch(tenant, call, name, endpoint(call)?, call.principal.clone())
+}
+
+fn launch(tenant: &mut Tenant, call: &Call, name: &str, endpoint: &str, by: Arc<Principal>) -> Reply {
     let workflow = tenant.workflows.get(name).ok_or_else(|| not_found(name))?;
     let template = workflow.document.current().as_ref().ok_or_else(|| not_found(name))?;
     if let Some(active) = tenant.runs.active(name) {
@@ -42,7 +63,7 @@ pub(super) fn start_run(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
     let run = Run {
         name: tenant.runs.next_name(name),
         workflow: name.to_owned(),
-        by: call.principal.clone(),
+        by: by.clone(),
         created_at: call.now,
         running_at,
         ends_at: running_at.saturating_add(tenant.settings.running),
@@ -54,7 +75,7 @@ pub(super) fn start_run(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
     let what = What::RunSubmitted {
         run: run.name.clone(),
         workflow: name.to_owned(),
-        by: call.principal.username.clone(),
+        by: by.username.clone(),
         endpoint: endpoint.to_owned(),
         request_id: call.request_id.clone(),
     };

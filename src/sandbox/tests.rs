@@ -4,6 +4,7 @@ mod apps;
 mod faulty;
 mod granting;
 mod reading;
+mod replay;
 mod running;
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use super::ledger::What;
 use super::runs::Ending;
 use super::search::{Document, Search, WORKFLOWS};
 use super::state::{Call, SharedTenant, Tenant, Versions, route};
-use super::submit::{endpoint, not_found, refuse_native, start_run, submit, text};
+use super::submit::{endpoint, not_found, refuse_native, start_run, submit, text, trigger_as_owner};
 use super::time;
 
 /// So many templates can be stored.
@@ -32,6 +32,7 @@ pub(super) fn routes() -> Router<SharedTenant> {
     let mut router = Router::new()
         .route("/workflows/indexsearch", route(MethodFilter::POST, search))
         .route("/workflows/{name}/changeownership", route(MethodFilter::POST, change_owner));
+    router = router.route("/workflows/triggerAsOwner", route(MethodFilter::POST, trigger_as_owner));
     for endpoint in ["/workflows", "/package-workflows"] {
         router = router
             .route(endpoint, route(MethodFilter::POST, create))
