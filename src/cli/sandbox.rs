@@ -19,6 +19,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   iolaus sandbox
   iolaus sandbox --listen 127.0.0.1:8200 --running 20s --index-lag 2s
+  iolaus sandbox --generation native      with /v1/app instead of workflows
   iolaus sandbox --probe                  asks one that runs, for a container's probe
   curl -s -X POST http://127.0.0.1:8100/sandbox/faults -d '{\"path\": \"publish\", \"action\": {\"kind\": \"status\", \"status\": 503}}'";
 
@@ -32,6 +33,9 @@ pub(crate) struct Sandbox {
     /// Start none, but ask the one that listens there whether it is well; exit 6 if not
     #[arg(long)]
     probe: bool,
+    /// Which surface of workflows the tenant has
+    #[arg(long, value_name = "GENERATION", default_value = "argo")]
+    generation: Generation,
     /// How long a run is Pending
     #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = duration::parse)]
     pending: Duration,
@@ -47,6 +51,14 @@ pub(crate) struct Sandbox {
     /// Answer without a Date header
     #[arg(long)]
     no_date: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Generation {
+    /// Workflows and runs
+    Argo,
+    /// Apps: /v1/app
+    Native,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -69,6 +81,10 @@ impl Sandbox {
         let signals = Signals::listen(&app.clock)?;
         let options = tenant::SandboxOptions {
             listen: self.listen,
+            generation: match self.generation {
+                Generation::Argo => tenant::Generation::Argo,
+                Generation::Native => tenant::Generation::Native,
+            },
             pending: self.pending,
             running: self.running,
             index_lag: self.index_lag,

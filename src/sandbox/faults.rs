@@ -139,7 +139,8 @@ impl Action {
         let path = target.split('?').next().unwrap_or_default().trim_end_matches('/');
         match self {
             Self::SwallowGrant | Self::EndAs { .. } => {
-                method == "POST" && (path.ends_with("/submit") || path.ends_with("workflows"))
+                let starts = ["/submit", "/triggerAsOwner", "workflows", "/v1/app"];
+                method == "POST" && starts.iter().any(|end| path.ends_with(end))
             }
             Self::StaleIndex => path.ends_with("/indexsearch"),
             _ => true,

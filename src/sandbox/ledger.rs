@@ -49,6 +49,20 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pruned: Vec<String>,
     },
+    /// A workflow was made of an app.
+    AppCreated { slug: String, name: String, by: String },
+    /// The inputs of an app's workflow were replaced.
+    AppUpdated { slug: String, version: i64, by: String },
+    /// An app's workflow was deleted.
+    AppDeleted { slug: String, by: String },
+    /// An app's workflow was given a schedule.
+    AppScheduled { slug: String, trigger: String, cron: String, timezone: String, by: String },
+    /// A schedule of an app's workflow was removed.
+    AppUnscheduled { slug: String, trigger: String, by: String },
+    /// A run of an app's workflow was started.
+    AppRunSubmitted { run: String, slug: String, by: String, request_id: Option<String> },
+    /// A run of an app's workflow was cancelled before its end.
+    AppRunCancelled { run: String, slug: String, by: String },
 }
 
 /// Effects, oldest first, bounded.

@@ -40,7 +40,8 @@ fn search(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
     let wanted: Vec<&str> =
         body.get("attributes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let at = tenant.index_time(call);
-    let page = search.page(tenant.connections.values().filter_map(|connection| connection.indexed(at)));
+    let connections = tenant.connections.values().filter_map(|connection| connection.indexed(at));
+    let page = search.page(connections.chain(tenant.apps.runs.indexed(&search, at)));
     let mut answer = json!({ "searchType": "INDEX_BASED", "approximateCount": page.total });
     if !page.hits.is_empty() {
         let entities = page.hits.into_iter().map(|(mut hit, _)| only(hit.source["entity"].take(), &wanted));
@@ -59,16 +60,22 @@ fn only(mut entity: Value, wanted: &[&str]) -> Value {
 
 fn by_qualified_name(tenant: &mut Tenant, call: &Call, type_name: &str) -> Reply {
     let name = call.query("attr:qualifiedName").ok_or_else(|| bad("attr:qualifiedName is missing"))?;
-    let connection = tenant.connections.get(name).filter(|_| type_name == "Connection");
-    let connection = connection.ok_or_else(|| unknown(type_name, name))?;
-    Ok(json!({ "entity": connection.entity(connection.admins()), "referredEntities": {} }))
+    let entity = match type_name {
+        "Connection" => tenant.connections.get(name).map(|connection| connection.entity(connection.admins())),
+        "AppWorkflowRun" => tenant.apps.runs.entity(name, call.now),
+        _ => None,
+    };
+    let entity = entity.ok_or_else(|| unknown(type_name, name))?;
+    Ok(json!({ "entity": entity, "referredEntities": {} }))
 }
 
-fn by_guid(tenant: &mut Tenant, _: &Call, guid: &str) -> Reply {
+fn by_guid(tenant: &mut Tenant, call: &Call, guid: &str) -> Reply {
     let connection = tenant.connections.values().find(|connection| connection.guid == guid);
-    let connection = connection
+    let entity = connection
+        .map(|connection| connection.entity(connection.admins()))
+        .or_else(|| tenant.apps.runs.entity(guid, call.now))
         .ok_or_else(|| Refusal::atlas(404, "ATLAS-404-00-005", format!("Given instance guid {guid} is invalid/not found")))?;
-    Ok(json!({ "entity": connection.entity(connection.admins()), "referredEntities": {} }))
+    Ok(json!({ "entity": entity, "referredEntities": {} }))
 }
 
 fn unknown(type_name: &str, qualified_name: &str) -> Refusal {

@@ -1,9 +1,9 @@
 //! The simulated tenant: a real HTTP server on loopback for trying, teaching and testing.
 //!
 //! It shares no type with the tenant's client, which is its worth: both are written from the wire, and neither can hide
-//! the other's mistakes. It plays a tenant of the *argo* generation. Time comes from a closure, run phases follow from
-//! it, and nothing ticks in the background. Deliberately not here: the native generation (`/v1/app`), OAuth clients and
-//! Keycloak, personas, cron runs, persistence.
+//! the other's mistakes. It plays a tenant of either generation: *argo*, with workflows and runs, or *native*, with
+//! `/v1/app`. Time comes from a closure, run phases follow from it, and nothing ticks in the background. Deliberately not
+//! here: OAuth clients and Keycloak, personas, runs that a schedule starts, persistence.
 //!
 //! # What a sandbox holds when it starts
 //!
@@ -41,7 +41,7 @@
 //! | `92588c67-5ddf-4a45-8b5c-dd92f4b84e99` | `apikey-33333333-4444-5555-6666-777777777777` | `ci` |
 //! | `a11ead1e-0000-4000-8000-000000000003` | `apikey-66666666-7777-8888-9999-aaaaaaaaaaaa` | `granted` |
 //!
-//! Workflows, created at the second that their name ends in:
+//! On argo, workflows, created at the second that their name ends in:
 //!
 //! | name | package | its runs end | seeded run |
 //! |---|---|---|---|
@@ -51,6 +51,20 @@
 //! | `atlan-postgres-1684500700` | `@atlan/postgres` | Failed, with a message | |
 //! | `atlan-redshift-1684500800` | `@atlan/redshift` | Succeeded | `…-k2v9d`, Running since a minute before the start, Succeeds [`SandboxOptions::running`] after it |
 //! | `atlan-tableau-1684500900`, `atlan-tableau-1684500901` | `@atlan/tableau` | Succeeded | |
+//!
+//! On native, workflows made of apps (all of `jane`), and no workflow template:
+//!
+//! | slug | name | app | its runs end | seeded run |
+//! |---|---|---|---|---|
+//! | `bq-prod-3f9ab2c1` | `bq-prod` | `bigquery-crawler` | Succeeded | `9e3779b97f4a7c15`, Succeeded on 2026-01-01 |
+//! | `snowflake-prod-5d01c7aa` | `snowflake-prod` | `snowflake-crawler` | Succeeded | |
+//! | `snowflake-queries-77e3b0f4` | `snowflake-queries` | `snowflake-miner` | Succeeded | |
+//! | `postgres-crm-18c2d9e6` | `postgres-crm` | `postgres-crawler` | Failed, with a message | |
+//! | `redshift-dwh-9a4be150` | `redshift-dwh` | `redshift-crawler` | Succeeded | `3c6ef372fe94f82a`, Running since a minute before the start, Succeeds [`SandboxOptions::running`] after it |
+//! | `tableau-sales-0b6f8d23`, `tableau-sales-6ce1a94f` | `tableau-sales`, both | `atlan-tableau` | Succeeded | |
+//!
+//! Of `csa-api-token-connection-admin` no workflow can be made there: it is not ready for native. `snowflake-miner` demands
+//! the input `connection`; the other apps demand none.
 //!
 //! # Its own routes
 //!
@@ -64,14 +78,18 @@
 //! - Nobody may publish to a connection that does not exist: the preflight's permission check fails, it is no 404.
 //! - Stopping a run that has ended is a 400; a member at a `workflows` endpoint gets a 403.
 //! - A Pending run has no `startedAt`, so that it sorts last. Equal sort values keep the newest run first.
+//! - On native a Pending run has no start either; `__timestamp` in the index is when it was created. Cancelling a run that
+//!   has ended is a 400. Deleting a workflow stops no run. Lists and single reads never lag, searches do.
 //! - Searches are stricter than a real index: what would silently match nothing (a field without its `.keyword`, or
 //!   without its nested path) is a 400 that names it.
 //! - A bulk write knows connections and their admin lists only, and refuses any other type or attribute.
 
 mod admin;
 mod answer;
+mod apps;
 mod arrival;
 mod connections;
+mod cron;
 mod faults;
 mod grant;
 mod identity;
@@ -114,6 +132,8 @@ pub struct SandboxOptions {
     pub listen: SocketAddr,
     /// Its clock. Default: the machine's.
     pub clock: TimeSource,
+    /// Which surface of workflows it has. Default [`Generation::Argo`].
+    pub generation: Generation,
     /// How long a run is Pending. Default 300 ms.
     pub pending: Duration,
     /// How long a run is then Running. Default 1.5 s.
@@ -133,6 +153,7 @@ impl Default for SandboxOptions {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             clock: time::system_clock(),
+            generation: Generation::default(),
             pending: Duration::from_millis(300),
             running: Duration::from_millis(1_500),
             index_lag: Duration::ZERO,
@@ -148,6 +169,7 @@ impl fmt::Debug for SandboxOptions {
         formatter
             .debug_struct("SandboxOptions")
             .field("listen", &self.listen)
+            .field("generation", &self.generation)
             .field("pending", &self.pending)
             .field("running", &self.running)
             .field("index_lag", &self.index_lag)
@@ -156,6 +178,16 @@ impl fmt::Debug for SandboxOptions {
             .field("date_header", &self.date_header)
             .finish_non_exhaustive()
     }
+}
+
+/// The two generations of tenants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Generation {
+    /// Workflows and runs; `/v1/app` is 404.
+    #[default]
+    Argo,
+    /// `/v1/app`; there is no workflow template, and none can be stored.
+    Native,
 }
 
 /// How a second submit is answered while a run of the same workflow is active.
@@ -190,6 +222,7 @@ impl Sandbox {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
         let settings = state::Settings {
+            generation: options.generation,
             pending: time::millis(options.pending),
             running: time::millis(options.running),
             index_lag: time::millis(options.index_lag),

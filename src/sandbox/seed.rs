@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::Generation;
+use super::apps::{Apps, apps as seeded_apps};
 use super::connections::{Admins, Connection};
 use super::grant::GrantRequest;
 use super::identity::{ADMIN, API_TOKEN, MEMBER, Principal, Role, User};
@@ -24,14 +26,21 @@ const TOKEN_USER: &str = "service-account-apikey-11111111-2222-3333-4444-5555555
 const GRANTED_USER: &str = "service-account-apikey-66666666-7777-8888-9999-aaaaaaaaaaaa";
 /// When the oldest workflow was created: 2023-05-19T12:46:51Z.
 const EPOCH: i64 = 1_684_500_411_000;
-/// So long before the start the long run of `atlan-redshift-1684500800` began.
+/// So long before the start the long run began.
 const LONG_RUN_BEGAN: i64 = 60_000;
 
 /// The seeded tenant of a sandbox that starts at `now`.
 pub(super) fn tenant(settings: Settings, ledger_limit: usize, now: i64) -> Tenant {
     let principals = principals();
-    let workflows = workflows();
-    let runs = runs(&principals, &workflows, settings.running, now);
+    let jane = principals.iter().find(|principal| principal.username == "jane").expect("jane is seeded");
+    let (mut workflows, mut runs, mut apps) = (BTreeMap::new(), Runs::default(), Apps::default());
+    match settings.generation {
+        Generation::Argo => {
+            workflows = seeded_workflows();
+            runs = seeded_runs(jane, &workflows, settings.running, now);
+        }
+        Generation::Native => apps = seeded_apps(jane, now, LONG_RUN_BEGAN, settings.running),
+    }
     Tenant {
         settings,
         principals,
@@ -40,6 +49,7 @@ pub(super) fn tenant(settings: Settings, ledger_limit: usize, now: i64) -> Tenan
         connections: connections(),
         workflows,
         runs,
+        apps,
         ledger: Ledger::new(ledger_limit),
     }
 }
@@ -103,7 +113,7 @@ fn connections() -> BTreeMap<String, Connection> {
     .collect()
 }
 
-fn workflows() -> BTreeMap<String, Workflow> {
+fn seeded_workflows() -> BTreeMap<String, Workflow> {
     let failing = Ending::failed("child 'extract' failed: could not connect to server: Connection refused");
     let seeded = [
         ("csa-api-token-connection-admin-1684500411", "@csa/api-token-connection-admin", Ending::succeeded()),
@@ -146,8 +156,7 @@ fn strings<const N: usize>(pairs: [(&str, &str); N]) -> Map<String, Value> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect()
 }
 
-fn runs(principals: &[Arc<Principal>], workflows: &BTreeMap<String, Workflow>, running: i64, now: i64) -> Runs {
-    let jane = principals.iter().find(|principal| principal.username == "jane").expect("jane is seeded");
+fn seeded_runs(jane: &Arc<Principal>, workflows: &BTreeMap<String, Workflow>, running: i64, now: i64) -> Runs {
     let run = |workflow: &str, suffix: &str, created_at: i64, ends_at: i64| Run {
         name: format!("{workflow}-{suffix}"),
         workflow: workflow.to_owned(),

@@ -20,7 +20,7 @@ use super::faults::{Action, Fault, Faults};
 use super::ledger::{Effect, Exchange, RequestLog};
 use super::state::{Call, Directives, SharedTenant, lock};
 use super::time::{self, TimeSource};
-use super::{admin, identity, metastore, preflight, runs, tokens, workflows};
+use super::{Generation, admin, apps, cron, identity, metastore, preflight, runs, tokens, workflows};
 
 /// What all connections of one sandbox share.
 pub(super) struct Shared {
@@ -39,7 +39,8 @@ struct Traffic {
 
 impl Shared {
     pub(super) fn new(tenant: SharedTenant, clock: TimeSource, log_limit: usize, date_header: bool) -> Self {
-        let tenant_routes = tenant_routes().with_state(tenant.clone());
+        let generation = lock(&tenant).settings.generation;
+        let tenant_routes = tenant_routes(generation).with_state(tenant.clone());
         let traffic = Mutex::new(Traffic { faults: Faults::default(), log: RequestLog::new(log_limit) });
         Self { tenant, traffic, clock, date_header, tenant_routes }
     }
@@ -184,9 +185,16 @@ impl Shared {
 }
 
 /// The routes of the tenant, one file per area.
-fn tenant_routes() -> Router<SharedTenant> {
-    let heracles =
-        identity::routes().merge(preflight::routes()).merge(workflows::routes()).merge(runs::routes()).merge(tokens::routes());
+fn tenant_routes(generation: Generation) -> Router<SharedTenant> {
+    let mut heracles = identity::routes()
+        .merge(preflight::routes())
+        .merge(workflows::routes())
+        .merge(runs::routes())
+        .merge(tokens::routes())
+        .merge(cron::routes());
+    if generation == Generation::Native {
+        heracles = heracles.merge(apps::routes());
+    }
     Router::new()
         .nest("/api/service", heracles)
         .nest("/api/meta", metastore::routes())

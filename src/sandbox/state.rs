@@ -9,6 +9,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use serde_json::Value;
 
 use super::answer::{Reply, respond};
+use super::apps::Apps;
 use super::connections::Connection;
 use super::faults::Action;
 use super::identity::{Principal, User};
@@ -16,7 +17,7 @@ use super::ledger::Ledger;
 use super::runs::{Ending, Runs};
 use super::tokens::ApiToken;
 use super::workflows::Workflow;
-use super::{AlreadyActive, grant};
+use super::{AlreadyActive, Generation, grant};
 
 /// A stale index is the index as it was so long ago, in milliseconds.
 const STALE_BY: i64 = 60_000;
@@ -33,12 +34,14 @@ pub(super) struct Tenant {
     pub(super) connections: BTreeMap<String, Connection>,
     pub(super) workflows: BTreeMap<String, Workflow>,
     pub(super) runs: Runs,
+    pub(super) apps: Apps,
     pub(super) ledger: Ledger,
 }
 
 /// How the tenant behaves; all times in milliseconds.
 #[derive(Debug)]
 pub(super) struct Settings {
+    pub(super) generation: Generation,
     pub(super) pending: i64,
     pub(super) running: i64,
     pub(super) index_lag: i64,

@@ -1,13 +1,16 @@
 //! Submitting a run of a stored template.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
-use super::AlreadyActive;
 use super::answer::{Refusal, Reply};
 use super::grant::GrantRequest;
+use super::identity::Principal;
 use super::ledger::What;
 use super::runs::Run;
 use super::state::{Call, Tenant};
+use super::{AlreadyActive, Generation};
 
 /// The code that the tenant's engine gives to a second active run.
 const ALREADY_ACTIVE: &str = "AE-WF-409-03";
@@ -15,6 +18,21 @@ const ALREADY_ACTIVE: &str = "AE-WF-409-03";
 /// `POST W/submit`.
 pub(super) fn submit(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
     endpoint(call)?;
+    let name = named(tenant, call)?;
+    start_run(tenant, call, name)
+}
+
+/// `POST workflows/triggerAsOwner`: the run is the owner's, whoever asks.
+pub(super) fn trigger_as_owner(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
+    let name = named(tenant, call)?;
+    let owner = tenant.workflows.get(name).map(|workflow| &workflow.owner).ok_or_else(|| not_found(name))?;
+    let by = tenant.principals.iter().find(|principal| principal.username == *owner).cloned();
+    let by = by.ok_or_else(|| Refusal::new(400, format!("{owner}, who owns {name}, does not exist")))?;
+    launch(tenant, call, name, "triggerAsOwner", by)
+}
+
+/// The template that a body names.
+fn named<'a>(tenant: &Tenant, call: &'a Call) -> Result<&'a str, Refusal> {
     if text(&call.body, "resourceKind")? != "WorkflowTemplate" {
         return Err(Refusal::new(400, "resourceKind must be WorkflowTemplate"));
     }
@@ -22,26 +40,20 @@ pub(super) fn submit(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
     if namespace != "default" {
         return Err(not_found(name));
     }
-    start_run(tenant, call, name)
+    refuse_native(tenant, name)?;
+    Ok(name)
 }
 
 /// Starts a run of a stored template; its document is the answer.
 pub(super) fn start_run(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
-    let endpoint = endpoint(call)?;
+    launch(tenant, call, name, endpoint(call)?, call.principal.clone())
+}
+
+fn launch(tenant: &mut Tenant, call: &Call, name: &str, endpoint: &str, by: Arc<Principal>) -> Reply {
     let workflow = tenant.workflows.get(name).ok_or_else(|| not_found(name))?;
     let template = workflow.document.current().as_ref().ok_or_else(|| not_found(name))?;
     if let Some(active) = tenant.runs.active(name) {
-        let message = format!("workflow {name} already has an active run: {}", active.name);
-        match tenant.settings.already_active {
-            AlreadyActive::Allow => {}
-            AlreadyActive::Conflict409 => return Err(Refusal::coded(409, ALREADY_ACTIVE, message)),
-            AlreadyActive::Masked500 => {
-                return Err(Refusal::new(
-                    500,
-                    format!("automation engine answered 409: {{\"code\":\"{ALREADY_ACTIVE}\"}} {message}"),
-                ));
-            }
-        }
+        refuse_second(tenant.settings.already_active, name, &active.name)?;
     }
     let mut grant = GrantRequest::of_template(template);
     if call.directives.swallow_grant {
@@ -51,7 +63,7 @@ pub(super) fn start_run(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
     let run = Run {
         name: tenant.runs.next_name(name),
         workflow: name.to_owned(),
-        by: call.principal.clone(),
+        by: by.clone(),
         created_at: call.now,
         running_at,
         ends_at: running_at.saturating_add(tenant.settings.running),
@@ -63,13 +75,33 @@ pub(super) fn start_run(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
     let what = What::RunSubmitted {
         run: run.name.clone(),
         workflow: name.to_owned(),
-        by: call.principal.username.clone(),
+        by: by.username.clone(),
         endpoint: endpoint.to_owned(),
         request_id: call.request_id.clone(),
     };
     tenant.runs.add(run);
     tenant.ledger.record(call.now, what);
     Ok(answer)
+}
+
+/// Refuses a second active run of a workflow, in the way that was chosen, or not at all.
+pub(super) fn refuse_second(how: AlreadyActive, workflow: &str, active: &str) -> Result<(), Refusal> {
+    let message = format!("workflow {workflow} already has an active run: {active}");
+    match how {
+        AlreadyActive::Allow => Ok(()),
+        AlreadyActive::Conflict409 => Err(Refusal::coded(409, ALREADY_ACTIVE, message)),
+        AlreadyActive::Masked500 => {
+            Err(Refusal::new(500, format!("automation engine answered 409: {{\"code\":\"{ALREADY_ACTIVE}\"}} {message}")))
+        }
+    }
+}
+
+/// On a native tenant the templates of packages are gone, and so is every workflow made of one.
+pub(super) fn refuse_native(tenant: &Tenant, template: &str) -> Result<(), Refusal> {
+    match tenant.settings.generation {
+        Generation::Argo => Ok(()),
+        Generation::Native => Err(Refusal::new(404, format!("clusterworkflowtemplates.argoproj.io \"{template}\" not found"))),
+    }
 }
 
 /// The endpoint's name, if it serves this caller: members have only the package endpoint.

@@ -1,8 +1,10 @@
 //! The sandbox over real HTTP, by a clock that the tests turn.
 
+mod apps;
 mod faulty;
 mod granting;
 mod reading;
+mod replay;
 mod running;
 
 use std::sync::Arc;

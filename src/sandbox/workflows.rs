@@ -9,11 +9,14 @@ use super::ledger::What;
 use super::runs::Ending;
 use super::search::{Document, Search, WORKFLOWS};
 use super::state::{Call, SharedTenant, Tenant, Versions, route};
-use super::submit::{endpoint, not_found, start_run, submit, text};
+use super::submit::{endpoint, not_found, refuse_native, start_run, submit, text, trigger_as_owner};
 use super::time;
 
 /// So many templates can be stored.
 const MAX_WORKFLOWS: usize = 10_000;
+/// Where a body of the vendor's client names the template of its package.
+const TEMPLATE_REF: &str = "/spec/templates/0/dag/tasks/0/templateRef/name";
+
 /// A workflow template under its name.
 #[derive(Debug)]
 pub(super) struct Workflow {
@@ -29,6 +32,7 @@ pub(super) fn routes() -> Router<SharedTenant> {
     let mut router = Router::new()
         .route("/workflows/indexsearch", route(MethodFilter::POST, search))
         .route("/workflows/{name}/changeownership", route(MethodFilter::POST, change_owner));
+    router = router.route("/workflows/triggerAsOwner", route(MethodFilter::POST, trigger_as_owner));
     for endpoint in ["/workflows", "/package-workflows"] {
         router = router
             .route(endpoint, route(MethodFilter::POST, create))
@@ -61,6 +65,7 @@ fn create(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
     };
     let metadata = call.body.get("metadata").ok_or_else(|| Refusal::new(400, "metadata is missing"))?;
     let name = text(metadata, "name")?.to_owned();
+    refuse_native(tenant, call.body.pointer(TEMPLATE_REF).and_then(Value::as_str).unwrap_or(&name))?;
     let free = tenant.workflows.get(&name).is_none_or(|workflow| workflow.document.current().is_none());
     if !free {
         return Err(Refusal::new(409, format!("workflowtemplates.argoproj.io \"{name}\" already exists")));

@@ -53,7 +53,16 @@ fn metastore_kind(name: &str) -> Option<Kind> {
             Some(Kind::Keyword)
         }
         "__typeName" | "name" => Some(Kind::Text),
-        "__timestamp" | "__modificationTimestamp" => Some(Kind::Date),
+        "appWorkflowRunLabel"
+        | "appWorkflowRunStatus"
+        | "appWorkflowRunStartedBy"
+        | "appWorkflowRunStoppedBy"
+        | "appWorkflowRunAppName"
+        | "appWorkflowRunAppWorkflowName"
+        | "appWorkflowRunAppWorkflowSlug"
+        | "appWorkflowRunAppWorkflowVersion"
+        | "appWorkflowRunTemporalRunId" => Some(Kind::Keyword),
+        "__timestamp" | "__modificationTimestamp" | "appWorkflowRunStartedAt" | "appWorkflowRunCompletedAt" => Some(Kind::Date),
         _ => None,
     }
 }

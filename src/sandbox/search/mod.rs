@@ -93,6 +93,11 @@ impl Search {
         self.query.required(path)
     }
 
+    /// What the value at `path` must begin with, if the query demands that. Saves looking at every document.
+    pub(super) fn prefix(&self, path: &str) -> Option<&str> {
+        self.query.prefix(path)
+    }
+
     /// Filters, sorts (missing values last, equal ones in the order given) and cuts the page.
     pub(super) fn page(&self, documents: impl Iterator<Item = Document>) -> Page {
         let mut hits: Vec<(Document, Vec<Value>)> = documents

@@ -44,6 +44,19 @@ impl Query {
             _ => None,
         }
     }
+
+    /// What the query demands the value at `path` to begin with.
+    pub(super) fn prefix(&self, path: &str) -> Option<&str> {
+        match self {
+            Self::Field { path: own, test: Test::Prefix { value, ignore_case: false } } if own == path => Some(value),
+            Self::Field { path: own, test: Test::OneOf { values, ignore_case: false } } if own == path => match &values[..] {
+                [value] => Some(value),
+                _ => None,
+            },
+            Self::Bool { must, .. } => must.iter().find_map(|clause| clause.prefix(path)),
+            _ => None,
+        }
+    }
 }
 
 /// Reads clauses against a mapping.

@@ -140,3 +140,35 @@ async fn a_workflow_is_scheduled_handed_over_and_archived() {
     assert_eq!(harness.post(&path, &body).await.0, 404);
     assert_eq!(harness.kinds(), ["workflow_updated", "owner_changed", "owner_changed", "workflow_archived"]);
 }
+
+#[tokio::test]
+async fn a_schedule_is_shown_as_a_cron_run_until_it_is_removed() {
+    let harness = Harness::start().await;
+    let path = format!("/api/service/workflows/{CRAWLER}");
+    let cron = format!("/api/service/runs/cron/{CRAWLER}-cron");
+    let annotated = |annotations: Value| json!({ "metadata": { "annotations": annotations } });
+    assert_eq!(harness.get(&cron).await.0, 404);
+    let both = json!({ "orchestration.atlan.com/schedule": "5 4 * * *", "orchestration.atlan.com/timezone": "Europe/Paris" });
+    harness.post(&path, &annotated(both)).await;
+    let (status, shown) = harness.get(&cron).await;
+    assert_eq!((status.as_u16(), &shown["metadata"]["name"]), (200, &json!(format!("{CRAWLER}-cron"))));
+    assert_eq!((&shown["spec"]["schedule"], &shown["spec"]["timezone"]), (&json!("5 4 * * *"), &json!("Europe/Paris")));
+    assert_eq!(shown["spec"]["workflowSpec"]["workflowTemplateRef"]["name"], CRAWLER);
+    let (_, list) = harness.get("/api/service/runs/cron").await;
+    assert_eq!(list["items"], json!([shown]));
+    harness.post(&path, &annotated(json!({ "orchestration.atlan.com/timezone": "Europe/Paris" }))).await;
+    assert_eq!(harness.get(&cron).await.0, 404, "a time zone alone is no schedule");
+    assert_eq!(harness.get("/api/service/runs/cron").await.1["items"], json!([]));
+}
+
+#[tokio::test]
+async fn a_run_triggered_as_owner_is_the_owners_whoever_asked() {
+    let harness = Harness::start().await;
+    let path = "/api/service/workflows/triggerAsOwner";
+    let (status, run) = harness.ask("sandbox-member", Method::POST, path, &submission(CRAWLER)).await;
+    assert_eq!(status, 200, "{run}");
+    assert_eq!(run["metadata"]["labels"]["workflows.argoproj.io/creator-preferred-username"], "jane");
+    let effects = serde_json::to_value(harness.sandbox.effects()).expect("serializes");
+    assert_eq!((&effects[0]["by"], &effects[0]["endpoint"]), (&json!("jane"), &json!("triggerAsOwner")));
+    assert_eq!(harness.ask("sandbox-member", Method::POST, path, &submission("none")).await.0, 404);
+}
