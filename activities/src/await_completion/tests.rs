@@ -6,6 +6,7 @@ use super::*;
 use crate::activity::ActivityInfo;
 use crate::clock::{Clock, ManualClock};
 use crate::context::Stop;
+use crate::failure::{Category, Failure};
 use crate::tenant::TenantSettings;
 use crate::tenant::scripted::{Reply, Scripted, clock, drive, hits, tenants};
 use crate::testing::TestHost;
@@ -200,15 +201,6 @@ async fn other_stops_leave_the_run_alone() {
         case.host.stop(Some(stop));
         assert_eq!(case.attempt(json!({"stop_on_cancel": true})).await, Err(ActivityError::Interrupted));
     }
-}
-
-#[tokio::test]
-async fn native_runs_are_not_spoken_to_yet() {
-    let clock = clock();
-    let host = TestHost::new(clock.clone());
-    let server = Scripted::script([]).await;
-    let ended = host.attempt(AwaitCompletion::new(server.tenants(&clock)), json!({"app_run": "r-1"})).await;
-    assert!(matches!(ended, Err(ActivityError::Failed(failure)) if failure.code == "generation.unsupported"));
 }
 
 #[test]
