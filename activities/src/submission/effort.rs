@@ -125,3 +125,20 @@ impl Effort {
         facts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_stored_before_there_were_apps_is_about_a_workflow() {
+        let run = json!({"name": "w-1", "workflow": "w", "phase": "Running", "created_at": "2026-01-01T00:00:00Z",
+            "started_at": null, "finished_at": null, "creator": null, "message": null});
+        let moment = json!({"ours": "2026-01-01T00:00:00Z", "tenants": "2026-01-01T00:00:00Z"});
+        let stored = json!({"workflow": "w", "submissions": 1, "first": moment, "before": ["w-0"],
+            "intent": {"request_id": "r", "at": moment}, "obtained": {"run": run, "origin": "started"}});
+        let effort: Effort = serde_json::from_value(stored).expect("it decodes");
+        let obtained = effort.obtained().expect("a run");
+        assert_eq!((effort.kind, obtained.run.kind, obtained.run.name.as_str()), (Kind::Workflow, Kind::Workflow, "w-1"));
+    }
+}

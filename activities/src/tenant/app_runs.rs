@@ -110,10 +110,12 @@ fn search(operation: &'static str, from: usize, size: usize, filters: &[Value]) 
     let body = json!({
         "attributes": ATTRIBUTES,
         "dsl": {
-            "from": from, "size": size, "track_total_hits": true,
+            "from": from, "size": size, "track_total_hits": true, "aggregations": {},
             "query": {"bool": {"filter": filter}},
             "sort": [{"appWorkflowRunStartedAt": {"order": "desc", "missing": "_first"}}],
         },
+        // The tenant's people see what was searched for by people.
+        "requestMetadata": {"saveSearchLog": false, "utmTags": ["project_iolaus"]},
     });
     Call::post(operation, "api/meta/search/indexsearch", Some(body)).needs("the right to see runs")
 }
