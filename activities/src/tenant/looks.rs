@@ -172,6 +172,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::clock::Clock;
     use crate::tenant::scripted::{Reply, Scripted, clock, drive, hits};
 
     fn named(name: &Value) -> Value {
@@ -220,6 +221,46 @@ mod tests {
         let seen = looks_of(&server, names.clone()).await;
         assert!(seen.iter().zip(&names).all(|(seen, name)| shows(seen, name)));
         assert!(server.requests().len() <= 3, "{}", server.requests().len());
+    }
+
+    /// How many runs each request asked for, and when.
+    async fn asked_for(looks: usize) -> Vec<(usize, Duration)> {
+        let clock = clock();
+        let (at, asked) = (clock.clone(), Arc::new(Mutex::new(Vec::new())));
+        let noting = asked.clone();
+        let server = Scripted::answering(move |request| {
+            let names =
+                request.body["query"]["bool"]["filter"][0]["terms"]["_id"].as_array().cloned().unwrap_or(vec![json!("one")]);
+            noting.lock().expect("no panic").push((names.len(), at.monotonic()));
+            Some(Reply::ok(&hits(&names.iter().map(named).collect::<Vec<_>>())))
+        })
+        .await;
+        let tenant = server.tenant(&clock);
+        tenant.look("one").await.expect("an answer");
+        let looks: Vec<_> = (0..looks)
+            .map(|n| {
+                let tenant = Arc::clone(&tenant);
+                tokio::spawn(async move { tenant.look(&format!("run-{n}")).await })
+            })
+            .collect();
+        // All of them are there before time moves.
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+        for look in looks {
+            drive(&clock, look).await.expect("no panic").expect("an answer");
+        }
+        let asked = asked.lock().expect("no panic").split_off(1);
+        asked
+    }
+
+    #[tokio::test]
+    async fn five_hundred_are_asked_for_at_once_and_fewer_wait_for_more() {
+        let (at_once, later) = (Duration::ZERO, Duration::from_secs(1));
+        assert_eq!(asked_for(3).await, [(3, later)]);
+        assert_eq!(asked_for(499).await, [(499, later)]);
+        assert_eq!(asked_for(500).await, [(500, at_once)]);
+        assert_eq!(asked_for(2_100).await, [(500, at_once), (500, at_once), (500, at_once), (500, at_once), (100, later)]);
     }
 
     #[tokio::test]
