@@ -4,12 +4,14 @@
 
 mod cli;
 mod containers;
+mod crashes;
 mod drains;
 mod faults;
 mod grant;
 mod kills;
 mod lifecycle;
 mod mishaps;
+mod outage;
 mod processes;
 mod readme;
 mod reruns;
