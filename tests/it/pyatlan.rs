@@ -19,10 +19,10 @@ const ELEVEN: &str = "11.6.0";
 /// The scripts spend their time in the client's own pauses, so that all are run at once.
 #[test]
 fn the_vendors_client_works_unchanged_in_every_version_that_is_pinned() {
-    let judged =
+    let wanted =
         [(NINE, "argo.py", argo()), (TEN, "argo.py", argo()), (TEN, "legacy.py", native()), (ELEVEN, "native.py", native())];
     std::thread::scope(|scope| {
-        let judges = judged.map(|(version, script, options)| scope.spawn(move || judge(version, script, options)));
+        let judges = wanted.map(|(version, script, options)| scope.spawn(move || judge(version, script, options)));
         let failed: Vec<_> = judges.into_iter().filter_map(|judge| judge.join().unwrap().err()).collect();
         assert!(failed.is_empty(), "{}", failed.join("\n"));
     });
@@ -105,6 +105,6 @@ fn skipped(why: &str) -> Result<(), String> {
     if std::env::var("IOLAUS_REQUIRE_PYATLAN").is_ok_and(|value| value == "1") {
         return Err(format!("IOLAUS_REQUIRE_PYATLAN=1, and there is {why}"));
     }
-    writeln!(std::io::stderr(), "\nSKIPPED: there is {why}").unwrap();
+    writeln!(std::io::stderr(), "\nSKIPPED: there is {why}").expect("stderr is there");
     Ok(())
 }
