@@ -2,6 +2,8 @@
 //! an error that names the key, where it was set, and the mend. The reference of all keys is `config/default.toml`.
 
 mod load;
+mod logins;
+mod variables;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -102,6 +102,9 @@ pub struct Failure {
     pub source: FailureSource,
     /// The tenant asked not to be bothered sooner. Goes to the schedule, not into the published record.
     pub retry_after: Option<Duration>,
+    /// Nothing can be asked of the tenant for now, whatever the job: a host that works for others lets the job wait, with no attempt
+    /// spent, until the tenant is there again. Stays inside the program.
+    pub tenant_held: bool,
     /// What is known all the same. Goes into the verdict's `facts`.
     pub facts: Map<String, Value>,
 }
@@ -125,6 +128,7 @@ impl Failure {
             suggested_action: None,
             source: FailureSource::default(),
             retry_after: None,
+            tenant_held: false,
             facts: Map::new(),
         }
     }
@@ -154,6 +158,13 @@ impl Failure {
     #[must_use]
     pub fn after(mut self, retry_after: Option<Duration>) -> Self {
         self.retry_after = retry_after;
+        self
+    }
+
+    /// Says that nothing can be asked of the tenant for now.
+    #[must_use]
+    pub fn holding_tenant(mut self) -> Self {
+        self.tenant_held = true;
         self
     }
 

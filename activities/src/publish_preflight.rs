@@ -189,7 +189,7 @@ mod tests {
             (Reply::text(200, "<html>"), 1, "tenant.unreadable", Category::DependencyUnavailable),
             (Reply::text(404, "404 page not found"), 1, "preflight.endpoint_absent", Category::Unimplemented),
             (Reply::text(405, ""), 1, "preflight.endpoint_absent", Category::Unimplemented),
-            (Reply::json(401, &json!({})), 1, "tenant.unauthenticated", Category::Auth),
+            (Reply::json(401, &json!({})), 2, "tenant.unauthenticated", Category::Auth),
             (Reply::json(500, &json!({})), 1, "tenant.unavailable", Category::DependencyUnavailable),
             (Reply::json(503, &json!({})), 3, "tenant.unavailable", Category::DependencyUnavailable),
             (Reply::cut(), 3, "tenant.connection_lost", Category::DependencyUnavailable),

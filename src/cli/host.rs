@@ -132,7 +132,7 @@ impl Host {
 pub(crate) fn how_to_set(tenant: &str, setting: &str) -> String {
     let vendors = match (tenant, setting) {
         ("default", "base_url") => "set ATLAN_BASE_URL=https://acme.atlan.com, or",
-        ("default", _) => "set ATLAN_API_KEY, or",
+        ("default", _) => "set ATLAN_API_KEY, or ATLAN_OAUTH_CLIENT_ID and ATLAN_OAUTH_CLIENT_SECRET, or",
         _ => "set",
     };
     let file = if setting == "api_key" { " (or api_key_file)" } else { "" };

@@ -2,22 +2,19 @@
 //! key was meant, a value out of range) is said here.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{ConfigError as Foreign, File, FileFormat, Map, Source, Value, ValueKind};
 
-use super::{Config, ConfigError, DEFAULTS, Environment};
+use super::variables::{PREFIX, Variables, non_empty};
+use super::{Config, ConfigError, DEFAULTS, Environment, logins};
 use crate::telemetry;
 
 const BUILT_IN: &str = "the built-in defaults";
-const PREFIX: &str = "IOLAUS_";
 const EVERY_KEY: &str = "`iolaus schema config` prints every key";
 /// How many keys that might be meant are named.
 const RELATED: usize = 3;
-/// Variables that are no keys. Kubernetes sets the last ones in every pod beside a service named `iolaus`.
-const NO_KEYS: [&str; 5] = ["IOLAUS_CONFIG", "IOLAUS_PORT", "IOLAUS_PORT_", "IOLAUS_SERVICE_HOST", "IOLAUS_SERVICE_PORT"];
 
 pub(super) fn load(file: Option<PathBuf>, environment: &Environment) -> Result<Config, ConfigError> {
     let named = file.or_else(|| non_empty(environment, "IOLAUS_CONFIG").map(PathBuf::from));
@@ -26,7 +23,7 @@ pub(super) fn load(file: Option<PathBuf>, environment: &Environment) -> Result<C
     }
     let file = named.or_else(|| usual_file(environment));
     let mut merged = merge(file.as_deref(), environment)?;
-    prefer_the_later_key(&mut merged);
+    logins::prefer_the_later(&mut merged);
     check_keys(&merged)?;
     let value = Value::new(None, ValueKind::Table(merged.clone()));
     let mut config: Config = serde_path_to_error::deserialize(value).map_err(|error| {
@@ -47,98 +44,6 @@ fn merge(file: Option<&Path>, environment: &Environment) -> Result<Map<String, V
     let built = builder.add_source(Variables::read(environment)?).build();
     let origin = file.map_or_else(|| BUILT_IN.to_owned(), |file| file.display().to_string());
     built.and_then(|config| config.collect()).map_err(|error| unreadable(&origin, &error))
-}
-
-/// Variables as a source, each value with the name of its variable.
-#[derive(Debug, Clone)]
-struct Variables(Vec<(String, Value)>);
-
-impl Variables {
-    fn read(environment: &Environment) -> Result<Self, ConfigError> {
-        let mut keys = Vec::new();
-        for (variable, key) in [
-            ("RUST_LOG", "log.level"),
-            ("IOLAUS_LOG", "log.level"),
-            ("ATLAN_BASE_URL", "tenants.default.base_url"),
-            ("ATLAN_API_KEY", "tenants.default.api_key"),
-        ] {
-            if let Some(text) = non_empty(environment, variable) {
-                keys.push((key.to_owned(), value(variable, key, utf8(variable, text)?)?));
-            }
-        }
-        let mut ours: Vec<_> = environment
-            .iter()
-            .filter_map(|(name, text)| Some((name.to_str()?, text)))
-            .filter(|(name, _)| name.starts_with(PREFIX) && *name != "IOLAUS_LOG" && !is_no_key(name))
-            .collect();
-        ours.sort_unstable();
-        for (name, text) in ours {
-            let key = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
-            keys.push((key.clone(), value(name, &key, utf8(name, text)?)?));
-        }
-        Ok(Self(keys))
-    }
-}
-
-impl Source for Variables {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn collect(&self) -> Result<Map<String, Value>, Foreign> {
-        let mut root = Map::new();
-        for (key, value) in &self.0 {
-            insert(&mut root, key, value.clone());
-        }
-        Ok(root)
-    }
-}
-
-fn insert(table: &mut Map<String, Value>, key: &str, value: Value) {
-    match key.split_once('.') {
-        None => {
-            table.insert(key.to_owned(), value);
-        }
-        Some((head, rest)) => {
-            let inner = table.entry(head.to_owned()).or_insert_with(|| Value::new(None, ValueKind::Table(Map::new())));
-            if !matches!(inner.kind, ValueKind::Table(_)) {
-                inner.kind = ValueKind::Table(Map::new());
-            }
-            if let ValueKind::Table(inner) = &mut inner.kind {
-                insert(inner, rest, value);
-            }
-        }
-    }
-}
-
-fn value(variable: &str, key: &str, text: &str) -> Result<Value, ConfigError> {
-    let origin = format!("the variable {variable}");
-    if key.ends_with(".non_retryable_codes") {
-        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        return Ok(Value::new(Some(&origin), parts.map(String::from).collect::<Vec<_>>()));
-    }
-    let may_be_empty = ["path", "base_url", "api_key", "level"].iter().any(|last| key.rsplit('.').next() == Some(last));
-    if text.trim().is_empty() && !may_be_empty && is_known(key) {
-        return Err(ConfigError {
-            key: Some(key.to_owned()),
-            origin,
-            problem: "it is set but empty".into(),
-            mend: format!("unset {variable} for the default, or give it a value"),
-        });
-    }
-    Ok(Value::new(Some(&origin), text))
-}
-
-fn is_no_key(name: &str) -> bool {
-    NO_KEYS.iter().any(|no_key| name == *no_key || (no_key.contains("PORT") && name.starts_with(no_key)))
-}
-
-fn non_empty<'a>(environment: &'a Environment, name: &str) -> Option<&'a OsStr> {
-    environment.iter().find(|(key, text)| key == name && !text.is_empty()).map(|(_, text)| text.as_os_str())
-}
-
-fn utf8<'a>(name: &str, text: &'a OsStr) -> Result<&'a str, ConfigError> {
-    text.to_str().ok_or_else(|| plain(&format!("the variable {name}"), "its value is not UTF-8", "set it again as UTF-8 text"))
 }
 
 fn usual_file(environment: &Environment) -> Option<PathBuf> {
@@ -170,28 +75,6 @@ fn database_path(config: &Config, merged: &Map<String, Value>, environment: &Env
         return Err(at(merged, "database.path", &problem, "write an absolute path"));
     }
     Ok(path.clone())
-}
-
-/// `api_key` and `api_key_file` exclude each other; where two layers set one each, the later one is meant.
-fn prefer_the_later_key(merged: &mut Map<String, Value>) {
-    let Some(ValueKind::Table(tenants)) = merged.get_mut("tenants").map(|value| &mut value.kind) else { return };
-    for tenant in tenants.values_mut() {
-        let ValueKind::Table(tenant) = &mut tenant.kind else { continue };
-        let rank = |key: &str| tenant.get(key).map(|value| layer(value.origin()));
-        match (rank("api_key"), rank("api_key_file")) {
-            (Some(key), Some(file)) if key > file => tenant.remove("api_key_file"),
-            (Some(key), Some(file)) if key < file => tenant.remove("api_key"),
-            _ => None,
-        };
-    }
-}
-
-fn layer(origin: Option<&str>) -> u8 {
-    match origin {
-        Some(origin) if origin.starts_with("the variable IOLAUS_") => 2,
-        Some(origin) if origin.starts_with("the variable ") => 1,
-        _ => 0,
-    }
 }
 
 fn check_keys(merged: &Map<String, Value>) -> Result<(), ConfigError> {
@@ -239,7 +122,7 @@ fn is_section(key: &str) -> bool {
     known_keys().iter().any(|known| known.starts_with(&start)) || matches!(key, "tenants" | "activities")
 }
 
-fn is_known(key: &str) -> bool {
+pub(super) fn is_known(key: &str) -> bool {
     known_keys().contains(&pattern(key))
 }
 
@@ -387,6 +270,6 @@ fn at(merged: &Map<String, Value>, key: &str, problem: &str, mend: &str) -> Conf
     ConfigError { key: Some(key.to_owned()), origin: origin.to_owned(), problem: problem.to_owned(), mend: mend.to_owned() }
 }
 
-fn plain(origin: &str, problem: &str, mend: &str) -> ConfigError {
+pub(super) fn plain(origin: &str, problem: &str, mend: &str) -> ConfigError {
     ConfigError { key: None, origin: origin.to_owned(), problem: problem.to_owned(), mend: mend.to_owned() }
 }

@@ -54,6 +54,16 @@ fn the_vendors_names_are_honoured_and_our_own_win_over_them() {
         load("[tenants.default]\napi_key = 'two'\n", &both).expect("it loads").tenants.remove("default").expect("it is there");
     assert_eq!(tenant.base_url, "https://b");
     assert!(tenant.api_key.is_none() && tenant.api_key_file == Some("/k".into()), "the later of the two ways wins");
+    let oauth = [("ATLAN_OAUTH_CLIENT_ID", "oauth-client-1"), ("ATLAN_OAUTH_CLIENT_SECRET", "hush")];
+    let tenant =
+        load("[tenants.default]\napi_key = 'two'\n", &oauth).expect("it loads").tenants.remove("default").expect("it is there");
+    assert!(tenant.api_key.is_none() && tenant.oauth_client_id == "oauth-client-1", "a later layer's way to log in wins");
+    let three = [oauth[0], oauth[1], vendor[1]];
+    let tenant = load("", &three).expect("it loads").tenants.remove("default").expect("it is there");
+    assert!(
+        tenant.api_key.is_some() && tenant.oauth_client_secret.is_none(),
+        "of the vendor's own two, the key wins, as in its client"
+    );
     let empty = load("[tenants.default]\nbase_url = 'https://file'\n", &[("ATLAN_BASE_URL", "")]).expect("it loads");
     assert_eq!(empty.tenants["default"].base_url, "https://file", "an empty vendor's variable is no setting");
 }
@@ -82,7 +92,7 @@ fn a_refusal_names_the_key_its_source_and_the_mend() {
         ("", &[("IOLAUS_WORKER__SLOTS", "4")], &["did you mean `worker.slots_waits` or `worker.slots_work`?"]),
         ("[worker]\nretention = '9d'", &[], &["did you mean `database.retention`?"]),
         ("[worker]\nwait_slots = 4", &[], &["did you mean `worker.slots_waits`?"]),
-        ("[worker]\nurl = 'x'", &[], &["did you mean `tenants.default.base_url`?"]),
+        ("[worker]\nurl = 'x'", &[], &["did you mean `tenants.default.base_url`"]),
         ("[tenants.acme]\nkey = 'x'", &[], &["did you mean `tenants.acme.api_key` or `tenants.acme.api_key_file`?"]),
         ("", &[("IOLAUS_WORKER_SLOTS_WORK", "4")], &["variable IOLAUS_WORKER_SLOTS_WORK", "IOLAUS_WORKER__SLOTS_WORK"]),
         ("", &[("IOLAUS_NONSENSE", "4")], &["variable IOLAUS_NONSENSE", "no such key", "iolaus schema config"]),
@@ -199,7 +209,7 @@ fn the_reference_with_every_key_set_loads() {
             Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => key.to_owned(),
             _ => line.to_owned(),
         })
-        .filter(|line| !line.starts_with("api_key ="))
+        .filter(|line| !["api_key", "oauth_client", "keycloak_client"].iter().any(|way| line.starts_with(way)))
         .collect();
     let config = load(&all.join("\n"), &[]).expect("it loads");
     assert_eq!(config.activities.len(), 4);

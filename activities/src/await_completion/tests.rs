@@ -154,7 +154,7 @@ async fn a_look_that_takes_long_gives_signs_of_life() {
 
 #[tokio::test]
 async fn a_final_failure_of_a_look_ends_the_wait_at_once() {
-    let case = Case::script([Reply::json(401, &json!({}))]).await;
+    let case = Case::script(vec![Reply::json(401, &json!({})); 2]).await;
     let failure = case.failure(json!({})).await;
     assert_eq!((failure.code.as_ref(), failure.facts["run"].as_str()), ("tenant.unauthenticated", Some(RUN)));
 }

@@ -85,6 +85,33 @@ impl Tenant {
         Ok(Ping { identity, round_trip, clock_ahead })
     }
 
+    /// Asks, although the tenant is held, whether it knows us. An answer ends a hold for refused credentials.
+    pub async fn probe(&self) -> Result<(), Failure> {
+        self.ask(&whoami().probing()).await?;
+        self.let_in();
+        Ok(())
+    }
+
+    /// After a 401 that no other token cured. If the tenant does not know us at all, it is held until it does. If it does know us, the
+    /// 401 is about this call alone.
+    pub(super) async fn doubt(&self, call: &Call, sent: &Sent) {
+        let _turn = self.doubts.lock().await;
+        if self.is_locked_out() {
+            return;
+        }
+        let asked = whoami();
+        let refused = if call.operation == WHOAMI { self.unauthenticated(call, sent) } else { self.ask_in_doubt(&asked).await };
+        if let Some(failure) = refused {
+            self.locked_out(failure);
+        }
+    }
+
+    /// The failure, if the tenant does not know us. Whether it does may stay unknown; then the next one who asks finds out.
+    async fn ask_in_doubt(&self, asked: &Call) -> Option<Failure> {
+        let bearer = self.bearer(asked).await.ok()?;
+        self.unauthenticated(asked, &self.exchange(asked, Some(&bearer)).await)
+    }
+
     /// The user name that the tenant last called us by.
     pub(super) fn known_name(&self) -> Option<String> {
         let name = self.learned(|learned| learned.identity.as_ref().map(|(identity, _)| identity.username.clone()));
@@ -93,7 +120,7 @@ impl Tenant {
 
     /// Finds out who we are, so that the denial of `call` can name who asked. Not knowing it is no failure of its own.
     pub(super) fn learn_who(&self, call: &Call) -> BoxFuture<'_, ()> {
-        let pointless = call.operation == WHOAMI || self.known_name().is_some();
+        let pointless = call.operation == WHOAMI || call.is_anonymous() || self.known_name().is_some();
         Box::pin(async move {
             if !pointless {
                 self.whoami().await.ok();
@@ -109,13 +136,20 @@ impl Tenant {
     }
 
     async fn ask_whoami(&self) -> Result<Arc<Identity>, Failure> {
-        let call = Call::get(WHOAMI, "api/service/whoami").needs("a valid API key");
-        let body = self.read(&call).await?;
-        let identity = Arc::new(decode(&body).map_err(|problem| self.unexpected(&call, &problem))?);
+        self.ask(&whoami()).await
+    }
+
+    async fn ask(&self, call: &Call) -> Result<Arc<Identity>, Failure> {
+        let body = self.read(call).await?;
+        let identity = Arc::new(decode(&body).map_err(|problem| self.unexpected(call, &problem))?);
         let until = self.clock.monotonic().saturating_add(BELIEVED);
         self.learned(|learned| learned.identity = Some((identity.clone(), until)));
         Ok(identity)
     }
+}
+
+fn whoami() -> Call {
+    Call::get(WHOAMI, "api/service/whoami").needs("valid credentials")
 }
 
 fn decode(body: &Value) -> Result<Identity, String> {

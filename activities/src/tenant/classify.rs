@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Tenant;
+use super::credentials::Credentials;
 use super::send::{Answer, Body, Call, Sent};
 use crate::failure::{Category, Failure, FailureSource};
 
@@ -64,6 +65,14 @@ impl Tenant {
         }
     }
 
+    /// The failure that an answer is, if it says that the token was not accepted.
+    pub(super) fn unauthenticated(&self, call: &Call, sent: &Sent) -> Option<Failure> {
+        match sent {
+            Sent::Answered(answer) if is_unauthenticated(sent) => Some(self.refusal(call, answer)),
+            _ => None,
+        }
+    }
+
     fn readable(&self, call: &Call, answer: Answer) -> Result<Value, Failure> {
         let (code, problem) = match answer.body {
             Body::Json(value) => return Ok(value),
@@ -81,7 +90,9 @@ impl Tenant {
     fn refusal(&self, call: &Call, answer: &Answer) -> Failure {
         let Kind { code, category, what } = kind(answer.status);
         let (tenant_code, said) = answer.error();
-        let who = self.known_name().unwrap_or_else(|| "the holder of this API key".to_owned());
+        let credentials = self.link.credentials.as_ref();
+        let held = || credentials.map_or_else(|| "these credentials".to_owned(), Credentials::name);
+        let who = self.known_name().unwrap_or_else(|| format!("the holder of {}", held()));
         let mut message = format!("tenant `{}` {what} {} ({})", self.name, call.operation, answer.status);
         if answer.status == 403 {
             message = format!("{message}: {who} needs {}", call.needs);
@@ -92,7 +103,10 @@ impl Tenant {
         let source = FailureSource { http_status: Some(answer.status), tenant_code, ..call.source() };
         let failure = Failure::new(code, category, message).with_source(source).after(answer.retry_after());
         match answer.status {
-            401 => failure.suggest(format!("set ATLAN_API_KEY (tenants.{}.api_key) to a key that is valid now", self.name)),
+            401 => {
+                let mend = credentials.map_or_else(String::new, |credentials| credentials.mend(&self.name));
+                Failure { tenant_held: self.is_locked_out(), ..failure.suggest(mend) }
+            }
             403 => failure.suggest(format!("give {who} {}, or use another key", call.needs)),
             300..=399 => failure.suggest(format!("check tenants.{}.base_url: the tenant answers from another address", self.name)),
             _ => failure,
@@ -122,6 +136,19 @@ pub(super) fn is_about_size(failure: &Failure) -> bool {
 /// Whether the tenant forbade it, so that it is worth finding out who asked.
 pub(super) fn is_denied(sent: &Sent) -> bool {
     matches!(sent, Sent::Answered(answer) if answer.status == 403)
+}
+
+/// Whether the tenant did not accept the token.
+pub(super) fn is_unauthenticated(sent: &Sent) -> bool {
+    matches!(sent, Sent::Answered(answer) if answer.status == 401)
+}
+
+/// How long the tenant asks everybody to stay away: only with a 429 or a 503 that names a time.
+pub(super) fn asks_to_wait(sent: &Sent) -> Option<Duration> {
+    match sent {
+        Sent::Answered(answer) if matches!(answer.status, 429 | 503) => answer.retry_after().filter(|wait| !wait.is_zero()),
+        _ => None,
+    }
 }
 
 /// Whether a read that ended so may be sent again within the same attempt. One that took too long may not: it has cost enough time.

@@ -6,6 +6,9 @@
 //! | `send` | one exchange: what was answered, or whether it can have arrived |
 //! | `classify` | what a status and a body mean |
 //! | `resend` | reads, sent again a few times within one attempt |
+//! | `link` | where its services are, and the one HTTP client |
+//! | `credentials`, `login` | the secrets, and getting a token for them |
+//! | `pace`, `holds` | how fast it may be asked, and when not at all |
 //! | `auth`, `preflight`, `workflows`, `runs`, `connections`, `tokens` | the areas of the API |
 //! | `token_admin` | the one package whose workflows are created from here |
 //! | `looks` | looking at many runs in one request |
@@ -13,7 +16,12 @@
 mod auth;
 mod classify;
 mod connections;
+mod credentials;
+mod holds;
+mod link;
+mod login;
 mod looks;
+mod pace;
 mod preflight;
 mod resend;
 mod runs;
@@ -35,13 +43,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
 use crate::failure::{Category, Failure};
 
 pub use auth::{Identity, Ping};
 pub use connections::{AdminsWritten, Connection};
+pub use holds::Hold;
 pub use preflight::PreflightAnswer;
 pub use runs::{Run, Standing};
 pub use send::{Permit, new_request_id};
@@ -54,20 +63,26 @@ pub use workflows::{Creation, Submission, Workflow, package_name, where_to_look}
 /// The tenants that this program knows, by name.
 pub struct Tenants {
     tenants: BTreeMap<String, Arc<Tenant>>,
+    changes: watch::Sender<u64>,
 }
 
 impl Tenants {
     /// No tenant at all: enough to enqueue, since that needs only what activities say of their inputs.
     pub fn none() -> Arc<Self> {
-        Arc::new(Self { tenants: BTreeMap::new() })
+        Arc::new(Self { tenants: BTreeMap::new(), changes: watch::Sender::new(0) })
     }
 
     /// Checks the settings and makes one pooled client per tenant. A tenant without address or key is no error: whatever is asked of it
     /// fails with `tenant.unconfigured` or `credentials.missing`.
     pub fn new(settings: BTreeMap<String, TenantSettings>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, SettingsError> {
-        let make = move |(name, settings)| Ok((String::clone(&name), Arc::new(Tenant::new(name, settings, clock.clone())?)));
+        let changes = watch::Sender::new(0);
+        let told = changes.clone();
+        let make = move |(name, settings)| {
+            let tenant = Tenant::new(String::clone(&name), settings, clock.clone(), told.clone())?;
+            Ok((name, Arc::new(tenant)))
+        };
         let tenants = settings.into_iter().map(make).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { tenants }))
+        Ok(Arc::new(Self { tenants, changes }))
     }
 
     /// The tenant of this name, or `tenant.unknown`, which names those that there are.
@@ -93,7 +108,11 @@ pub struct Tenant {
     link: settings::Checked,
     http: reqwest::Client,
     clock: Arc<dyn Clock>,
+    pace: pace::Pace,
     permits: Semaphore,
+    held: holds::Held,
+    /// Held by the one that finds out whether the tenant knows us at all.
+    doubts: tokio::sync::Mutex<()>,
     learned: Mutex<Learned>,
     looks: looks::Looks,
     turns: connections::Turns,
@@ -109,22 +128,25 @@ struct Learned {
 }
 
 impl Tenant {
-    fn new(name: String, settings: TenantSettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
+    fn new(
+        name: String,
+        settings: TenantSettings,
+        clock: Arc<dyn Clock>,
+        changes: watch::Sender<u64>,
+    ) -> Result<Self, SettingsError> {
         let link = settings::check(&name, &settings)?;
-        let http = send::client(&settings, link.base.as_ref()).map_err(|error| SettingsError {
-            tenant: name.clone(),
-            key: "base_url",
-            problem: format!("cannot be served by an HTTP client: {}", send::chain(&error)),
-            mend: "check the proxy variables and the system's certificates",
-        })?;
+        let refuse = |(key, problem, mend)| SettingsError { tenant: name.clone(), key, problem, mend };
+        let http = link::client(&settings, link.bases.as_ref()).map_err(refuse)?;
         let permits = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
-        let (learned, looks, turns) = Default::default();
-        Ok(Self { name, settings, link, http, clock, permits, learned, looks, turns })
+        let pace = pace::Pace::new(settings.requests_per_second, settings.request_burst, clock.monotonic());
+        let held = holds::Held::new(changes);
+        let (doubts, learned, looks, turns) = Default::default();
+        Ok(Self { name, settings, link, http, clock, pace, permits, held, doubts, learned, looks, turns })
     }
 
     /// The setting without which nothing can be asked of it, if one is not there: `base_url` or `api_key`.
     pub fn unset(&self) -> Option<&'static str> {
-        match (&self.link.base, &self.link.authorization) {
+        match (&self.link.bases, &self.link.credentials) {
             (None, _) => Some("base_url"),
             (Some(_), None) => Some("api_key"),
             (Some(_), Some(_)) => None,

@@ -11,13 +11,11 @@ use serde_json::Value;
 
 use super::Tenant;
 use super::classify::{is_denied, worth_resending};
-use super::send::{Call, Sent};
+use super::send::{Call, LONGEST_WAIT, Sent};
 use crate::failure::Failure;
 
 /// How often a read is sent at most.
 const SENDS: usize = 3;
-/// The longest wait within an attempt. Whoever asks for more gets it between attempts.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 impl Tenant {
     /// Sends a call that changes nothing, a few times if need be, and reads its answer.

@@ -250,7 +250,9 @@ async fn read(stream: &mut TcpStream) -> Option<Recorded> {
             return None;
         }
     }
-    let body = serde_json::from_slice(&bytes[head_end + 4..]).unwrap_or(Value::Null);
+    let body = &bytes[head_end + 4..];
+    let text = || if body.is_empty() { Value::Null } else { String::from_utf8_lossy(body).into() };
+    let body = serde_json::from_slice(body).unwrap_or_else(|_| text());
     Some(Recorded { method, target, headers, body })
 }
 

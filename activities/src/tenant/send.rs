@@ -8,19 +8,42 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use opentelemetry_http::HeaderInjector;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Method, Request, Response, Url};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, Request, Response};
 use serde_json::Value;
 use tokio::sync::SemaphorePermit;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{Tenant, TenantSettings};
+use super::Tenant;
+use super::classify::{asks_to_wait, is_unauthenticated};
+use super::credentials::Bearer;
+use super::link::Bases;
+use super::runs::segment;
 use crate::failure::{Category, Failure, FailureSource};
 
-/// How long an idle connection is kept.
-const IDLE: Duration = Duration::from_secs(30);
+/// A tenant that wants to be left alone for longer is not waited for within an attempt.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// What a request carries.
+enum Payload {
+    None,
+    Json(Value),
+    /// `application/x-www-form-urlencoded`, already encoded.
+    Form(String),
+}
+
+/// How a call stands to logins and holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// It carries a token, and is not sent while the tenant is held.
+    Usual,
+    /// It carries a token, and finds out whether the tenant is still to be held.
+    Probe,
+    /// It carries no token: it asks for one.
+    Anonymous,
+}
 
 /// One call of an operation. Its request id stays the same however often it is sent.
 pub(super) struct Call {
@@ -29,7 +52,8 @@ pub(super) struct Call {
     method: Method,
     /// What follows the base address, query included, already encoded.
     target: String,
-    body: Option<Value>,
+    body: Payload,
+    manner: Manner,
     pub(super) request_id: String,
     /// What a caller needs in order to be allowed this.
     pub(super) needs: &'static str,
@@ -41,14 +65,34 @@ impl Call {
             operation,
             method: Method::GET,
             target: target.into(),
-            body: None,
+            body: Payload::None,
+            manner: Manner::Usual,
             request_id: new_request_id(),
             needs: "a right that it lacks",
         }
     }
 
     pub(super) fn post(operation: &'static str, target: impl Into<String>, body: Option<Value>) -> Self {
-        Self { method: Method::POST, body, ..Self::get(operation, target) }
+        Self { method: Method::POST, body: body.map_or(Payload::None, Payload::Json), ..Self::get(operation, target) }
+    }
+
+    pub(super) fn form(operation: &'static str, target: impl Into<String>, fields: &[(&str, &str)]) -> Self {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={}", segment(value))).collect();
+        Self { method: Method::POST, body: Payload::Form(fields.join("&")), ..Self::get(operation, target) }
+    }
+
+    /// A call that carries no token.
+    pub(super) fn anonymous(self) -> Self {
+        Self { manner: Manner::Anonymous, ..self }
+    }
+
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.manner == Manner::Anonymous
+    }
+
+    /// A call that is sent although the tenant is held.
+    pub(super) fn probing(self) -> Self {
+        Self { manner: Manner::Probe, ..self }
     }
 
     /// Sets the request id, for an effect whose id was saved before.
@@ -111,45 +155,58 @@ pub(super) enum Body {
     TooLong,
 }
 
-/// The one client of a tenant. Redirects are answers and not followed; the library's own repeats are off.
-pub(super) fn client(settings: &TenantSettings, base: Option<&Url>) -> reqwest::Result<Client> {
-    // One provider for the whole process; if the program has chosen one already, that one stands.
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let mut headers = HeaderMap::new();
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let builder = Client::builder()
-        .user_agent(concat!("iolaus/", env!("CARGO_PKG_VERSION")))
-        .default_headers(headers)
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .connect_timeout(settings.connect_timeout)
-        // Below the 75 s after which a usual front end closes idle connections: reusing one at that moment costs an unknown fate.
-        .pool_idle_timeout(IDLE);
-    // A tenant on this very machine is a sandbox or a tunnel; no proxy stands between.
-    let loopback = base.and_then(Url::host_str).is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
-    let builder = if loopback { builder.no_proxy() } else { builder };
-    // Reading the machine's certificates takes milliseconds and needs some to be there. Without TLS, and without redirects, none is used.
-    let plain = base.is_none_or(|base| base.scheme() == "http");
-    if plain { builder.tls_certs_only([]) } else { builder }.build()
-}
-
 impl Tenant {
-    /// Waits until one more request may be in flight.
+    /// Waits until one more request may be in flight, and no sooner than the tenant and the settings allow one.
     pub async fn permit(&self) -> Permit<'_> {
+        let early = self.pace.take(self.clock.monotonic());
+        if !early.is_zero() {
+            self.clock.sleep(early).await;
+        }
         // The semaphore is never closed, so this waits and does not fail.
-        Permit { _held: self.permits.acquire().await.ok() }
+        let permit = Permit { _held: self.permits.acquire().await.ok() };
+        if let Some(left) = self.left_alone_for().filter(|left| *left <= LONGEST_WAIT) {
+            self.clock.sleep(left).await;
+        }
+        permit
     }
 
     /// Sends a call once.
     pub(super) async fn send(&self, call: &Call) -> Sent {
+        if call.is_anonymous() {
+            // Whoever asks for a token has a permit already; waiting for a second one could wait for ever.
+            return self.exchange(call, None).await;
+        }
         let permit = self.permit().await;
         self.send_now(permit, call).await
     }
 
-    /// Sends a call once, without waiting for anything before.
+    /// Sends a call once, without waiting for anything before. A 401 proves that nothing was carried out: then it is sent once more with
+    /// another token, if there is one.
     pub(super) async fn send_now(&self, _permit: Permit<'_>, call: &Call) -> Sent {
-        let request = match self.request(call) {
+        if let Some(failure) = self.held_back(call).filter(|_| call.manner != Manner::Probe) {
+            return Sent::NotDelivered(failure);
+        }
+        let bearer = match self.bearer(call).await {
+            Ok(bearer) => bearer,
+            Err(failure) => return Sent::NotDelivered(failure),
+        };
+        let mut sent = self.exchange(call, Some(&bearer)).await;
+        if is_unauthenticated(&sent) {
+            match self.renew(call, &bearer).await {
+                Ok(Some(newer)) => sent = self.exchange(call, Some(&newer)).await,
+                Ok(None) => {}
+                Err(failure) => return Sent::NotDelivered(failure),
+            }
+        }
+        if is_unauthenticated(&sent) {
+            self.doubt(call, &sent).await;
+        }
+        sent
+    }
+
+    /// One exchange in a span of its own. Whatever time the tenant asks for is heeded by all that follow.
+    pub(super) async fn exchange(&self, call: &Call, bearer: Option<&Bearer>) -> Sent {
+        let request = match self.request(call, bearer) {
             Ok(request) => request,
             Err(failure) => return Sent::NotDelivered(failure),
         };
@@ -164,12 +221,15 @@ impl Tenant {
             http.response.status_code = Empty,
             error.type = Empty,
         );
-        let sent = self.exchange(call, request).instrument(span.clone()).await;
+        let sent = self.bounded(call, request).instrument(span.clone()).await;
         record(&span, &sent);
+        if let Some(wait) = asks_to_wait(&sent) {
+            self.leave_alone(wait);
+        }
         sent
     }
 
-    async fn exchange(&self, call: &Call, mut request: Request) -> Sent {
+    async fn bounded(&self, call: &Call, mut request: Request) -> Sent {
         let context = Span::current().context();
         opentelemetry::global::get_text_map_propagator(|propagator| {
             propagator.inject_context(&context, &mut HeaderInjector(request.headers_mut()));
@@ -216,28 +276,36 @@ impl Tenant {
         }
     }
 
-    fn request(&self, call: &Call) -> Result<Request, Failure> {
-        let base = self.link.base.as_ref().ok_or_else(|| {
+    /// Where to send a call.
+    pub(super) fn bases(&self, call: &Call) -> Result<&Bases, Failure> {
+        self.link.bases.as_ref().ok_or_else(|| {
             Failure::new("tenant.unconfigured", Category::Precondition, format!("tenant `{}` has no base_url", self.name))
                 .suggest(format!("set tenants.{}.base_url (ATLAN_BASE_URL for the tenant `default`)", self.name))
                 .with_source(call.source())
-        })?;
-        let authorization = self.link.authorization.clone().ok_or_else(|| {
-            Failure::new("credentials.missing", Category::Auth, format!("no API key is set for tenant `{}`", self.name))
-                .suggest(format!("set ATLAN_API_KEY, or tenants.{}.api_key_file to a file that holds the key", self.name))
-                .with_source(call.source())
-        })?;
+        })
+    }
+
+    fn request(&self, call: &Call, bearer: Option<&Bearer>) -> Result<Request, Failure> {
+        let bases = self.bases(call)?;
         let broken = |error: &dyn Error| {
             Failure::new("request.invalid", Category::Internal, format!("{} cannot be asked: {error}", call.operation))
                 .with_source(call.source())
         };
-        let url = base.join(&call.target).map_err(|error| broken(&error))?;
+        let url = bases.resolve(&call.target).map_err(|error| broken(&error))?;
         let mut request = Request::new(call.method.clone(), url);
         let request_id = HeaderValue::from_str(&call.request_id).map_err(|error| broken(&error))?;
-        request.headers_mut().insert(AUTHORIZATION, authorization);
         request.headers_mut().insert("x-atlan-request-id", request_id);
-        if let Some(body) = &call.body {
-            *request.body_mut() = Some(serde_json::to_vec(body).map_err(|error| broken(&error))?.into());
+        if let Some(bearer) = bearer {
+            request.headers_mut().insert(AUTHORIZATION, bearer.header.clone());
+        }
+        match &call.body {
+            Payload::None => {}
+            Payload::Json(body) => *request.body_mut() = Some(serde_json::to_vec(body).map_err(|error| broken(&error))?.into()),
+            Payload::Form(form) => {
+                let form_type = HeaderValue::from_static("application/x-www-form-urlencoded;charset=UTF-8");
+                request.headers_mut().insert(CONTENT_TYPE, form_type);
+                *request.body_mut() = Some(form.clone().into());
+            }
         }
         Ok(request)
     }

@@ -1,16 +1,18 @@
-//! What configures one tenant, and what is wrong with it. Reading files and the environment is the program's; the key's file is read
-//! here, once, so that no other room ever holds it.
+//! What configures one tenant. Reading files and the environment is the program's; files that hold a secret are read in `credentials`, so
+//! that no other room ever holds one.
+
+mod check;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::Url;
-use reqwest::header::HeaderValue;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::duration;
+
+pub(super) use check::{Checked, Refusal, check};
 
 /// The settings of one tenant.
 ///
@@ -23,12 +25,37 @@ use crate::duration;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TenantSettings {
-    /// Where the tenant is, as in `https://acme.example.com`. Empty: not configured.
+    /// Where the tenant is, as in `https://acme.example.com`; `INTERNAL` for a program inside the tenant's cluster. Empty: not configured.
     pub base_url: String,
-    /// The API key. Absent or empty: not configured.
+    /// The workflow service inside the cluster, where its paths have no prefix. Empty: as `base_url` says.
+    pub heracles_url: String,
+    /// The metastore inside the cluster, where its paths have no prefix. Empty: as `base_url` says.
+    pub metastore_url: String,
+    /// Keycloak. Empty: as `base_url` says.
+    pub keycloak_url: String,
+    /// The API key. One of the three ways to log in.
     pub api_key: Option<SecretString>,
-    /// A file that holds the API key; read once. Instead of `api_key`.
+    /// A file that holds the API key. Instead of `api_key`.
     pub api_key_file: Option<PathBuf>,
+    /// The id of an OAuth client, as in `oauth-client-…`. One of the three ways to log in.
+    pub oauth_client_id: String,
+    /// Its secret.
+    pub oauth_client_secret: Option<SecretString>,
+    /// A file that holds its secret. Instead of `oauth_client_secret`.
+    pub oauth_client_secret_file: Option<PathBuf>,
+    /// The id of a Keycloak client with a service account. One of the three ways to log in.
+    pub keycloak_client_id: String,
+    /// Its secret.
+    pub keycloak_client_secret: Option<SecretString>,
+    /// A file that holds its secret. Instead of `keycloak_client_secret`.
+    pub keycloak_client_secret_file: Option<PathBuf>,
+    /// The Keycloak realm of that client.
+    pub keycloak_realm: String,
+    /// The proxy to go through, as in `http://user:password@proxy.example.com:3128`. Absent or empty: what `HTTPS_PROXY`, `HTTP_PROXY` and
+    /// `NO_PROXY` say.
+    pub proxy: Option<SecretString>,
+    /// A file of PEM certificates that are trusted besides those of the machine.
+    pub ca_file: Option<PathBuf>,
     /// What kind of workflow service the tenant has.
     pub generation: Generation,
     /// How long a connection may take to open.
@@ -52,8 +79,14 @@ pub struct TenantSettings {
     /// How long to wait between two looks at a run, once it is no longer young.
     #[serde(with = "duration")]
     pub poll_interval: Duration,
+    /// How many requests may be sent in a second on average; 0: no limit.
+    pub requests_per_second: u32,
+    /// How many may be sent at once after a pause.
+    pub request_burst: u32,
     /// How many requests may be in flight at once.
     pub max_requests: usize,
+    /// How many attempts of one slot class a worker may run for it at once; 0: as many as leave the other tenants their share.
+    pub max_jobs: usize,
     /// The longest body that is read, in bytes.
     pub body_limit: usize,
     /// How many pages of one search are read.
@@ -64,8 +97,20 @@ impl Default for TenantSettings {
     fn default() -> Self {
         Self {
             base_url: String::new(),
+            heracles_url: String::new(),
+            metastore_url: String::new(),
+            keycloak_url: String::new(),
             api_key: None,
             api_key_file: None,
+            oauth_client_id: String::new(),
+            oauth_client_secret: None,
+            oauth_client_secret_file: None,
+            keycloak_client_id: String::new(),
+            keycloak_client_secret: None,
+            keycloak_client_secret_file: None,
+            keycloak_realm: "default".to_owned(),
+            proxy: None,
+            ca_file: None,
             generation: Generation::Auto,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
@@ -74,7 +119,10 @@ impl Default for TenantSettings {
             clock_tolerance: Duration::from_secs(5),
             index_grace: Duration::from_secs(60),
             poll_interval: Duration::from_secs(5),
+            requests_per_second: 100,
+            request_burst: 100,
             max_requests: 32,
+            max_jobs: 0,
             body_limit: 8 * 1024 * 1024,
             max_pages: 20,
         }
@@ -116,133 +164,4 @@ pub struct SettingsError {
     pub problem: String,
     /// How to mend it.
     pub mend: &'static str,
-}
-
-/// Settings that were checked. Absent parts answer every request with a failure that says what to set.
-pub(super) struct Checked {
-    /// Ends in `/`.
-    pub(super) base: Option<Url>,
-    /// `Bearer …`, marked as sensitive.
-    pub(super) authorization: Option<HeaderValue>,
-}
-
-/// Checks the settings of one tenant and reads its key.
-pub(super) fn check(tenant: &str, settings: &TenantSettings) -> Result<Checked, SettingsError> {
-    let refuse = |key, problem: String, mend| SettingsError { tenant: tenant.to_owned(), key, problem, mend };
-    for (key, duration) in [("connect_timeout", settings.connect_timeout), ("request_timeout", settings.request_timeout)] {
-        if duration.is_zero() {
-            return Err(refuse(key, "is zero".into(), "set a time such as 30s"));
-        }
-    }
-    if settings.poll_interval < Duration::from_millis(100) {
-        return Err(refuse("poll_interval", "is below 100ms".into(), "set a time such as 5s"));
-    }
-    for (key, number, least) in [
-        ("max_requests", settings.max_requests, 1),
-        ("body_limit", settings.body_limit, 1024),
-        ("max_pages", settings.max_pages, 1),
-    ] {
-        if number < least {
-            return Err(refuse(key, format!("is {number}"), "set at least 1 (body_limit: 1024 bytes)"));
-        }
-    }
-    let base = base(&settings.base_url).map_err(|problem| {
-        refuse("base_url", problem, "write an address such as https://acme.example.com, without user, query or fragment")
-    })?;
-    let authorization = authorization(settings).map_err(|(key, problem, mend)| refuse(key, problem, mend))?;
-    Ok(Checked { base, authorization })
-}
-
-fn base(text: &str) -> Result<Option<Url>, String> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let mut url = Url::parse(text).map_err(|error| format!("is no address: {error}"))?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err("is no http or https address".into());
-    }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err("has parts that do not belong there".into());
-    }
-    if !url.path().ends_with('/') {
-        let path = format!("{}/", url.path());
-        url.set_path(&path);
-    }
-    Ok(Some(url))
-}
-
-type Refusal = (&'static str, String, &'static str);
-
-fn authorization(settings: &TenantSettings) -> Result<Option<HeaderValue>, Refusal> {
-    let given = settings.api_key.as_ref().filter(|key| !key.expose_secret().trim().is_empty());
-    let (setting, key) = match (given, &settings.api_key_file) {
-        (Some(_), Some(_)) => {
-            return Err(("api_key_file", "is set beside `api_key`".into(), "set one of the two"));
-        }
-        (Some(key), None) => ("api_key", key.clone()),
-        (None, Some(file)) => {
-            let read = std::fs::read_to_string(file).map_err(|error| {
-                ("api_key_file", format!("{} cannot be read: {error}", file.display()), "name a readable file that holds the key")
-            })?;
-            ("api_key_file", SecretString::from(read))
-        }
-        (None, None) => return Ok(None),
-    };
-    let key = key.expose_secret().trim();
-    if key.is_empty() {
-        return Ok(None);
-    }
-    let mut value = HeaderValue::from_str(&format!("Bearer {key}"))
-        .map_err(|_| (setting, "holds characters that no key has".into(), "paste the key again, without line breaks"))?;
-    value.set_sensitive(true);
-    Ok(Some(value))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(settings: &TenantSettings) -> String {
-        check("acme", settings).err().expect("it is refused").to_string()
-    }
-
-    #[test]
-    fn a_base_url_is_taken_with_and_without_its_slash_and_path() {
-        for (text, expected) in [
-            ("http://h", "http://h/"),
-            ("http://h/", "http://h/"),
-            ("http://h/t", "http://h/t/"),
-            ("https://h:8443/t/", "https://h:8443/t/"),
-        ] {
-            assert_eq!(base(text).expect(text).expect(text).as_str(), expected);
-        }
-        assert_eq!(base("  "), Ok(None));
-    }
-
-    #[test]
-    fn a_refusal_names_the_tenant_the_key_and_the_mend_but_never_the_secret() {
-        for url in ["acme", "ftp://h", "https://u:p@h", "https://h/?x=1"] {
-            let text = refused(&TenantSettings { base_url: url.into(), ..TenantSettings::default() });
-            assert!(text.starts_with("tenant `acme`: `base_url`") && text.contains("https://acme.example.com"), "{text}");
-        }
-        let secret = TenantSettings { api_key: Some("hush\nhush".into()), ..TenantSettings::default() };
-        assert!(!refused(&secret).contains("hush") && !format!("{secret:?}").contains("hush"));
-        let absent = TenantSettings { api_key_file: Some("/nowhere/key".into()), ..TenantSettings::default() };
-        assert!(refused(&absent).contains("/nowhere/key"));
-    }
-
-    #[test]
-    fn limits_of_zero_are_refused() {
-        assert!(refused(&TenantSettings { max_requests: 0, ..TenantSettings::default() }).contains("max_requests"));
-        assert!(
-            refused(&TenantSettings { request_timeout: Duration::ZERO, ..TenantSettings::default() }).contains("request_timeout")
-        );
-    }
-
-    #[test]
-    fn an_empty_key_is_an_absent_key() {
-        let settings = TenantSettings { api_key: Some(" ".into()), ..TenantSettings::default() };
-        assert!(check("acme", &settings).expect("it is accepted").authorization.is_none());
-    }
 }

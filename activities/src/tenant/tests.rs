@@ -11,6 +11,9 @@ use super::scripted::{Recorded, Reply, Scripted, clock, drive, hits, spans, tena
 use super::send::{Call, Sent};
 use super::*;
 
+mod logins;
+mod trust;
+
 fn call() -> Call {
     Call::get("test.read", "api/service/thing").needs("the right to things")
 }
@@ -28,7 +31,7 @@ async fn each_status_becomes_its_failure() {
     let rows = [
         (302, 1, "tenant.redirected", Category::DependencyUnavailable, true),
         (400, 1, "tenant.refused", Category::InvalidInput, false),
-        (401, 1, "tenant.unauthenticated", Category::Auth, false),
+        (401, 2, "tenant.unauthenticated", Category::Auth, false),
         (404, 1, "tenant.not_found", Category::NotFound, false),
         (405, 1, "tenant.unsupported", Category::Unimplemented, false),
         (408, 1, "tenant.timeout", Category::Timeout, true),
@@ -62,7 +65,7 @@ async fn a_denial_names_who_asked_for_what_and_what_is_needed() {
             assert!(failure.message.contains(part), "{failure}");
         }
     }
-    let failure = failure_of(Reply::json(401, &json!({})), 1).await;
+    let failure = failure_of(Reply::json(401, &json!({})), 2).await;
     assert!(failure.suggested_action.is_some_and(|action| action.contains("ATLAN_API_KEY")));
 }
 
@@ -175,7 +178,9 @@ async fn only_proof_makes_an_effect_applied_or_not_applied() {
     for (reply, expected) in rows {
         let clock = clock();
         let shown = format!("{reply:?}");
-        let server = Scripted::script([reply]).await;
+        let mut replies = Some(reply);
+        let me = Reply::ok(&json!({"username": "jane", "roles": []}));
+        let server = Scripted::answering(move |_| replies.take().or(Some(me.clone()))).await;
         let tenant = server.tenant(&clock);
         let call = Call::post("test.act", "api/service/act", None);
         let sent = tenant.send(&call).await;

@@ -467,11 +467,11 @@ async fn an_attempt_that_dies_in_the_middle_of_its_request_leaves_the_intent() {
 
 #[tokio::test]
 async fn what_was_not_applied_is_kept_as_such_and_tried_again_without_waiting() {
-    for (reply, code, retryable) in [
-        (Reply::text(429, "").header("retry-after", "7"), "tenant.rate_limited", true),
-        (Reply::json(400, &json!({})), "tenant.refused", false),
-        (Reply::json(404, &json!({})), "tenant.not_found", false),
-        (Reply::json(403, &json!({})), "tenant.forbidden", false),
+    for (reply, code, retryable, wait) in [
+        (Reply::text(429, "").header("retry-after", "7"), "tenant.rate_limited", true, 7),
+        (Reply::json(400, &json!({})), "tenant.refused", false, 0),
+        (Reply::json(404, &json!({})), "tenant.not_found", false, 0),
+        (Reply::json(403, &json!({})), "tenant.forbidden", false, 0),
     ] {
         let case = Case::new(|world| world.submits.push_back(does(false, reply))).await;
         let failure = case.failure(json!({})).await;
@@ -479,7 +479,8 @@ async fn what_was_not_applied_is_kept_as_such_and_tried_again_without_waiting() 
         assert_eq!(case.host.saves().last().expect("saves")["effort"]["intent"], Value::Null);
         let before = case.clock.monotonic();
         let verdict = case.attempt(json!({"until": "submitted"})).await.expect("a verdict");
-        assert_eq!((fact(&verdict, "started"), case.clock.monotonic()), (&json!(true), before), "{code}");
+        let after = before + Duration::from_secs(wait);
+        assert_eq!((fact(&verdict, "started"), case.clock.monotonic()), (&json!(true), after), "{code}");
     }
 }
 

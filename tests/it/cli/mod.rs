@@ -5,5 +5,6 @@ pub(crate) mod harness;
 mod bad_input;
 mod demo;
 mod jobs;
+mod secrets;
 mod surface;
 mod traces;

@@ -1,0 +1,215 @@
+//! Where the services of a tenant are, and the one HTTP client that leads there.
+//!
+//! Seen from outside, all of them stand behind one address, each under its prefix. Inside the tenant's cluster each has an address of
+//! its own and no prefix.
+
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Certificate, Client, ClientBuilder, Proxy, Url};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::settings::Refusal;
+use super::{TenantSettings, send};
+
+/// How long an idle connection is kept. Below the 75 s after which a usual front end closes it: reusing one at that moment costs an
+/// unknown fate.
+const IDLE: Duration = Duration::from_secs(30);
+/// What the vendor's client calls the tenant whose cluster it runs in.
+const INTERNAL: &str = "INTERNAL";
+const HERACLES: (&str, &str) = ("api/service/", "http://heracles-service.heracles.svc.cluster.local/");
+const METASTORE: (&str, &str) = ("api/meta/", "http://atlas-ratelimited.atlas.svc.cluster.local/api/atlas/v2/");
+const KEYCLOAK: (&str, &str) = ("auth/", "http://keycloak-http.keycloak.svc.cluster.local/");
+const ADDRESS: &str = "write an address such as https://acme.example.com, without user, query or fragment";
+
+/// The addresses of a tenant's services. Each ends in `/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bases {
+    heracles: Base,
+    metastore: Base,
+    keycloak: Base,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Base {
+    url: Url,
+    /// Whether paths keep the prefix that they have from outside.
+    prefixed: bool,
+}
+
+impl Bases {
+    /// What the settings say; None when they say nothing.
+    pub(super) fn of(settings: &TenantSettings) -> Result<Option<Self>, Refusal> {
+        let read = |key, text: &str| address(text).map_err(|problem| (key, problem, ADDRESS));
+        let internal = settings.base_url.trim() == INTERNAL;
+        let outside = if internal { None } else { read("base_url", &settings.base_url)? };
+        let base = |key, own: &str, internal_url: &str, outside: Option<Url>| {
+            let own = if own.trim().is_empty() && internal { internal_url } else { own };
+            let own = read(key, own)?.map(|url| Base { url, prefixed: false });
+            Ok::<_, Refusal>(own.or_else(|| outside.map(|url| Base { url, prefixed: true })))
+        };
+        let heracles = base("heracles_url", &settings.heracles_url, HERACLES.1, outside.clone())?;
+        let metastore = base("metastore_url", &settings.metastore_url, METASTORE.1, outside.clone())?;
+        // Keycloak's paths are absolute: they drop whatever path the tenant's address has.
+        let root = outside.map(|mut url| {
+            url.set_path("/");
+            url
+        });
+        let keycloak = base("keycloak_url", &settings.keycloak_url, KEYCLOAK.1, root)?.map(|base| Base { prefixed: true, ..base });
+        Ok(match (heracles, metastore, keycloak) {
+            (Some(heracles), Some(metastore), Some(keycloak)) => Some(Self { heracles, metastore, keycloak }),
+            _ => None,
+        })
+    }
+
+    /// The address of a target as it is written seen from outside.
+    pub(super) fn resolve(&self, target: &str) -> Result<Url, impl std::error::Error + use<>> {
+        let (base, prefix) = match target {
+            _ if target.starts_with(METASTORE.0) => (&self.metastore, METASTORE.0),
+            _ if target.starts_with(KEYCLOAK.0) => (&self.keycloak, KEYCLOAK.0),
+            _ => (&self.heracles, HERACLES.0),
+        };
+        let path = if base.prefixed { target } else { target.strip_prefix(prefix).unwrap_or(target) };
+        base.url.join(path)
+    }
+
+    fn all(&self) -> [&Url; 3] {
+        [&self.heracles.url, &self.metastore.url, &self.keycloak.url]
+    }
+
+    /// On this very machine, or inside the cluster: no proxy stands between.
+    fn are_near(&self) -> bool {
+        let near = |url: &&Url| match url.host_str() {
+            Some(host) => matches!(host, "localhost" | "127.0.0.1" | "[::1]") || host.ends_with(".svc.cluster.local"),
+            None => false,
+        };
+        self.all().iter().all(near)
+    }
+}
+
+fn address(text: &str) -> Result<Option<Url>, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let mut url = Url::parse(text).map_err(|error| format!("is no address: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err("is no http or https address".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err("has parts that do not belong there".into());
+    }
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Ok(Some(url))
+}
+
+/// The one client of a tenant. Redirects are answers and not followed; the library's own repeats are off.
+pub(super) fn client(settings: &TenantSettings, bases: Option<&Bases>) -> Result<Client, Refusal> {
+    // One provider for the whole process; if the program has chosen one already, that one stands.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let builder = Client::builder()
+        .user_agent(concat!("iolaus/", env!("CARGO_PKG_VERSION")))
+        .default_headers(headers)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(settings.connect_timeout)
+        .pool_idle_timeout(IDLE);
+    let proxy = settings.proxy.as_ref().filter(|proxy| !proxy.expose_secret().trim().is_empty());
+    let builder = match proxy {
+        Some(proxy) => builder.proxy(through(proxy)?),
+        None if bases.is_some_and(Bases::are_near) => builder.no_proxy(),
+        None => builder,
+    };
+    trusting(settings.ca_file.as_deref(), bases, builder)?.build().map_err(|error| {
+        let problem = format!("cannot be served by an HTTP client: {}", send::chain(&error));
+        ("base_url", problem, "check the proxy variables and the system's certificates")
+    })
+}
+
+fn through(proxy: &SecretString) -> Result<Proxy, Refusal> {
+    // The error would quote the address, and with it a password.
+    let refused = |_| ("proxy", "is no address of a proxy".to_owned(), "write an address such as http://proxy.example.com:3128");
+    Proxy::all(proxy.expose_secret().trim()).map_err(refused)
+}
+
+fn trusting(ca_file: Option<&Path>, bases: Option<&Bases>, builder: ClientBuilder) -> Result<ClientBuilder, Refusal> {
+    // Reading the machine's certificates takes milliseconds and needs some to be there. Without TLS, and without redirects, none is used.
+    let plain = bases.is_none_or(|bases| bases.all().iter().all(|url| url.scheme() == "http"));
+    let Some(file) = ca_file else { return Ok(if plain { builder.tls_certs_only([]) } else { builder }) };
+    let refuse = |why: String| ("ca_file", format!("{} {why}", file.display()), "name a readable file of PEM certificates");
+    let pem = std::fs::read(file).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| refuse(format!("holds no certificates: {error}")))?;
+    if certificates.is_empty() {
+        return Err(refuse("holds no certificates".to_owned()));
+    }
+    Ok(if plain { builder.tls_certs_only([]) } else { builder.tls_certs_merge(certificates) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bases(change: impl FnOnce(&mut TenantSettings)) -> Bases {
+        let mut settings = TenantSettings::default();
+        change(&mut settings);
+        Bases::of(&settings).expect("it is accepted").expect("it is set")
+    }
+
+    fn resolved(bases: &Bases, target: &str) -> String {
+        bases.resolve(target).expect("it is an address").to_string()
+    }
+
+    #[test]
+    fn a_base_url_is_taken_with_and_without_its_slash_and_path() {
+        for (text, expected) in [
+            ("http://h", "http://h/api/service/whoami"),
+            ("http://h/", "http://h/api/service/whoami"),
+            ("http://h/t", "http://h/t/api/service/whoami"),
+            ("https://h:8443/t/", "https://h:8443/t/api/service/whoami"),
+        ] {
+            assert_eq!(resolved(&bases(|it| it.base_url = text.into()), "api/service/whoami"), expected);
+        }
+        assert_eq!(Bases::of(&TenantSettings::default()).expect("it is accepted"), None);
+    }
+
+    #[test]
+    fn inside_the_cluster_no_service_has_its_prefix() {
+        let internal = bases(|it| it.base_url = "INTERNAL".into());
+        for (target, expected) in [
+            ("api/service/workflows/submit", "http://heracles-service.heracles.svc.cluster.local/workflows/submit"),
+            ("api/meta/entity/bulk/?x=1", "http://atlas-ratelimited.atlas.svc.cluster.local/api/atlas/v2/entity/bulk/?x=1"),
+            ("auth/realms/default/t", "http://keycloak-http.keycloak.svc.cluster.local/auth/realms/default/t"),
+        ] {
+            assert_eq!(resolved(&internal, target), expected);
+        }
+        assert!(internal.are_near());
+        let own = bases(|it| {
+            it.base_url = "INTERNAL".into();
+            it.heracles_url = "http://localhost:5201".into();
+        });
+        assert_eq!(resolved(&own, "api/service/whoami"), "http://localhost:5201/whoami");
+    }
+
+    #[test]
+    fn keycloak_drops_the_path_of_the_tenant() {
+        let below = bases(|it| it.base_url = "https://h/t".into());
+        assert_eq!(resolved(&below, "auth/realms/default/t"), "https://h/auth/realms/default/t");
+        assert!(!below.are_near());
+    }
+
+    #[test]
+    fn a_proxy_or_a_certificate_that_cannot_be_used_is_refused_by_key() {
+        let refused = |settings: &TenantSettings| client(settings, None).expect_err("it is refused");
+        let proxy = refused(&TenantSettings { proxy: Some("::hush::".into()), ..TenantSettings::default() });
+        assert!(proxy.0 == "proxy" && !proxy.1.contains("hush"), "{proxy:?}");
+        let absent = TenantSettings { ca_file: Some("/nowhere/ca.pem".into()), ..TenantSettings::default() };
+        assert!(refused(&absent).0 == "ca_file" && refused(&absent).1.contains("/nowhere/ca.pem"));
+    }
+}
