@@ -11,6 +11,7 @@ mod kills;
 mod lifecycle;
 mod mishaps;
 mod processes;
+mod pyatlan;
 mod readme;
 mod reruns;
 mod support;

@@ -264,8 +264,10 @@ async fn send(harness: &Harness, replay: &Replay, request: &Value) -> (u16, Valu
 /// What stands in the recorded answer and not in ours: a key, the first of a list, or its type. Null stands for nothing.
 fn compare(theirs: &Value, ours: &Value, at: &str, missed: &mut Vec<String>) {
     match (theirs, ours) {
-        (Value::Null, _) | (Value::Bool(_), Value::Bool(_)) | (Value::Number(_), Value::Number(_)) => {}
-        (Value::String(_), Value::String(_)) => {}
+        (Value::Null, _)
+        | (Value::Bool(_), Value::Bool(_))
+        | (Value::Number(_), Value::Number(_))
+        | (Value::String(_), Value::String(_)) => {}
         (Value::Array(theirs), Value::Array(ours)) => match (theirs.first(), ours.first()) {
             (Some(theirs), Some(ours)) => compare(theirs, ours, &format!("{at}/0"), missed),
             (Some(_), None) => missed.push(format!("{at}/0 is missing")),
