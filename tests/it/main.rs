@@ -7,6 +7,7 @@ mod containers;
 mod drains;
 mod faults;
 mod grant;
+mod held;
 mod kills;
 mod lifecycle;
 mod mishaps;
