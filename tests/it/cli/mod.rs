@@ -5,5 +5,7 @@ pub(crate) mod harness;
 mod bad_input;
 mod demo;
 mod jobs;
+mod oauth_clients;
+mod sandbox;
 mod surface;
 mod traces;
