@@ -48,7 +48,7 @@ pub(crate) struct Create {
 
 /// A client that was created. Never logged, as it may hold its secret.
 #[derive(Serialize)]
-struct Created<'a> {
+struct Handed<'a> {
     client_id: &'a str,
     display_name: &'a str,
     created_by: Option<&'a str>,
@@ -182,7 +182,7 @@ fn hand_over(
             }
         }
     }
-    let created = Created {
+    let created = Handed {
         client_id: &client.client_id,
         display_name: &client.display_name,
         created_by: client.created_by.as_deref(),
@@ -203,7 +203,7 @@ fn hand_over(
     Ok(Exit::Passed)
 }
 
-fn text(created: &Created<'_>) -> String {
+fn text(created: &Handed<'_>) -> String {
     let file = created.secret_file.map(|file| file.display().to_string());
     let rows = [
         ("client id", Some(created.client_id)),

@@ -9,7 +9,7 @@ fn new() -> NewOAuthClient {
     NewOAuthClient { display_name: "ci".into(), description: String::new(), role: "$admin".into(), personas: vec![] }
 }
 
-fn record(id: &str, name: &str, created_at: Value) -> Value {
+fn record(id: &str, name: &str, created_at: &Value) -> Value {
     json!({"clientId": id, "displayName": name, "createdAt": created_at})
 }
 
@@ -46,12 +46,12 @@ async fn a_creation_is_sent_once_and_its_fate_is_told_without_its_secret() {
 async fn what_a_lost_creation_may_have_left_is_looked_for_by_name_and_time() {
     let since = "2026-01-01T00:00:00Z".parse().expect("a time");
     let records = [
-        record("late", "ci", json!("2026-01-01T00:00:00Z")),
-        record("in milliseconds", "ci", json!("1767225600001")),
-        record("early", "ci", json!("2025-12-31T23:59:59.999Z")),
-        record("other", "cd", json!("2026-01-01T00:00:01Z")),
-        record("untold", "ci", json!(null)),
-        record("unreadable", "ci", json!("yesterday")),
+        record("late", "ci", &json!("2026-01-01T00:00:00Z")),
+        record("in milliseconds", "ci", &json!("1767225600001")),
+        record("early", "ci", &json!("2025-12-31T23:59:59.999Z")),
+        record("other", "cd", &json!("2026-01-01T00:00:01Z")),
+        record("untold", "ci", &json!(null)),
+        record("unreadable", "ci", &json!("yesterday")),
     ];
     let server = Scripted::script([Reply::ok(&json!({"totalRecord": 6, "records": records}))]).await;
     let found = server.tenant(&clock()).possibly_created("ci", since).await.expect("an answer");
@@ -86,7 +86,7 @@ async fn an_update_gives_only_what_shall_change() {
         (None, Some(""), json!({"description": ""})),
         (Some("n"), Some("d"), json!({"displayName": "n", "description": "d"})),
     ] {
-        let server = Scripted::script([Reply::ok(&record("c-1", "n", json!(null)))]).await;
+        let server = Scripted::script([Reply::ok(&record("c-1", "n", &json!(null)))]).await;
         server.tenant(&clock()).update_oauth_client("c-1", name, description).await.expect("an answer");
         assert_eq!(server.requests()[0].body, body);
     }
