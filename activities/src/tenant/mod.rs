@@ -9,7 +9,7 @@
 //! | `link` | where its services are, and the one HTTP client |
 //! | `credentials`, `login` | the secrets, and getting a token for them |
 //! | `pace`, `holds` | how fast it may be asked, and when not at all |
-//! | `auth`, `preflight`, `workflows`, `runs`, `connections`, `tokens` | the areas of the API |
+//! | `auth`, `preflight`, `workflows`, `runs`, `connections`, `tokens`, `oauth_clients`, `roles`, `personas` | the areas of the API |
 //! | `token_admin` | the one package whose workflows are created from here |
 //! | `looks` | looking at many runs in one request |
 
@@ -21,9 +21,12 @@ mod holds;
 mod link;
 mod login;
 mod looks;
+mod oauth_clients;
 mod pace;
+mod personas;
 mod preflight;
 mod resend;
+mod roles;
 mod runs;
 mod send;
 mod settings;
@@ -51,7 +54,10 @@ use crate::failure::{Category, Failure};
 pub use auth::{Identity, Ping};
 pub use connections::{AdminsWritten, Connection};
 pub use holds::Hold;
+pub use oauth_clients::{NewOAuthClient, OAuthClient, OAuthClientPage, OAuthCreation, oauth_client_command};
+pub use personas::Persona;
 pub use preflight::PreflightAnswer;
+pub use roles::{Role, role_named};
 pub use runs::{Run, Standing};
 pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};
