@@ -4,6 +4,7 @@
 
 mod cli;
 mod containers;
+mod crashes;
 mod drains;
 mod faults;
 mod grant;
@@ -11,6 +12,7 @@ mod held;
 mod kills;
 mod lifecycle;
 mod mishaps;
+mod outage;
 mod processes;
 mod pyatlan;
 mod readme;

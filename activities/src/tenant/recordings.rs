@@ -13,11 +13,12 @@ use super::*;
 const WORKFLOW: &str = "csa-api-token-connection-admin-1684500411";
 const RUN: &str = "csa-api-token-connection-admin-1684500411-t7s8b";
 
+const APP: &str = "bq-prod-3f9ab2c1";
 const CONNECTION: &str = "default/snowflake/1234567890";
 const TOKEN: &str = "92588c67-5ddf-4a45-8b5c-dd92f4b84e99";
 
 /// Operations of the vendor's client that we never send, and why.
-const NEVER_SENT: [(&str, &str); 11] = [
+const NEVER_SENT: [(&str, &str); 12] = [
     ("find_by_type", "a regexp on the name misses workflows that were named in the UI; we search by the package's annotation"),
     ("find_schedule_query", "schedules are not ours; only its term on the annotation is"),
     ("find_runs_by_status_and_time_range", "the runs of one workflow are read newest first instead"),
@@ -28,6 +29,7 @@ const NEVER_SENT: [(&str, &str); 11] = [
     ("search of connections", "the index lags behind the entity, and an admin that it does not show yet would be dropped"),
     ("find a token by name or client id", "a job names its token by guid"),
     ("update, update_owner, archive", "we run workflows and do not change them"),
+    ("describe, create, list and schedule apps", "we run what is there"),
     ("impersonation", "no worker should hold credentials that can become any user"),
 ];
 
@@ -149,6 +151,51 @@ async fn a_workflow_is_submitted_as_recorded() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn an_app_is_shown_submitted_and_cancelled_as_recorded() {
+    equals("app-get", 0, &[], async |tenant| assert_eq!(tenant.has_app(APP).await, Ok(true))).await;
+    equals("app-submit", 0, &[], async |tenant| {
+        let submission = tenant.submit_app(tenant.permit().await, APP, &new_request_id()).await;
+        assert!(matches!(&submission, Submission::Applied(run) if run.name == "run-2"), "{submission:?}");
+    })
+    .await;
+    equals("app-submit-500-already-active", 0, &[], async |tenant| {
+        let submission = tenant.submit_app(tenant.permit().await, APP, &new_request_id()).await;
+        assert!(matches!(&submission, Submission::AlreadyActive(_)), "{submission:?}");
+    })
+    .await;
+    equals("app-get-run", 0, &[], async |tenant| {
+        let run = tenant.app_run("run-2").await.expect("an answer").expect("a run");
+        assert_eq!((run.standing(), run.workflow.as_deref()), (Standing::Active, Some(APP)));
+        assert_eq!(run.started_at.map(|at| at.to_string()).as_deref(), Some("2026-01-01T00:00:00Z"));
+    })
+    .await;
+    equals("app-cancel", 0, &[], async |tenant| tenant.cancel_app_run("run-2").await.expect("an answer")).await;
+}
+
+#[tokio::test]
+async fn the_runs_of_an_app_are_searched_as_recorded() {
+    let attributes =
+        json!(["appWorkflowRunStatus", "appWorkflowRunStartedAt", "appWorkflowRunCompletedAt", "appWorkflowRunStartedBy"]);
+    let ended = json!(["Succeeded", "Failed", "Error", "Stopped", "Terminated", "Skipped", "Omitted", "Cancelled", "TimedOut"]);
+    let not_ended = json!({"bool": {"must_not": [{"terms": {"appWorkflowRunStatus": ended}}]}});
+    let counts = json!({"bool": {"should": [{"exists": {"field": "appWorkflowRunStartedAt"}}, not_ended]}});
+    let newest_first = json!([{"appWorkflowRunStartedAt": {"order": "desc", "missing": "_first"}}]);
+    let difference = |at, ours, because| Difference { at, ours, because };
+    let differences = [
+        difference("/body/attributes", attributes, "a lost submission is told by when a run started"),
+        difference("/body/dsl/size", json!(50), "several runs may have started since"),
+        difference("/body/dsl/query/bool/filter/3", counts, "the run that a lost submission started may have ended"),
+        difference("/body/dsl/sort", newest_first, "pages are read until a run is too old"),
+        difference("/body/requestMetadata/utmTags", json!(["project_iolaus"]), "we are another program"),
+    ];
+    equals("app-run-search-active", 0, &differences, async |tenant| {
+        let runs = tenant.app_runs_of(APP, None).await.expect("an answer");
+        assert_eq!((runs.len(), runs[0].name.as_str(), runs[0].standing()), (1, "run-1", Standing::Active));
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use iolaus_activities::{BoxFuture, Stop};
+use iolaus_activities::{BoxFuture, SlotClass, Stop};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -15,8 +15,10 @@ use crate::embedded::store::{ClaimScope, Claimed, Finished, StoreError};
 use crate::executor::{self, Assignment, AttemptStore, Decision, ExecutorSettings, Outcome, SaveError};
 use crate::telemetry;
 
-/// Progress is written at most this often.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+/// Progress of work is written at most this often.
+const WORK_PROGRESS: Duration = Duration::from_secs(10);
+/// Waits are many, and each makes progress at every look.
+const WAITS_PROGRESS: Duration = Duration::from_secs(60);
 /// Between two tries to store the end of an attempt.
 const FINISH_PAUSE: Duration = Duration::from_millis(500);
 
@@ -50,7 +52,10 @@ async fn run(shared: &Arc<Shared>, job: Claimed, stop: watch::Sender<Option<Stop
     let settings = ExecutorSettings {
         cancel_grace: shared.options.cancel_grace,
         stall_after: shared.options.stall_after,
-        progress_interval: PROGRESS_INTERVAL,
+        progress_interval: match job.slot_class {
+            SlotClass::Work => WORK_PROGRESS,
+            SlotClass::Waits => WAITS_PROGRESS,
+        },
     };
     let store = Arc::new(Lease { shared: shared.clone(), id: job.id, token: job.token });
     let assignment = Assignment { activity, execution: job.execution, input: job.input, checkpoint: job.checkpoint };
