@@ -106,7 +106,7 @@ pub(super) fn refuse_native(tenant: &Tenant, template: &str) -> Result<(), Refus
 
 /// The endpoint's name, if it serves this caller: members have only the package endpoint.
 pub(super) fn endpoint(call: &Call) -> Result<&'static str, Refusal> {
-    if call.path.starts_with("/api/service/package-workflows") {
+    if call.path.contains("/package-workflows") {
         Ok("package-workflows")
     } else if call.principal.uses_workflows() {
         Ok("workflows")

@@ -10,8 +10,6 @@ const API_TOKEN: &str = "sandbox-api-token";
 const MEMBER: &str = "sandbox-member";
 const ADMIN: &str = "sandbox-admin";
 const SERVICE: &str = "sandbox-service-account";
-/// The bearer of every recording.
-const RECORDED_BEARER: &str = "Bearer test-api-key";
 const OLD_RUN: &str = "csa-api-token-connection-admin-1684500411-t7s8b";
 
 /// One recording: who sends it, to which generation, and what happens before.
@@ -38,8 +36,12 @@ enum Before {
     Pass(Duration),
     /// Before each: so much time passes.
     PassEach(Duration),
-    /// These exchanges, counted from 1, are answered by a fault, as recorded: nothing of the sandbox answers so by itself.
-    Faults(&'static [usize]),
+    /// Before the exchange of this number: the tenant accepts other credentials.
+    Change(u64, CredentialChange),
+    /// Before the first: so many OAuth clients are created.
+    OAuthClients(usize),
+    /// So many exchanges are answered by a fault, as recorded: nothing of the sandbox answers so by itself.
+    Faults(u64),
 }
 
 fn argo(recording: &'static str) -> Replay {
@@ -82,6 +84,7 @@ fn replays() -> Vec<Replay> {
     let mut all = apps();
     all.extend(workflows());
     all.extend(the_rest());
+    all.extend(logins());
     all
 }
 
@@ -163,17 +166,48 @@ fn the_rest() -> Vec<Replay> {
             .lacking("/entity/attributes/adminRoles/0", no_role),
         searched("connection-get-by-qn"),
         searched("connection-search-admins"),
-        argo("err-429-retry-after-7").after(Before::Faults(&[1, 2])),
-        argo("errbody-atlas").after(Before::Faults(&[1])),
+        argo("err-429-retry-after-7").after(Before::Faults(2)),
+        argo("errbody-atlas").after(Before::Faults(1)),
         argo("preflight-user-publish").by(SERVICE),
         argo("role-check-admin-human").by(ADMIN),
         argo("role-check-api-token"),
         argo("role-check-member").by(MEMBER),
-        argo("role-check-no-roles-key").after(Before::Faults(&[1])),
+        argo("role-check-no-roles-key").after(Before::Faults(1)),
         token("token-get"),
         token("token-get-by-guid"),
         token("token-get-by-id"),
         token("token-get-by-name"),
+    ]
+}
+
+fn logins() -> Vec<Replay> {
+    let client = |recording| {
+        argo(recording)
+            .renaming("oauth-client-abc123def456", "oauth-client-sandbox")
+            .renaming("s3cr3t", "sandbox-oauth-secret")
+            .renaming("default/personaxyz", "default/xS2hdJ7TWUqhVcZHC3zoVN")
+    };
+    let expired = |n| Before::Change(n, CredentialChange::ExpireIssued);
+    vec![
+        argo("impersonate-user")
+            .renaming("argo-secret", "sandbox-argo-secret")
+            .renaming("kc-user-1", "8c1e2d8a-1564-4e95-8b14-ea14522fcf61"),
+        client("oauth-auth-401-plain-text").after(expired(2)).after(Before::Change(2, CredentialChange::Plain401 { on: true })),
+        client("oauth-auth-401-refresh").after(expired(2)),
+        client("oauth-auth-401-twice").after(expired(2)).after(expired(4)),
+        client("oauth-auth-short-expiry")
+            .after(Before::Change(1, CredentialChange::TokenLifetime { seconds: 60, client_id: None })),
+        client("oauth-auth-two-calls"),
+        client("oauth-create"),
+        client("oauth-create-bad-role"),
+        client("oauth-create-min-subrole"),
+        client("oauth-create-raw-role-name"),
+        client("oauth-get-by-id"),
+        client("oauth-list-paged").after(Before::OAuthClients(2)),
+        client("oauth-purge"),
+        client("oauth-token-429").after(Before::Faults(1)),
+        client("oauth-update"),
+        argo("persona-find-by-name"),
     ]
 }
 
@@ -198,7 +232,8 @@ fn every_recording_is_replayed_once() {
 async fn play(mut replay: Replay, wrong: &mut Vec<String>) {
     let harness = Harness::with(SandboxOptions { generation: replay.generation, ..SandboxOptions::default() }).await;
     let recording = read(replay.recording);
-    let (mut each, mut faults): (_, &[usize]) = (Duration::ZERO, &[]);
+    let (mut each, mut changes) = (Duration::ZERO, Vec::new());
+    replay.renamed.push(("test-api-key".to_owned(), replay.bearer.to_owned()));
     for before in std::mem::take(&mut replay.before) {
         match before {
             Before::Run(workflow, name) => replay.renamed.push((name.to_owned(), harness.started(workflow).await)),
@@ -215,31 +250,40 @@ async fn play(mut replay: Replay, wrong: &mut Vec<String>) {
             }
             Before::Pass(time) => harness.pass(time),
             Before::PassEach(time) => each = time,
-            Before::Faults(exchanges) => faults = exchanges,
+            Before::Change(n, change) => changes.push((n, change)),
+            Before::OAuthClients(number) => {
+                for _ in 0..number {
+                    harness.post("/api/service/oauth-clients", &json!({ "displayName": "ci", "role": "$member" })).await;
+                }
+            }
+            Before::Faults(times) => {
+                let answer = &recording["exchanges"][0]["answer_given"];
+                let status = answer["status"].as_u64().and_then(|status| u16::try_from(status).ok()).expect("a status");
+                let action = Action::Status { status, headers: Vec::new(), body: answer["body"].clone() };
+                harness.sandbox.add_fault(Fault::new(action).times(times));
+            }
         }
     }
     let mut missed = Vec::new();
     for (exchange, n) in recording["exchanges"].as_array().expect("exchanges").iter().zip(1..) {
         harness.pass(each);
-        let theirs = &exchange["answer_given"];
-        if faults.contains(&n) {
-            let status = theirs["status"].as_u64().and_then(|status| u16::try_from(status).ok()).expect("a status");
-            let action = Action::Status { status, headers: Vec::new(), body: theirs["body"].clone() };
-            harness.sandbox.add_fault(Fault::new(action));
+        for (_, change) in changes.iter().filter(|(at, _)| *at == n) {
+            harness.sandbox.change_credentials(change.clone()).expect("it can be made");
         }
         let at = format!("{} {n}", replay.recording);
         let (status, ours) = send(&harness, &replay, &exchange["request"]).await;
+        let theirs = &exchange["answer_given"];
         if theirs["status"] != status {
             wrong.push(format!("{at}: {status} in place of {}: {ours}", theirs["status"]));
             continue;
         }
-        compare(&theirs["body"], &ours, "", &mut missed);
-        // What was given out here is named by later requests.
-        for key in ["accessToken", "access_token", "clientId", "clientSecret"] {
-            if let (Some(theirs), Some(ours)) = (theirs["body"][key].as_str(), ours[key].as_str()) {
-                replay.renamed.push((theirs.to_owned(), ours.to_owned()));
+        for token in ["accessToken", "access_token"] {
+            if let (Some(theirs), Some(ours)) = (theirs["body"][token].as_str(), ours[token].as_str()) {
+                // The newest token of this name is the one that is sent.
+                replay.renamed.insert(0, (theirs.to_owned(), ours.to_owned()));
             }
         }
+        compare(&theirs["body"], &ours, "", &mut missed);
     }
     for (at, because) in &replay.lacking {
         if !missed.iter().any(|missed: &String| missed.starts_with(at)) {
@@ -260,27 +304,17 @@ async fn send(harness: &Harness, replay: &Replay, request: &Value) -> (u16, Valu
     let method = Method::from_bytes(field("method").as_bytes()).expect("a method");
     let mut sent = harness.client.request(method, format!("{}{}", harness.sandbox.base_url(), field("target")));
     for (name, value) in request["headers"].as_object().into_iter().flatten() {
-        sent = match value.as_str().expect("a header") {
-            RECORDED_BEARER => sent.bearer_auth(replay.bearer),
-            value => sent.header(name, value),
-        };
+        sent = sent.header(name, value.as_str().expect("a header"));
     }
-    let is_form = request["headers"]["content-type"].as_str().is_some_and(|kind| kind.contains("form"));
-    sent = match &request["body"] {
-        Value::Null => sent,
-        body if is_form => sent.body(form(body)),
-        body => sent.body(body.to_string()),
-    };
+    let body = &request["body"];
+    if request["headers"]["content-type"].as_str().is_some_and(|content_type| content_type.contains("form")) {
+        sent = sent.body(form(body));
+    } else if !body.is_null() {
+        sent = sent.body(body.to_string());
+    }
     let answer = sent.send().await.expect("an answer");
     let (status, text) = (answer.status().as_u16(), answer.text().await.expect("text"));
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
-}
-
-/// A form of strings. Nothing in the recordings needs more escapes than these.
-fn form(body: &Value) -> String {
-    let fields = body.as_object().into_iter().flatten();
-    let escaped = |value: &Value| value.as_str().expect("a string").replace('%', "%25").replace(':', "%3A").replace('+', "%2B");
-    fields.map(|(name, value)| format!("{name}={}", escaped(value))).collect::<Vec<_>>().join("&")
 }
 
 /// What stands in the recorded answer and not in ours: a key, the first of a list, or its type. Null stands for nothing.
