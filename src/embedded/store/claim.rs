@@ -109,10 +109,12 @@ pub(super) fn next_timer(conn: &Connection) -> Result<Option<Timestamp>, StoreEr
     Ok(statement.query_row([], |row| rows::optional_time(row, 0))?)
 }
 
-/// Promotes what is due, then takes leases for a worker. `turn` rotates which tenant goes first. The second answer is whether there
+/// Promotes what is due and closes what is past its time, then takes leases for a worker. `turn` rotates which tenant goes first. The second answer is whether there
 /// may be more for this worker once it has free slots.
 pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turn: usize) -> Result<(Vec<Claimed>, bool), StoreError> {
     tx.promote()?;
+    // What has waited too long is closed, and not started late.
+    while tx.expire()? {}
     if !tx.is_registered(request.worker_id)? {
         // It was taken for dead and does not know yet: what it claimed now would be nobody's. It comes back with a new row.
         return Ok((Vec::new(), false));

@@ -11,6 +11,9 @@ mod turnstile;
 mod workers;
 mod writer;
 
+#[cfg(test)]
+mod model;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
