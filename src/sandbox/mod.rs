@@ -83,7 +83,8 @@
 //! # Its own routes
 //!
 //! `GET /sandbox/health`, `GET /sandbox/ledger`, `GET /sandbox/requests`, `GET | POST | DELETE /sandbox/faults`,
-//! `POST /sandbox/index-lag {"ms":…}`, `POST /sandbox/credentials` with a [`CredentialChange`]. They need no bearer, count as no exchange, and are hit by no fault. A fault in JSON:
+//! `POST /sandbox/index-lag {"ms":…}`, `POST /sandbox/credentials` with a [`CredentialChange`]. They need no bearer, count as no
+//! exchange, and are hit by no fault. A fault in JSON:
 //! `{"method":"POST","path":"/submit","nth":2,"times":1,"action":{"kind":"cut_after_applying"}}`, a change of
 //! credentials: `{"kind":"revoke","bearer":"sandbox-api-token"}`.
 //!

@@ -19,8 +19,15 @@ const ELEVEN: &str = "11.6.0";
 /// The scripts spend their time in the client's own pauses, so that all are run at once.
 #[test]
 fn the_vendors_client_works_unchanged_in_every_version_that_is_pinned() {
-    let wanted =
-        [(NINE, "argo.py", argo()), (TEN, "argo.py", argo()), (TEN, "legacy.py", native()), (ELEVEN, "native.py", native())];
+    let wanted = [
+        (NINE, "argo.py", argo()),
+        (NINE, "logins.py", argo()),
+        (TEN, "argo.py", argo()),
+        (TEN, "logins.py", argo()),
+        (TEN, "legacy.py", native()),
+        (ELEVEN, "native.py", native()),
+        (ELEVEN, "logins.py", native()),
+    ];
     std::thread::scope(|scope| {
         let judges = wanted.map(|(version, script, options)| scope.spawn(move || judge(version, script, options)));
         let failed: Vec<_> = judges.into_iter().filter_map(|judge| judge.join().unwrap().err()).collect();
