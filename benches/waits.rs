@@ -33,6 +33,7 @@ const AT_ONCE: usize = 32;
 const TICK: u64 = 10;
 
 fn main() {
+    rustls::crypto::ring::default_provider().install_default().expect("it is the first");
     let directory = tempfile::tempdir().expect("a directory");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     println!("{cores} cores; each run is asked for every {INTERVAL} s; {INTERVALS} intervals after {} s\n", WARM_UP.as_secs());

@@ -1,6 +1,7 @@
 //! `iolaus sandbox`: a tenant on loopback, for trying and teaching.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -20,12 +21,14 @@ Examples:
   iolaus sandbox
   iolaus sandbox --listen 127.0.0.1:8200 --running 20s --index-lag 2s
   iolaus sandbox --generation native      with /v1/app instead of workflows
+  iolaus sandbox --fault '{\"path\": \"/submit\", \"nth\": 2, \"action\": {\"kind\": \"cut_after_applying\"}}'
   iolaus sandbox --probe                  asks one that runs, for a container's probe
   curl -s -X POST http://127.0.0.1:8100/sandbox/faults -d '{\"path\": \"publish\", \"action\": {\"kind\": \"status\", \"status\": 503}}'";
 
 /// Play a tenant on loopback, until told to stop
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Sandbox {
     /// Where to listen; port 0 takes a free one. Whoever reaches it may use it: its keys are public
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8100")]
@@ -48,9 +51,34 @@ pub(crate) struct Sandbox {
     /// What a submit gets while a run of the same workflow is active
     #[arg(long, value_name = "HOW", default_value = "masked-500")]
     already_active: Active,
+    /// Play the services inside a cluster: no /api/service, and the metastore under /api/atlas/v2
+    #[arg(long)]
+    in_cluster: bool,
+    /// Let only who is named as an admin of a connection, or is a connection admin by role, administer it
+    #[arg(long)]
+    strict_admins: bool,
+    /// How long access tokens live [default: 10m of an OAuth client, 5m of Keycloak]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    token_lifetime: Option<Duration>,
+    /// So many requests are served in a second, further ones get a 429; 0: no limit
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    requests_per_second: u32,
+    /// Answer 401 in plain text in place of JSON
+    #[arg(long)]
+    plain_401: bool,
+    /// A fault from the start, in JSON; may be given several times
+    #[arg(long = "fault", value_name = "JSON", value_parser = fault)]
+    faults: Vec<tenant::Fault>,
+    /// A file that holds a JSON array of faults
+    #[arg(long = "faults", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    faults_file: Option<PathBuf>,
     /// Answer without a Date header
     #[arg(long)]
     no_date: bool,
+}
+
+fn fault(text: &str) -> Result<tenant::Fault, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -78,6 +106,7 @@ impl Sandbox {
         if self.probe {
             return self.ask(app).await;
         }
+        let faults = self.faults()?;
         let signals = Signals::listen(&app.clock)?;
         let options = tenant::SandboxOptions {
             listen: self.listen,
@@ -93,6 +122,11 @@ impl Sandbox {
                 Active::Conflict409 => tenant::AlreadyActive::Conflict409,
                 Active::Allow => tenant::AlreadyActive::Allow,
             },
+            in_cluster: self.in_cluster,
+            strict_admins: self.strict_admins,
+            token_lifetime: self.token_lifetime,
+            requests_per_second: self.requests_per_second,
+            plain_401: self.plain_401,
             date_header: !self.no_date,
             ..tenant::SandboxOptions::default()
         };
@@ -100,6 +134,10 @@ impl Sandbox {
         let sandbox = tenant::Sandbox::start(options)
             .await
             .with_context(|| Problem::unusable(format!("{} cannot be listened on", self.listen)).hint(hint))?;
+        for fault in faults {
+            let hint = "the same JSON as that of POST /sandbox/faults";
+            sandbox.try_add_fault(fault).map_err(|error| Problem::usage(error.to_string()).hint(hint))?;
+        }
         if !sandbox.address().ip().is_loopback() {
             let address = sandbox.address();
             tracing::warn!(%address, "the sandbox listens beyond loopback: whoever reaches it may use it, for its keys are public");
@@ -111,6 +149,17 @@ impl Sandbox {
         signals.stopped().await;
         sandbox.stop().await;
         Ok(Exit::Passed)
+    }
+
+    /// What shall go wrong from the start: that of the file, then that of the flags.
+    fn faults(&self) -> anyhow::Result<Vec<tenant::Fault>> {
+        let Some(file) = &self.faults_file else { return Ok(self.faults.clone()) };
+        let refuse = |problem: String| Problem::usage(problem).hint("a JSON array of what --fault takes");
+        let text = std::fs::read_to_string(file).map_err(|error| refuse(format!("{} cannot be read: {error}", file.display())))?;
+        let mut faults: Vec<tenant::Fault> =
+            serde_json::from_str(&text).map_err(|error| refuse(format!("{}: {error}", file.display())))?;
+        faults.extend(self.faults.iter().cloned());
+        Ok(faults)
     }
 
     async fn ask(&self, app: &App) -> anyhow::Result<Exit> {

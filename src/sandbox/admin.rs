@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::answer::{Refusal, Reply, respond};
+use super::credentials::CredentialChange;
 use super::faults::Fault;
 use super::server::Shared;
 
@@ -26,6 +27,7 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/sandbox/requests", get(async |State(shared): State<Arc<Shared>>| listed(&shared.requests())))
         .route("/sandbox/faults", get(faults).post(add_faults).delete(clear_faults))
         .route("/sandbox/index-lag", post(index_lag))
+        .route("/sandbox/credentials", post(change_credentials))
         .fallback(async || respond(Err(Refusal::new(404, "the sandbox has no such admin route"))))
         .method_not_allowed_fallback(async || respond(Err(Refusal::new(405, "method not allowed on this admin route"))))
 }
@@ -79,6 +81,13 @@ async fn index_lag(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
         json!({ "ms": lag.ms })
     });
     respond(reply)
+}
+
+async fn change_credentials(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    respond(read::<CredentialChange>(&body).and_then(|change| {
+        shared.change_credentials(change).map_err(|problem| Refusal::new(400, problem))?;
+        Ok(json!({ "changed": true }))
+    }))
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {

@@ -32,6 +32,12 @@ impl Refusal {
         let body = json!({ "errorCode": code, "errorMessage": message.into() });
         Self { status: status_code(status), body }
     }
+
+    /// As Keycloak writes errors: `error` and `error_description`.
+    pub(super) fn keycloak(status: u16, error: &str, description: impl Into<String>) -> Self {
+        let body = json!({ "error": error, "error_description": description.into() });
+        Self { status: status_code(status), body }
+    }
 }
 
 /// A status that HTTP knows; anything else is a fault of the sandbox itself.

@@ -1,11 +1,14 @@
 //! Reading a request off the wire.
 
-use axum::http::request;
+use std::collections::BTreeMap;
+
+use axum::extract::Query;
+use axum::http::{Uri, request};
 use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, USER_AGENT};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::ledger::Exchange;
 
@@ -28,7 +31,7 @@ pub(super) struct Arrived {
     pub(super) parts: request::Parts,
     /// Empty when it was too large.
     pub(super) body: Bytes,
-    /// The body as JSON, null for an empty one; `None`: no JSON.
+    /// The body as JSON, null for an empty one; a form is an object of strings. `None`: neither.
     pub(super) json: Option<Value>,
     pub(super) too_large: bool,
 }
@@ -52,7 +55,8 @@ impl Arrived {
                 body.extend_from_slice(&data);
             }
         }
-        let json = if body.is_empty() { Some(Value::Null) } else { serde_json::from_slice(&body).ok() };
+        let json =
+            if body.is_empty() { Some(Value::Null) } else { serde_json::from_slice(&body).ok().or_else(|| form(&parts, &body)) };
         Ok(Self { parts, body: Bytes::from(body), json, too_large: total > MAX_BODY })
     }
 
@@ -83,7 +87,7 @@ impl Arrived {
             traceparent: self.header(&TRACEPARENT),
             content_type: self.header(&CONTENT_TYPE),
             accept: self.header(&ACCEPT),
-            body: self.json.clone().unwrap_or_default(),
+            body: self.json.clone().map(redacted).unwrap_or_default(),
             status: None,
             fault: fault.map(str::to_owned),
         }
@@ -92,4 +96,30 @@ impl Arrived {
     fn header(&self, name: &HeaderName) -> Option<String> {
         self.parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
     }
+}
+
+/// A form, read as an object of strings.
+fn form(parts: &request::Parts, body: &[u8]) -> Option<Value> {
+    let content_type = parts.headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let uri = Uri::builder().path_and_query(format!("/?{}", str::from_utf8(body).ok()?)).build().ok()?;
+    let Query(fields) = Query::<BTreeMap<String, String>>::try_from_uri(&uri).ok()?;
+    content_type.starts_with("application/x-www-form-urlencoded").then(|| json!(fields))
+}
+
+/// Keys whose values are secrets, in lower case and without underscores.
+const SECRETS: [&str; 7] = ["accesstoken", "apikey", "clientsecret", "password", "refreshtoken", "secret", "subjecttoken"];
+
+/// Strikes out the secrets of a body.
+fn redacted(body: Value) -> Value {
+    match body {
+        Value::Array(list) => list.into_iter().map(redacted).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(key, value)| strike(key, value)).collect(),
+        other => other,
+    }
+}
+
+fn strike(key: String, value: Value) -> (String, Value) {
+    let plain = key.to_ascii_lowercase().replace('_', "");
+    let value = if SECRETS.contains(&plain.as_str()) { json!("(struck out)") } else { redacted(value) };
+    (key, value)
 }

@@ -57,9 +57,9 @@ impl Connection {
         self.admins.set(at, admins);
     }
 
-    /// Admins of the connection, and roles that may administer every one.
-    pub(super) fn may_administer(&self, who: &Principal) -> bool {
-        !self.refuses && (who.may_administer_by_role() || self.admins().users.contains(&who.username))
+    /// Admins of the connection, and roles that may administer every one: with `strict` that of connection admins alone.
+    pub(super) fn may_administer(&self, who: &Principal, strict: bool) -> bool {
+        !self.refuses && (who.may_administer_by_role(strict) || self.admins().users.contains(&who.username))
     }
 
     pub(super) fn entity(&self, admins: &Admins) -> Value {

@@ -71,12 +71,12 @@ fn apply(tenant: &mut Tenant, run: &Run, request: &GrantRequest) -> Result<(), S
     if request.connection.is_empty() || request.token.is_empty() {
         return Err("missing required parameters (exit code 4)".to_owned());
     }
-    let known = known_users(tenant);
+    let (known, strict) = (known_users(tenant), tenant.settings.strict_admins);
     let token = tenant.tokens.iter().find(|token| token.guid == request.token);
     let user = token.ok_or_else(|| format!("unable to find API token {} (exit code 5)", request.token))?.username();
     let connection = tenant.connections.get_mut(&request.connection);
     let connection = connection.ok_or_else(|| format!("unable to find connection {} (exit code 6)", request.connection))?;
-    if !connection.may_administer(&run.by) {
+    if !connection.may_administer(&run.by, strict) {
         return Err(format!("{} is not permitted to administer connection {}", run.by.username, request.connection));
     }
     let mut admins = connection.admins().clone();

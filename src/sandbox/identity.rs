@@ -1,10 +1,12 @@
-//! Who calls: bearers, users and roles, and the routes that tell of them.
+//! Who calls: principals, users and roles, and the routes that tell of them.
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::MethodFilter;
 use serde_json::{Value, json};
 
-use super::answer::Reply;
+use super::answer::{Refusal, Reply};
 use super::listing;
 use super::state::{Call, SharedTenant, Tenant, route};
 
@@ -21,8 +23,9 @@ pub(super) static ADMIN: Role =
     Role { id: "a0000000-0000-4000-8000-000000000001", name: "$admin", description: "Admin", level: "workspace" };
 pub(super) static MEMBER: Role =
     Role { id: "a0000000-0000-4000-8000-000000000002", name: "$member", description: "Member", level: "workspace" };
-static GUEST: Role = Role { id: "a0000000-0000-4000-8000-000000000003", name: "$guest", description: "Guest", level: "workspace" };
-static CONNECTION_ADMINS: Role = Role {
+pub(super) static GUEST: Role =
+    Role { id: "a0000000-0000-4000-8000-000000000003", name: "$guest", description: "Guest", level: "workspace" };
+pub(super) static CONNECTION_ADMINS: Role = Role {
     id: "a0000000-0000-4000-8000-000000000004",
     name: "$admin_connections",
     description: "Admins (Connections)",
@@ -35,10 +38,9 @@ pub(super) static API_TOKEN: Role = Role {
     level: "client",
 };
 
-/// Somebody with a bearer.
+/// Somebody who can have a bearer.
 #[derive(Debug)]
 pub(super) struct Principal {
-    pub(super) bearer: String,
     pub(super) user_id: String,
     pub(super) username: String,
     pub(super) email: String,
@@ -46,6 +48,11 @@ pub(super) struct Principal {
 }
 
 impl Principal {
+    /// Who has not logged in yet.
+    pub(super) fn nobody() -> Arc<Self> {
+        Arc::new(Self { user_id: String::new(), username: "nobody".to_owned(), email: String::new(), role: &GUEST })
+    }
+
     /// Callers whose name says that they are no person.
     pub(super) fn is_service_account(&self) -> bool {
         self.username.starts_with("service-account-")
@@ -53,13 +60,35 @@ impl Principal {
 
     /// Callers that the legacy `workflows` endpoints serve; others have `package-workflows`.
     pub(super) fn uses_workflows(&self) -> bool {
-        self.may_administer_by_role()
-    }
-
-    /// Roles that may administer a connection without being named in its list.
-    pub(super) fn may_administer_by_role(&self) -> bool {
         [ADMIN.name, API_TOKEN.name].contains(&self.role.name)
     }
+
+    /// Callers that may manage OAuth clients and API tokens.
+    pub(super) fn may_manage(&self) -> bool {
+        [ADMIN.name, API_TOKEN.name].contains(&self.role.name)
+    }
+
+    /// Callers that may administer a connection without being named in its list.
+    pub(super) fn may_administer_by_role(&self, strict: bool) -> bool {
+        self.role.name == CONNECTION_ADMINS.name || (!strict && [ADMIN.name, API_TOKEN.name].contains(&self.role.name))
+    }
+}
+
+/// A 403 for callers that may not manage credentials.
+pub(super) fn managing(call: &Call) -> Result<(), Refusal> {
+    if call.principal.may_manage() {
+        return Ok(());
+    }
+    let Principal { username, role, .. } = &*call.principal;
+    Err(Refusal::new(403, format!("{username} has role {}, which may not manage credentials", role.name)))
+}
+
+/// The roles that people and OAuth clients are given.
+static GRANTED: [&Role; 4] = [&ADMIN, &MEMBER, &GUEST, &CONNECTION_ADMINS];
+
+/// The role of this name that can be given.
+pub(super) fn role(name: &str) -> Option<&'static Role> {
+    GRANTED.into_iter().find(|role| role.name == name)
 }
 
 /// A user as the preflight knows him.
@@ -85,10 +114,11 @@ fn whoami(_: &mut Tenant, call: &Call, _: &str) -> Reply {
 }
 
 fn roles(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
-    let records: Vec<Value> = [&ADMIN, &MEMBER, &GUEST, &CONNECTION_ADMINS]
+    let records: Vec<Value> = GRANTED
         .into_iter()
         .map(|role| {
-            let members = tenant.principals.iter().filter(|who| who.role.name == role.name).count();
+            let members = tenant.principals.iter().filter(|who| who.role.name == role.name && !who.is_service_account());
+            let members = members.count();
             json!({ "id": role.id, "name": role.name, "description": role.description, "clientRole": false,
                     "level": role.level, "memberCount": members.to_string() })
         })

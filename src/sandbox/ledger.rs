@@ -63,6 +63,21 @@ pub enum What {
     AppRunSubmitted { run: String, slug: String, by: String, request_id: Option<String> },
     /// A run of an app's workflow was cancelled before its end.
     AppRunCancelled { run: String, slug: String, by: String },
+    /// An OAuth client was created.
+    #[serde(rename = "oauth_client_created")]
+    OAuthClientCreated { client: String, display_name: String, by: String, request_id: Option<String> },
+    /// The display name or description of an OAuth client was changed.
+    #[serde(rename = "oauth_client_updated")]
+    OAuthClientUpdated { client: String, by: String },
+    /// An OAuth client was purged, and its tokens with it.
+    #[serde(rename = "oauth_client_purged")]
+    OAuthClientPurged { client: String, by: String },
+    /// An API token was created.
+    ApiTokenCreated { token: String, display_name: String, by: String },
+    /// An API token was changed.
+    ApiTokenUpdated { token: String, by: String },
+    /// An API token was purged.
+    ApiTokenPurged { token: String, by: String },
 }
 
 /// Effects, oldest first, bounded.
@@ -89,7 +104,7 @@ impl Ledger {
     }
 }
 
-/// One request and how it was answered. A bearer's value is never kept.
+/// One request and how it was answered. The value of a bearer or a secret is never kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Exchange {
     /// Number of the exchange, counted from 1 over the sandbox's life.
@@ -112,7 +127,7 @@ pub struct Exchange {
     pub content_type: Option<String>,
     /// Header `accept`.
     pub accept: Option<String>,
-    /// The JSON body; null: none, not JSON, or larger than 64 KiB.
+    /// The JSON body, or a form as an object of strings; secrets in it are struck out. Null: none, neither, or larger than 64 KiB.
     pub body: Value,
     /// Status answered; null while there is no answer, and when the connection was cut.
     pub status: Option<u16>,

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Refusal, Reply};
 use super::state::Call;
+use super::time;
 
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 100;
@@ -31,11 +32,18 @@ pub(super) fn answer(call: &Call, records: Vec<Value>, fields: &[&str]) -> Reply
     }
     let filtered = kept.len();
     let page: Vec<Value> = kept.into_iter().skip(offset).take(limit).collect();
-    Ok(json!({ "totalRecord": total, "filterRecord": filtered, "records": page }))
+    let counts = match call.query("count").map(str::to_ascii_lowercase).as_deref() {
+        None | Some("" | "true") => (total, filtered),
+        Some("false") => (0, 0),
+        Some(other) => return Err(bad(format!("count must be true or false, not {other:?}"))),
+    };
+    Ok(json!({ "totalRecord": counts.0, "filterRecord": counts.1, "records": page }))
 }
 
+/// Tokens write it as Unix milliseconds among their attributes, OAuth clients as RFC 3339.
 fn created_at(record: &Value) -> i64 {
-    record["attributes"]["createdAt"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
+    let attribute = record["attributes"]["createdAt"].as_str().and_then(|text| text.parse().ok());
+    attribute.or_else(|| time::parse(record["createdAt"].as_str()?)).unwrap_or_default()
 }
 
 fn bad(message: String) -> Refusal {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::answer::{Refusal, Reply};
 use super::connections::Admins;
 use super::ledger::What;
+use super::personas::Persona;
 use super::search::{METASTORE, Search};
 use super::state::{Call, SharedTenant, Tenant, route};
 
@@ -41,7 +42,8 @@ fn search(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
         body.get("attributes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let at = tenant.index_time(call);
     let connections = tenant.connections.values().filter_map(|connection| connection.indexed(at));
-    let page = search.page(connections.chain(tenant.apps.runs.indexed(&search, at)));
+    let personas = tenant.personas.iter().filter_map(|persona| persona.indexed(at));
+    let page = search.page(connections.chain(personas).chain(tenant.apps.runs.indexed(&search, at)));
     let mut answer = json!({ "searchType": "INDEX_BASED", "approximateCount": page.total });
     if !page.hits.is_empty() {
         let entities = page.hits.into_iter().map(|(mut hit, _)| only(hit.source["entity"].take(), &wanted));
@@ -62,6 +64,7 @@ fn by_qualified_name(tenant: &mut Tenant, call: &Call, type_name: &str) -> Reply
     let name = call.query("attr:qualifiedName").ok_or_else(|| bad("attr:qualifiedName is missing"))?;
     let entity = match type_name {
         "Connection" => tenant.connections.get(name).map(|connection| connection.entity(connection.admins())),
+        "Persona" => tenant.personas.iter().find(|persona| persona.qualified_name == name).map(Persona::entity),
         "AppWorkflowRun" => tenant.apps.runs.entity(name, call.now),
         _ => None,
     };
@@ -126,7 +129,7 @@ fn read_change(tenant: &Tenant, call: &Call, entity: &Value) -> Result<Change, R
     let attributes = entity["attributes"].as_object().ok_or_else(|| bad("attributes must be an object"))?;
     let qualified_name = attributes.get("qualifiedName").and_then(Value::as_str).ok_or_else(|| bad("qualifiedName is missing"))?;
     let connection = tenant.connections.get(qualified_name).ok_or_else(|| unknown(type_name, qualified_name))?;
-    if !connection.may_administer(&call.principal) {
+    if !connection.may_administer(&call.principal, tenant.settings.strict_admins) {
         let message = format!("{} is not authorized to perform update entity: {qualified_name}", call.principal.username);
         return Err(Refusal::atlas(403, "ATLAS-403-00-001", message));
     }

@@ -3,7 +3,7 @@
 //! It shares no type with the tenant's client, which is its worth: both are written from the wire, and neither can hide
 //! the other's mistakes. It plays a tenant of either generation: *argo*, with workflows and runs, or *native*, with
 //! `/v1/app`. Time comes from a closure, run phases follow from it, and nothing ticks in the background. Deliberately not
-//! here: OAuth clients and Keycloak, personas, runs that a schedule starts, persistence.
+//! here: runs that a schedule starts, persistence.
 //!
 //! # What a sandbox holds when it starts
 //!
@@ -16,7 +16,16 @@
 //! | `sandbox-member` | `joe` | `$member` | a human member: `package-workflows` only |
 //! | `sandbox-service-account` | `service-account-connector` | `$api-token-default-access` | a connector's pod |
 //!
-//! Users, for the publish preflight:
+//! Who gets access tokens, which expire by the sandbox's clock:
+//!
+//! | client id | secret | where | its tokens act as | |
+//! |---|---|---|---|---|
+//! | `oauth-client-sandbox` | `sandbox-oauth-secret` | `oauth-clients/token` | `service-account-oauth-client-sandbox`, `$admin` | |
+//! | `connector` | `sandbox-connector-secret` | Keycloak, realm `default` | `service-account-connector` | may ask the publish preflight |
+//! | `atlan-argo` | `sandbox-argo-secret` | Keycloak, realm `default` | `service-account-atlan-argo`, `$admin` | may become any enabled user |
+//! | each API token's | `sandbox-NAME-secret` | Keycloak, realm `default` | that API token | |
+//!
+//! Users, for the publish preflight and for becoming one:
 //!
 //! | user id | name | enabled | may publish to |
 //! |---|---|---|---|
@@ -40,6 +49,11 @@
 //! | `b0000000-0000-4000-8000-000000000001` | `apikey-11111111-2222-3333-4444-555555555555` | `sandbox` |
 //! | `92588c67-5ddf-4a45-8b5c-dd92f4b84e99` | `apikey-33333333-4444-5555-6666-777777777777` | `ci` |
 //! | `a11ead1e-0000-4000-8000-000000000003` | `apikey-66666666-7777-8888-9999-aaaaaaaaaaaa` | `granted` |
+//!
+//! The value of `sandbox` is the bearer `sandbox-api-token`; nobody holds the values of the other two.
+//!
+//! Personas: `Data Stewards` (`default/xS2hdJ7TWUqhVcZHC3zoVN`), and two named `Readers` (`default/rEaDeRs1TWUqhVcZHC3zoV`,
+//! `default/rEaDeRs2TWUqhVcZHC3zoV`).
 //!
 //! On argo, workflows, created at the second that their name ends in:
 //!
@@ -69,12 +83,19 @@
 //! # Its own routes
 //!
 //! `GET /sandbox/health`, `GET /sandbox/ledger`, `GET /sandbox/requests`, `GET | POST | DELETE /sandbox/faults`,
-//! `POST /sandbox/index-lag {"ms":…}`. They need no bearer, count as no exchange, and are hit by no fault. A fault in JSON:
-//! `{"method":"POST","path":"/submit","nth":2,"times":1,"action":{"kind":"cut_after_applying"}}`.
+//! `POST /sandbox/index-lag {"ms":…}`, `POST /sandbox/credentials` with a [`CredentialChange`]. They need no bearer, count as no
+//! exchange, and are hit by no fault. A fault in JSON:
+//! `{"method":"POST","path":"/submit","nth":2,"times":1,"action":{"kind":"cut_after_applying"}}`, a change of
+//! credentials: `{"kind":"revoke","bearer":"sandbox-api-token"}`.
 //!
 //! # What is a choice, because it is not publicly known or would not help
 //!
-//! - API tokens may administer every connection but the refusing one; a real token needs to be named as its admin.
+//! - API tokens and admins may administer every connection but the refusing one; a real token needs to be named as its admin, as
+//!   here with [`SandboxOptions::strict_admins`]. Holders of `$admin_connections` may always.
+//! - Admins and API tokens may manage OAuth clients and API tokens; others get a 403. An OAuth client of an unknown role or
+//!   persona is a 400, and so is a key of an update that cannot be changed.
+//! - The user name of an OAuth client is `service-account-` and its client id. Its creation takes `tokenExpirySeconds` too.
+//! - Keycloak finds users by their whole name; a user without a bearer becomes a `$member`.
 //! - Nobody may publish to a connection that does not exist: the preflight's permission check fails, it is no 404.
 //! - Stopping a run that has ended is a 400; a member at a `workflows` endpoint gets a 403.
 //! - A Pending run has no `startedAt`, so that it sorts last. Equal sort values keep the newest run first.
@@ -89,16 +110,24 @@ mod answer;
 mod apps;
 mod arrival;
 mod connections;
+mod credentials;
 mod cron;
 mod faults;
 mod grant;
 mod identity;
+mod jwt;
+mod keycloak;
+mod keys;
 mod ledger;
 mod listener;
 mod listing;
 mod metastore;
+mod oauth_clients;
+mod options;
+mod personas;
 mod preflight;
 mod probe;
+mod rate;
 mod runs;
 mod search;
 mod seed;
@@ -109,7 +138,7 @@ mod time;
 mod tokens;
 mod workflows;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{fmt, io};
@@ -118,89 +147,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use credentials::CredentialChange;
 pub use faults::{Action, Fault};
 pub use ledger::{Effect, Exchange, What};
+pub use options::{AlreadyActive, Generation, SandboxOptions};
 pub use probe::probe;
 pub use time::TimeSource;
 
 use server::Shared;
-
-/// How a sandbox behaves.
-#[derive(Clone)]
-pub struct SandboxOptions {
-    /// Where it listens; port 0 takes a free one. Default `127.0.0.1:0`.
-    pub listen: SocketAddr,
-    /// Its clock. Default: the machine's.
-    pub clock: TimeSource,
-    /// Which surface of workflows it has. Default [`Generation::Argo`].
-    pub generation: Generation,
-    /// How long a run is Pending. Default 300 ms.
-    pub pending: Duration,
-    /// How long a run is then Running. Default 1.5 s.
-    pub running: Duration,
-    /// Searches see a creation or change only so long after it. Default 0.
-    pub index_lag: Duration,
-    /// What a submit gets while a run of the same workflow is active. Default [`AlreadyActive::Masked500`].
-    pub already_active: AlreadyActive,
-    /// So many effects, and so many exchanges, are kept, the newest. Default 100,000.
-    pub ledger_limit: usize,
-    /// Whether answers carry a `Date` header, by the sandbox's clock. Default true.
-    pub date_header: bool,
-}
-
-impl Default for SandboxOptions {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            clock: time::system_clock(),
-            generation: Generation::default(),
-            pending: Duration::from_millis(300),
-            running: Duration::from_millis(1_500),
-            index_lag: Duration::ZERO,
-            already_active: AlreadyActive::default(),
-            ledger_limit: 100_000,
-            date_header: true,
-        }
-    }
-}
-
-impl fmt::Debug for SandboxOptions {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("SandboxOptions")
-            .field("listen", &self.listen)
-            .field("generation", &self.generation)
-            .field("pending", &self.pending)
-            .field("running", &self.running)
-            .field("index_lag", &self.index_lag)
-            .field("already_active", &self.already_active)
-            .field("ledger_limit", &self.ledger_limit)
-            .field("date_header", &self.date_header)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The two generations of tenants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Generation {
-    /// Workflows and runs; `/v1/app` is 404.
-    #[default]
-    Argo,
-    /// `/v1/app`; there is no workflow template, and none can be stored.
-    Native,
-}
-
-/// How a second submit is answered while a run of the same workflow is active.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AlreadyActive {
-    /// 500 whose message contains `AE-WF-409-03`, as tenants really do.
-    #[default]
-    Masked500,
-    /// 409 with code `AE-WF-409-03`.
-    Conflict409,
-    /// Served: several runs of one workflow are active at once.
-    Allow,
-}
 
 /// A listening sandbox. Dropping it closes its port and its connections.
 pub struct Sandbox {
@@ -221,15 +175,8 @@ impl Sandbox {
     pub async fn start(options: SandboxOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
-        let settings = state::Settings {
-            generation: options.generation,
-            pending: time::millis(options.pending),
-            running: time::millis(options.running),
-            index_lag: time::millis(options.index_lag),
-            already_active: options.already_active,
-        };
-        let tenant = seed::tenant(settings, options.ledger_limit, (options.clock)());
-        let shared = Shared::new(Arc::new(Mutex::new(tenant)), options.clock, options.ledger_limit, options.date_header);
+        let tenant = seed::tenant(options.settings(), options.ledger_limit, (options.clock)());
+        let shared = Shared::new(Arc::new(Mutex::new(tenant)), options);
         let shared = Arc::new(shared);
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(listener::run(listener, shared.clone(), stopped));
@@ -281,6 +228,11 @@ impl Sandbox {
         self.shared.set_index_lag(lag);
     }
 
+    /// Changes what the tenant accepts; the error says why it cannot (no such bearer or client).
+    pub fn change_credentials(&self, change: CredentialChange) -> Result<(), ChangeRefused> {
+        self.shared.change_credentials(change).map_err(ChangeRefused)
+    }
+
     /// The admin users of a connection as they are; empty for an unknown one.
     pub fn admin_users(&self, connection_qn: &str) -> Vec<String> {
         self.shared.admin_users(connection_qn)
@@ -305,6 +257,11 @@ impl Drop for Sandbox {
 #[derive(Debug, thiserror::Error)]
 #[error("fault refused: {0}")]
 pub struct FaultRefused(String);
+
+/// A change of credentials that cannot be made, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("credentials not changed: {0}")]
+pub struct ChangeRefused(String);
 
 #[cfg(test)]
 mod tests;

@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::Generation;
 use super::apps::{Apps, apps as seeded_apps};
 use super::connections::{Admins, Connection};
 use super::grant::GrantRequest;
 use super::identity::{ADMIN, API_TOKEN, MEMBER, Principal, Role, User};
+use super::keycloak::KeycloakClient;
+use super::keys::Keys;
 use super::ledger::Ledger;
+use super::oauth_clients::OAuthClient;
+use super::personas::Persona;
 use super::runs::{Ending, Run, Runs};
 use super::state::{Settings, Tenant, Versions};
 use super::tokens::ApiToken;
 use super::workflows::{Workflow, template};
+use super::{Generation, tokens};
 
 const PROD: &str = "default/snowflake/1234567890";
 const POSTGRES: &str = "default/postgres/1111111111";
@@ -23,6 +27,8 @@ const CI_TOKEN: &str = "92588c67-5ddf-4a45-8b5c-dd92f4b84e99";
 const JANE: &str = "8c1e2d8a-1564-4e95-8b14-ea14522fcf61";
 const JOE: &str = "5f0f9f6e-3a53-4a0e-9a39-2f3f1f1d2c10";
 const TOKEN_USER: &str = "service-account-apikey-11111111-2222-3333-4444-555555555555";
+const API_TOKEN_GUID: &str = "b0000000-0000-4000-8000-000000000001";
+const CONNECTOR: &str = "service-account-connector";
 const GRANTED_USER: &str = "service-account-apikey-66666666-7777-8888-9999-aaaaaaaaaaaa";
 /// When the oldest workflow was created: 2023-05-19T12:46:51Z.
 const EPOCH: i64 = 1_684_500_411_000;
@@ -31,8 +37,9 @@ const LONG_RUN_BEGAN: i64 = 60_000;
 
 /// The seeded tenant of a sandbox that starts at `now`.
 pub(super) fn tenant(settings: Settings, ledger_limit: usize, now: i64) -> Tenant {
-    let principals = principals();
-    let jane = principals.iter().find(|principal| principal.username == "jane").expect("jane is seeded");
+    let (keys, mut principals) = bearers();
+    let jane = principals.iter().find(|principal| principal.username == "jane").expect("jane is seeded").clone();
+    let jane = &jane;
     let (mut workflows, mut runs, mut apps) = (BTreeMap::new(), Runs::default(), Apps::default());
     match settings.generation {
         Generation::Argo => {
@@ -41,11 +48,18 @@ pub(super) fn tenant(settings: Settings, ledger_limit: usize, now: i64) -> Tenan
         }
         Generation::Native => apps = seeded_apps(jane, now, LONG_RUN_BEGAN, settings.running),
     }
+    let (oauth_clients, keycloak) = (oauth_clients(), keycloak(&principals));
+    principals.extend(oauth_clients.iter().map(|client| client.principal.clone()));
+    principals.extend(keycloak.iter().filter(|client| client.impersonates).map(|client| client.principal.clone()));
     Tenant {
         settings,
         principals,
+        keys,
+        oauth_clients,
+        keycloak,
+        personas: personas(),
         users: users(),
-        tokens: tokens(),
+        tokens: api_tokens(),
         connections: connections(),
         workflows,
         runs,
@@ -54,16 +68,72 @@ pub(super) fn tenant(settings: Settings, ledger_limit: usize, now: i64) -> Tenan
     }
 }
 
-fn principals() -> Vec<Arc<Principal>> {
-    let principal = |bearer: &str, user_id: &str, username: &str, role: &'static Role| {
-        let email = format!("{username}@example.com");
-        Arc::new(Principal { bearer: bearer.to_owned(), user_id: user_id.to_owned(), username: username.to_owned(), email, role })
+/// Who has a bearer from the start.
+fn bearers() -> (Keys, Vec<Arc<Principal>>) {
+    let seeded = [
+        ("sandbox-api-token", API_TOKEN_GUID, TOKEN_USER, &API_TOKEN),
+        ("sandbox-admin", JANE, "jane", &ADMIN),
+        ("sandbox-member", JOE, "joe", &MEMBER),
+        ("sandbox-service-account", "b0000000-0000-4000-8000-000000000002", CONNECTOR, &API_TOKEN),
+    ];
+    let mut keys = Keys::default();
+    let seeded = seeded.into_iter().map(|(bearer, user_id, username, role)| {
+        let principal = principal(user_id, username, role);
+        keys.seed(bearer, &principal);
+        principal
+    });
+    let principals = seeded.collect();
+    (keys, principals)
+}
+
+fn principal(user_id: &str, username: &str, role: &'static Role) -> Arc<Principal> {
+    let email = format!("{username}@example.com");
+    Arc::new(Principal { user_id: user_id.to_owned(), username: username.to_owned(), email, role })
+}
+
+fn oauth_clients() -> Vec<OAuthClient> {
+    let client_id = "oauth-client-sandbox";
+    vec![OAuthClient {
+        id: "f0000000-0000-4000-8000-000000000001".to_owned(),
+        client_id: client_id.to_owned(),
+        secret: "sandbox-oauth-secret".to_owned(),
+        display_name: "sandbox".to_owned(),
+        description: String::new(),
+        personas: Vec::new(),
+        token_seconds: None,
+        created: (EPOCH, "jane".to_owned()),
+        updated: (EPOCH, "jane".to_owned()),
+        principal: OAuthClient::principal(client_id, &ADMIN),
+    }]
+}
+
+/// The connector's pod logs in as a service account; the other one may become any user.
+fn keycloak(principals: &[Arc<Principal>]) -> Vec<KeycloakClient> {
+    let connector = principals.iter().find(|principal| principal.username == CONNECTOR).expect("the connector is seeded");
+    let superuser = principal("b0000000-0000-4000-8000-000000000003", "service-account-atlan-argo", &ADMIN);
+    [
+        ("cc000000-0000-4000-8000-000000000001", "connector", "sandbox-connector-secret", false, connector.clone()),
+        ("cc000000-0000-4000-8000-000000000002", "atlan-argo", "sandbox-argo-secret", true, superuser),
+    ]
+    .into_iter()
+    .map(|(guid, client_id, secret, impersonates, principal)| {
+        let (guid, client_id, secret) = (guid.to_owned(), client_id.to_owned(), secret.to_owned());
+        KeycloakClient { guid, client_id, secret, impersonates, principal }
+    })
+    .collect()
+}
+
+fn personas() -> Vec<Persona> {
+    let persona = |guid: &str, qualified_name: &str, name: &str| Persona {
+        guid: guid.to_owned(),
+        qualified_name: qualified_name.to_owned(),
+        name: name.to_owned(),
+        created_at: EPOCH,
     };
     vec![
-        principal("sandbox-api-token", "b0000000-0000-4000-8000-000000000001", TOKEN_USER, &API_TOKEN),
-        principal("sandbox-admin", JANE, "jane", &ADMIN),
-        principal("sandbox-member", JOE, "joe", &MEMBER),
-        principal("sandbox-service-account", "b0000000-0000-4000-8000-000000000002", "service-account-connector", &API_TOKEN),
+        persona("9e000000-0000-4000-8000-000000000001", "default/xS2hdJ7TWUqhVcZHC3zoVN", "Data Stewards"),
+        persona("9e000000-0000-4000-8000-000000000002", "default/rEaDeRs1TWUqhVcZHC3zoV", "Readers"),
+        persona("9e000000-0000-4000-8000-000000000003", "default/rEaDeRs2TWUqhVcZHC3zoV", "Readers"),
     ]
 }
 
@@ -82,15 +152,20 @@ fn users() -> Vec<User> {
     ]
 }
 
-fn tokens() -> Vec<ApiToken> {
+fn api_tokens() -> Vec<ApiToken> {
     let token = |guid: &str, username: &str, display_name: &str, created_at: i64| ApiToken {
         guid: guid.to_owned(),
         client_id: username.trim_start_matches("service-account-").to_owned(),
+        secret: format!("sandbox-{display_name}-secret"),
         display_name: display_name.to_owned(),
+        description: String::new(),
+        personas: Vec::new(),
+        lifespan: tokens::LONGEST,
         created_at,
+        created_by: "jane".to_owned(),
     };
     vec![
-        token("b0000000-0000-4000-8000-000000000001", TOKEN_USER, "sandbox", EPOCH),
+        token(API_TOKEN_GUID, TOKEN_USER, "sandbox", EPOCH),
         token(CI_TOKEN, "apikey-33333333-4444-5555-6666-777777777777", "ci", EPOCH + 1_000),
         token("a11ead1e-0000-4000-8000-000000000003", GRANTED_USER, "granted", EPOCH + 2_000),
     ]

@@ -17,10 +17,17 @@ use tower::ServiceExt;
 use super::answer::{Refusal, json_response, respond, status_code};
 use super::arrival::{Arrived, Cut, MAX_BODY};
 use super::faults::{Action, Fault, Faults};
+use super::identity::Principal;
 use super::ledger::{Effect, Exchange, RequestLog};
+use super::rate::Rate;
 use super::state::{Call, Directives, SharedTenant, lock};
 use super::time::{self, TimeSource};
-use super::{Generation, admin, apps, cron, identity, metastore, preflight, runs, tokens, workflows};
+use super::{CredentialChange, Generation, SandboxOptions};
+use super::{admin, apps, credentials, cron, identity, keycloak, metastore, oauth_clients, preflight, runs, tokens, workflows};
+
+/// Where one logs in, and so needs no bearer.
+const LOGINS: [&str; 3] =
+    ["/api/service/oauth-clients/token", "/oauth-clients/token", "/auth/realms/default/protocol/openid-connect/token"];
 
 /// What all connections of one sandbox share.
 pub(super) struct Shared {
@@ -35,14 +42,16 @@ pub(super) struct Shared {
 struct Traffic {
     faults: Faults,
     log: RequestLog,
+    rate: Rate,
 }
 
 impl Shared {
-    pub(super) fn new(tenant: SharedTenant, clock: TimeSource, log_limit: usize, date_header: bool) -> Self {
-        let generation = lock(&tenant).settings.generation;
-        let tenant_routes = tenant_routes(generation).with_state(tenant.clone());
-        let traffic = Mutex::new(Traffic { faults: Faults::default(), log: RequestLog::new(log_limit) });
-        Self { tenant, traffic, clock, date_header, tenant_routes }
+    pub(super) fn new(tenant: SharedTenant, options: SandboxOptions) -> Self {
+        let tenant_routes = tenant_routes(options.generation, options.in_cluster).with_state(tenant.clone());
+        let rate = Rate::new(options.requests_per_second);
+        let traffic = Traffic { faults: Faults::default(), log: RequestLog::new(options.ledger_limit), rate };
+        let SandboxOptions { clock, date_header, .. } = options;
+        Self { tenant, traffic: Mutex::new(traffic), clock, date_header, tenant_routes }
     }
 
     /// Serves one request; `Err` closes the connection without an answer.
@@ -66,8 +75,9 @@ impl Shared {
 
     /// An exchange of the tenant: numbered, logged, and open to faults.
     async fn exchange(&self, arrived: Arrived) -> Result<Response, Cut> {
-        let (n, action) = self.arrive(&arrived);
+        let (n, action, admitted) = self.arrive(&arrived);
         let answer = match action {
+            None if !admitted => too_many(),
             None => self.apply(arrived, None).await,
             Some(action) => self.misbehave(arrived, &action).await?,
         };
@@ -76,14 +86,16 @@ impl Shared {
         Ok(answer)
     }
 
-    /// Numbers and logs a request, and asks the faults whether it is hit.
-    fn arrive(&self, arrived: &Arrived) -> (u64, Option<Action>) {
-        let principal = arrived.bearer().and_then(|bearer| lock(&self.tenant).principal(bearer));
+    /// Numbers and logs a request, and asks the faults whether it is hit, and the limit whether it is served.
+    fn arrive(&self, arrived: &Arrived) -> (u64, Option<Action>, bool) {
+        let now = (self.clock)();
+        let principal = arrived.bearer().and_then(|bearer| lock(&self.tenant).keys.holder(bearer, now));
         let mut traffic = lock(&self.traffic);
         let action = traffic.faults.hit(arrived.parts.method.as_str(), arrived.target());
+        let admitted = traffic.rate.admits(now);
         let username = principal.map(|principal| principal.username.clone());
         let exchange = arrived.exchange(username, action.as_ref().map(Action::name));
-        (traffic.log.arrive(exchange, arrived.body.len()), action)
+        (traffic.log.arrive(exchange, arrived.body.len()), action, admitted)
     }
 
     async fn misbehave(&self, arrived: Arrived, action: &Action) -> Result<Response, Cut> {
@@ -117,13 +129,15 @@ impl Shared {
     /// Authenticates and routes.
     async fn apply(&self, arrived: Arrived, action: Option<&Action>) -> Response {
         let now = (self.clock)();
-        let principal = {
+        let path = arrived.parts.uri.path();
+        let (principal, plain) = {
             let mut tenant = lock(&self.tenant);
             tenant.advance(now);
-            arrived.bearer().and_then(|bearer| tenant.principal(bearer))
+            let holder = arrived.bearer().and_then(|bearer| tenant.keys.holder(bearer, now));
+            (holder.or_else(|| LOGINS.contains(&path).then(Principal::nobody)), tenant.settings.plain_401)
         };
         let Some(principal) = principal else {
-            return respond(Err(Refusal::new(401, "the bearer is missing or unknown")));
+            return unauthenticated(path, plain);
         };
         if arrived.too_large {
             return too_large();
@@ -179,29 +193,57 @@ impl Shared {
         (traffic.faults.fired(), traffic.faults.standing())
     }
 
+    pub(super) fn change_credentials(&self, change: CredentialChange) -> Result<(), String> {
+        credentials::apply(&mut lock(&self.tenant), change, (self.clock)())
+    }
+
     pub(super) fn set_index_lag(&self, lag: Duration) {
         lock(&self.tenant).settings.index_lag = time::millis(lag);
     }
 }
 
-/// The routes of the tenant, one file per area.
-fn tenant_routes(generation: Generation) -> Router<SharedTenant> {
+/// The routes of the tenant, one file per area. Inside the cluster each service has a host of its own, and other prefixes.
+fn tenant_routes(generation: Generation, in_cluster: bool) -> Router<SharedTenant> {
     let mut heracles = identity::routes()
         .merge(preflight::routes())
         .merge(workflows::routes())
         .merge(runs::routes())
         .merge(tokens::routes())
+        .merge(oauth_clients::routes())
         .merge(cron::routes());
     if generation == Generation::Native {
         heracles = heracles.merge(apps::routes());
     }
-    Router::new()
-        .nest("/api/service", heracles)
-        .nest("/api/meta", metastore::routes())
+    let services = if in_cluster {
+        heracles.nest("/api/atlas/v2", metastore::routes())
+    } else {
+        Router::new().nest("/api/service", heracles).nest("/api/meta", metastore::routes())
+    };
+    services
+        .nest("/auth", keycloak::routes())
         .fallback(async |uri: Uri| respond(Err(Refusal::new(404, format!("no route for {}", uri.path())))))
         .method_not_allowed_fallback(async |uri: Uri| {
             respond(Err(Refusal::new(405, format!("method not allowed on {}", uri.path()))))
         })
+}
+
+/// A 401 in the shape of the service that was asked.
+fn unauthenticated(path: &str, plain: bool) -> Response {
+    if plain {
+        let mut answer = Response::new(Body::from("Unauthorized"));
+        *answer.status_mut() = StatusCode::UNAUTHORIZED;
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        return answer;
+    }
+    let message = "the bearer is missing, unknown, expired or revoked";
+    let keycloak = path.starts_with("/auth/");
+    respond(Err(if keycloak { Refusal::keycloak(401, "HTTP 401 Unauthorized", message) } else { Refusal::new(401, message) }))
+}
+
+/// More requests in this second than the tenant serves.
+fn too_many() -> Response {
+    let refusal = Refusal::new(429, "too many requests in this second");
+    with_headers(respond(Err(refusal)), &[("retry-after".to_owned(), "1".to_owned())])
 }
 
 async fn ask(routes: Router, request: Request<Body>) -> Response {

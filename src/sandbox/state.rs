@@ -13,7 +13,11 @@ use super::apps::Apps;
 use super::connections::Connection;
 use super::faults::Action;
 use super::identity::{Principal, User};
+use super::keycloak::KeycloakClient;
+use super::keys::Keys;
 use super::ledger::Ledger;
+use super::oauth_clients::OAuthClient;
+use super::personas::Persona;
 use super::runs::{Ending, Runs};
 use super::tokens::ApiToken;
 use super::workflows::Workflow;
@@ -29,6 +33,10 @@ const KEPT_VERSIONS: usize = 64;
 pub(super) struct Tenant {
     pub(super) settings: Settings,
     pub(super) principals: Vec<Arc<Principal>>,
+    pub(super) keys: Keys,
+    pub(super) oauth_clients: Vec<OAuthClient>,
+    pub(super) keycloak: Vec<KeycloakClient>,
+    pub(super) personas: Vec<Persona>,
     pub(super) users: Vec<User>,
     pub(super) tokens: Vec<ApiToken>,
     pub(super) connections: BTreeMap<String, Connection>,
@@ -46,6 +54,11 @@ pub(super) struct Settings {
     pub(super) running: i64,
     pub(super) index_lag: i64,
     pub(super) already_active: AlreadyActive,
+    /// Whether only those named as admins of a connection, and connection admins, may administer it.
+    pub(super) strict_admins: bool,
+    /// How long issued access tokens live, in seconds, where a client has no lifetime of its own; `None`: as their service does it.
+    pub(super) token_seconds: Option<i64>,
+    pub(super) plain_401: bool,
 }
 
 impl Tenant {
@@ -60,10 +73,6 @@ impl Tenant {
     pub(super) fn index_time(&self, call: &Call) -> i64 {
         let behind = if call.directives.stale_index { STALE_BY } else { 0 };
         call.now.saturating_sub(self.settings.index_lag.max(behind))
-    }
-
-    pub(super) fn principal(&self, bearer: &str) -> Option<Arc<Principal>> {
-        self.principals.iter().find(|principal| principal.bearer == bearer).cloned()
     }
 }
 

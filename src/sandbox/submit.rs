@@ -28,7 +28,7 @@ pub(super) fn trigger_as_owner(tenant: &mut Tenant, call: &Call, _: &str) -> Rep
     let owner = tenant.workflows.get(name).map(|workflow| &workflow.owner).ok_or_else(|| not_found(name))?;
     let by = tenant.principals.iter().find(|principal| principal.username == *owner).cloned();
     let by = by.ok_or_else(|| Refusal::new(400, format!("{owner}, who owns {name}, does not exist")))?;
-    launch(tenant, call, name, "triggerAsOwner", by)
+    launch(tenant, call, name, "triggerAsOwner", &by)
 }
 
 /// The template that a body names.
@@ -46,10 +46,10 @@ fn named<'a>(tenant: &Tenant, call: &'a Call) -> Result<&'a str, Refusal> {
 
 /// Starts a run of a stored template; its document is the answer.
 pub(super) fn start_run(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
-    launch(tenant, call, name, endpoint(call)?, call.principal.clone())
+    launch(tenant, call, name, endpoint(call)?, &call.principal)
 }
 
-fn launch(tenant: &mut Tenant, call: &Call, name: &str, endpoint: &str, by: Arc<Principal>) -> Reply {
+fn launch(tenant: &mut Tenant, call: &Call, name: &str, endpoint: &str, by: &Arc<Principal>) -> Reply {
     let workflow = tenant.workflows.get(name).ok_or_else(|| not_found(name))?;
     let template = workflow.document.current().as_ref().ok_or_else(|| not_found(name))?;
     if let Some(active) = tenant.runs.active(name) {
@@ -106,7 +106,7 @@ pub(super) fn refuse_native(tenant: &Tenant, template: &str) -> Result<(), Refus
 
 /// The endpoint's name, if it serves this caller: members have only the package endpoint.
 pub(super) fn endpoint(call: &Call) -> Result<&'static str, Refusal> {
-    if call.path.starts_with("/api/service/package-workflows") {
+    if call.path.contains("/package-workflows") {
         Ok("package-workflows")
     } else if call.principal.uses_workflows() {
         Ok("workflows")

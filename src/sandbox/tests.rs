@@ -3,6 +3,8 @@
 mod apps;
 mod faulty;
 mod granting;
+mod logins;
+mod managing;
 mod reading;
 mod replay;
 mod running;
@@ -102,4 +104,12 @@ impl Harness {
 
 fn submission(workflow: &str) -> Value {
     json!({ "namespace": "default", "resourceKind": "WorkflowTemplate", "resourceName": workflow })
+}
+
+/// An object of strings as a form.
+fn form(fields: &Value) -> String {
+    let mut url = reqwest::Url::parse("http://form").expect("a URL");
+    let fields = fields.as_object().into_iter().flatten();
+    url.query_pairs_mut().extend_pairs(fields.map(|(name, value)| (name, value.as_str().expect("a string"))));
+    url.query().unwrap_or_default().to_owned()
 }

@@ -42,16 +42,22 @@ impl Tenant {
         }
         let changed = credentials.reread(&mut turn);
         if credentials.way == Way::ApiKey {
+            if !changed {
+                return Ok(None);
+            }
+            // It may be somebody else's.
+            self.learned(|learned| learned.identity = None);
             let key = turn.secret.clone();
-            return Ok(if changed { credentials.store(&mut turn, &key, None) } else { None });
+            return Ok(credentials.store(&mut turn, &key, None));
         }
         self.log_in(credentials, &mut turn).await.map(Some)
     }
 
     fn credentials(&self, call: &Call) -> Result<&Credentials, Failure> {
         self.link.credentials.as_ref().ok_or_else(|| {
-            Failure::new("credentials.missing", Category::Auth, format!("no API key is set for tenant `{}`", self.name))
-                .suggest(format!("set ATLAN_API_KEY, or tenants.{}.api_key_file to a file that holds the key", self.name))
+            let mend = "or ATLAN_OAUTH_CLIENT_ID and ATLAN_OAUTH_CLIENT_SECRET";
+            Failure::new("credentials.missing", Category::Auth, format!("no credentials are set for tenant `{}`", self.name))
+                .suggest(format!("set ATLAN_API_KEY {mend} for the tenant `default`, or tenants.{}.api_key_file", self.name))
                 .with_source(call.source())
         })
     }

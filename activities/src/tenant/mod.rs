@@ -10,6 +10,7 @@
 //! | `credentials`, `login` | the secrets, and getting a token for them |
 //! | `pace`, `holds` | how fast it may be asked, and when not at all |
 //! | `auth`, `preflight`, `workflows`, `runs`, `apps`, `app_runs`, `connections`, `tokens` | the areas of the API |
+//! | `oauth_clients`, `roles`, `personas` | the areas that only commands use |
 //! | `token_admin` | the one package whose workflows are created from here |
 //! | `looks`, `app_looks` | looking at many runs in one request |
 
@@ -24,9 +25,12 @@ mod holds;
 mod link;
 mod login;
 mod looks;
+mod oauth_clients;
 mod pace;
+mod personas;
 mod preflight;
 mod resend;
+mod roles;
 mod runs;
 mod send;
 mod settings;
@@ -55,7 +59,10 @@ pub(crate) use apps::is_absence;
 pub use auth::{Identity, Ping};
 pub use connections::{AdminsWritten, Connection};
 pub use holds::Hold;
+pub use oauth_clients::{NewOAuthClient, OAuthClient, OAuthClientPage, OAuthCreation, oauth_client_command};
+pub use personas::Persona;
 pub use preflight::PreflightAnswer;
+pub use roles::{Role, role_named};
 pub use runs::{Kind, Run, Standing};
 pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};

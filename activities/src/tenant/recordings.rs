@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::scripted::{Recorded, Reply, Scripted, clock};
@@ -246,6 +247,70 @@ async fn a_connection_is_read_and_given_an_admin_as_recorded() {
             tenant.write_admin_users(tenant.permit().await, &connection, &admins, &new_request_id()).await,
             AdminsWritten::Applied
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn oauth_clients_are_managed_as_recorded() {
+    const ID: &str = "oauth-client-abc123def456";
+    for (recording, description, role, personas) in [
+        ("oauth-create", "d", "Admin", vec!["default/personaxyz".to_owned()]),
+        ("oauth-create-min-subrole", "", "admins (connections)", vec![]),
+    ] {
+        let mut role = role.to_owned();
+        equals(recording, 0, &[], async |tenant| {
+            let roles = tenant.roles().await.expect("an answer");
+            role = role_named(&roles, &role).expect("it is there").name.clone();
+        })
+        .await;
+        let new = NewOAuthClient { display_name: "ci".into(), description: description.into(), role: role.clone(), personas };
+        equals(recording, 1, &[], async |tenant| match tenant.create_oauth_client(&new).await {
+            OAuthCreation::Created(client, secret) => {
+                assert_eq!((client.client_id.as_str(), secret.expose_secret()), (ID, "s3cr3t"));
+                assert_eq!((client.created_by.as_deref(), client.token_seconds), (Some("jane"), Some(600)));
+            }
+            other => panic!("{other:?}"),
+        })
+        .await;
+    }
+    for (exchange, offset) in [(0, 0), (1, 2), (2, 4)] {
+        equals("oauth-list-paged", exchange, &[], async |tenant| {
+            let page = tenant.oauth_clients(offset, 2, Some("-createdAt")).await.expect("an answer");
+            assert_eq!((page.total, page.clients.len()), (Some(3), usize::from(offset < 4)));
+        })
+        .await;
+    }
+    equals("oauth-get-by-id", 0, &[], async |tenant| {
+        assert_eq!(tenant.oauth_client(ID).await.expect("an answer").role.as_deref(), Some("$admin"));
+    })
+    .await;
+    equals("oauth-update", 0, &[], async |tenant| {
+        assert_eq!(tenant.update_oauth_client(ID, Some("n"), Some("new")).await.expect("an answer").client_id, ID);
+    })
+    .await;
+    equals("oauth-purge", 0, &[], async |tenant| tenant.purge_oauth_client(ID).await.expect("an answer")).await;
+}
+
+#[tokio::test]
+async fn an_unknown_role_is_asked_for_as_recorded_and_answered_with_those_that_there_are() {
+    let labels = ["Admin", "Admins (Connections)", "Guest", "Member"].map(str::to_owned);
+    equals("oauth-create-bad-role", 0, &[], async |tenant| {
+        let roles = tenant.roles().await.expect("an answer");
+        assert_eq!(role_named(&roles, "no such role"), Err(labels.to_vec()));
+        // Unlike the vendor's client, we take a role's own name too.
+        assert_eq!(role_named(&roles, "$admin").map(|role| role.label.as_str()), Ok("Admin"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_persona_is_searched_by_name_as_recorded() {
+    let because = "it tells which program asked";
+    let tags = Difference { at: "/body/requestMetadata/utmTags", ours: json!(["iolaus"]), because };
+    equals("persona-find-by-name", 0, &[tags], async |tenant| {
+        let personas = tenant.personas_named("Data Stewards").await.expect("an answer");
+        assert_eq!(personas[0].qualified_name, "default/xS2hdJ7TWUqhVcZHC3zoVN");
     })
     .await;
 }

@@ -7,9 +7,13 @@ mod enqueue;
 mod read;
 mod rows;
 mod schema;
+mod shares;
 mod turnstile;
 mod workers;
 mod writer;
+
+#[cfg(test)]
+mod model;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,8 +26,9 @@ use tokio::sync::oneshot;
 pub(super) use claim::{ClaimRequest, ClaimScope, Claimed, Claimer};
 pub(super) use closing::Finished;
 pub(super) use enqueue::{Admission, Retried};
-pub(super) use read::{closed_among, counts, detail, find, list, oldest_due, pauses, verdict, workers as workers_status};
-pub(super) use workers::{WorkerBeat, WorkerRegistration, beats, cancel_requests};
+pub(super) use read::{closed_among, counts, detail, find, holds, list, oldest_due, pauses, verdict, workers as workers_status};
+pub(super) use shares::{Shares, TenantShare};
+pub(super) use workers::{StoredHold, WorkerBeat, WorkerRegistration, beats, cancel_requests};
 pub(super) use writer::Tx;
 
 pub(super) use super::error::StoreError;

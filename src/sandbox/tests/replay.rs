@@ -36,6 +36,10 @@ enum Before {
     Pass(Duration),
     /// Before each: so much time passes.
     PassEach(Duration),
+    /// Before the exchange of this number: the tenant accepts other credentials.
+    Change(u64, CredentialChange),
+    /// Before the first: so many OAuth clients are created.
+    OAuthClients(usize),
     /// So many exchanges are answered by a fault, as recorded: nothing of the sandbox answers so by itself.
     Faults(u64),
 }
@@ -80,6 +84,7 @@ fn replays() -> Vec<Replay> {
     let mut all = apps();
     all.extend(workflows());
     all.extend(the_rest());
+    all.extend(logins());
     all
 }
 
@@ -175,6 +180,37 @@ fn the_rest() -> Vec<Replay> {
     ]
 }
 
+fn logins() -> Vec<Replay> {
+    let client = |recording| {
+        argo(recording)
+            .renaming("oauth-client-abc123def456", "oauth-client-sandbox")
+            .renaming("s3cr3t", "sandbox-oauth-secret")
+            .renaming("default/personaxyz", "default/xS2hdJ7TWUqhVcZHC3zoVN")
+    };
+    let expired = |n| Before::Change(n, CredentialChange::ExpireIssued);
+    vec![
+        argo("impersonate-user")
+            .renaming("argo-secret", "sandbox-argo-secret")
+            .renaming("kc-user-1", "8c1e2d8a-1564-4e95-8b14-ea14522fcf61"),
+        client("oauth-auth-401-plain-text").after(expired(2)).after(Before::Change(2, CredentialChange::Plain401 { on: true })),
+        client("oauth-auth-401-refresh").after(expired(2)),
+        client("oauth-auth-401-twice").after(expired(2)).after(expired(4)),
+        client("oauth-auth-short-expiry")
+            .after(Before::Change(1, CredentialChange::TokenLifetime { seconds: 60, client_id: None })),
+        client("oauth-auth-two-calls"),
+        client("oauth-create"),
+        client("oauth-create-bad-role"),
+        client("oauth-create-min-subrole"),
+        client("oauth-create-raw-role-name"),
+        client("oauth-get-by-id"),
+        client("oauth-list-paged").after(Before::OAuthClients(2)),
+        client("oauth-purge"),
+        client("oauth-token-429").after(Before::Faults(1)),
+        client("oauth-update"),
+        argo("persona-find-by-name"),
+    ]
+}
+
 #[tokio::test]
 async fn every_recording_is_answered_with_its_status_and_its_fields() {
     let mut wrong = Vec::new();
@@ -196,7 +232,8 @@ fn every_recording_is_replayed_once() {
 async fn play(mut replay: Replay, wrong: &mut Vec<String>) {
     let harness = Harness::with(SandboxOptions { generation: replay.generation, ..SandboxOptions::default() }).await;
     let recording = read(replay.recording);
-    let mut each = Duration::ZERO;
+    let (mut each, mut changes) = (Duration::ZERO, Vec::new());
+    replay.renamed.push(("test-api-key".to_owned(), replay.bearer.to_owned()));
     for before in std::mem::take(&mut replay.before) {
         match before {
             Before::Run(workflow, name) => replay.renamed.push((name.to_owned(), harness.started(workflow).await)),
@@ -213,6 +250,12 @@ async fn play(mut replay: Replay, wrong: &mut Vec<String>) {
             }
             Before::Pass(time) => harness.pass(time),
             Before::PassEach(time) => each = time,
+            Before::Change(n, change) => changes.push((n, change)),
+            Before::OAuthClients(number) => {
+                for _ in 0..number {
+                    harness.post("/api/service/oauth-clients", &json!({ "displayName": "ci", "role": "$member" })).await;
+                }
+            }
             Before::Faults(times) => {
                 let answer = &recording["exchanges"][0]["answer_given"];
                 let status = answer["status"].as_u64().and_then(|status| u16::try_from(status).ok()).expect("a status");
@@ -224,12 +267,21 @@ async fn play(mut replay: Replay, wrong: &mut Vec<String>) {
     let mut missed = Vec::new();
     for (exchange, n) in recording["exchanges"].as_array().expect("exchanges").iter().zip(1..) {
         harness.pass(each);
+        for (_, change) in changes.iter().filter(|(at, _)| *at == n) {
+            harness.sandbox.change_credentials(change.clone()).expect("it can be made");
+        }
         let at = format!("{} {n}", replay.recording);
         let (status, ours) = send(&harness, &replay, &exchange["request"]).await;
         let theirs = &exchange["answer_given"];
         if theirs["status"] != status {
             wrong.push(format!("{at}: {status} in place of {}: {ours}", theirs["status"]));
             continue;
+        }
+        for token in ["accessToken", "access_token"] {
+            if let (Some(theirs), Some(ours)) = (theirs["body"][token].as_str(), ours[token].as_str()) {
+                // The newest token of this name is the one that is sent.
+                replay.renamed.insert(0, (theirs.to_owned(), ours.to_owned()));
+            }
         }
         compare(&theirs["body"], &ours, "", &mut missed);
     }
@@ -250,22 +302,28 @@ async fn send(harness: &Harness, replay: &Replay, request: &Value) -> (u16, Valu
     let request: Value = serde_json::from_str(&text).expect("it is JSON still");
     let field = |name: &str| request[name].as_str().expect("a string").to_owned();
     let method = Method::from_bytes(field("method").as_bytes()).expect("a method");
-    let mut sent = harness.request(replay.bearer, method, &field("target"));
-    for (name, value) in request["headers"].as_object().into_iter().flatten().filter(|(name, _)| *name != "authorization") {
+    let mut sent = harness.client.request(method, format!("{}{}", harness.sandbox.base_url(), field("target")));
+    for (name, value) in request["headers"].as_object().into_iter().flatten() {
         sent = sent.header(name, value.as_str().expect("a header"));
     }
-    if !request["body"].is_null() {
-        sent = sent.body(request["body"].to_string());
+    let body = &request["body"];
+    if request["headers"]["content-type"].as_str().is_some_and(|content_type| content_type.contains("form")) {
+        sent = sent.body(form(body));
+    } else if !body.is_null() {
+        sent = sent.body(body.to_string());
     }
     let answer = sent.send().await.expect("an answer");
-    (answer.status().as_u16(), answer.json().await.expect("JSON"))
+    let (status, text) = (answer.status().as_u16(), answer.text().await.expect("text"));
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
 /// What stands in the recorded answer and not in ours: a key, the first of a list, or its type. Null stands for nothing.
 fn compare(theirs: &Value, ours: &Value, at: &str, missed: &mut Vec<String>) {
     match (theirs, ours) {
-        (Value::Null, _) | (Value::Bool(_), Value::Bool(_)) | (Value::Number(_), Value::Number(_)) => {}
-        (Value::String(_), Value::String(_)) => {}
+        (Value::Null, _)
+        | (Value::Bool(_), Value::Bool(_))
+        | (Value::Number(_), Value::Number(_))
+        | (Value::String(_), Value::String(_)) => {}
         (Value::Array(theirs), Value::Array(ours)) => match (theirs.first(), ours.first()) {
             (Some(theirs), Some(ours)) => compare(theirs, ours, &format!("{at}/0"), missed),
             (Some(_), None) => missed.push(format!("{at}/0 is missing")),

@@ -64,6 +64,22 @@ impl Place {
         path
     }
 
+    /// Everything below its home, by path: the queue above all.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut found = Vec::new();
+        let mut open = vec![self.directory.path().to_owned()];
+        while let Some(directory) = open.pop() {
+            for entry in std::fs::read_dir(directory).expect("readable").map(|entry| entry.expect("an entry")) {
+                match entry.file_type().expect("a type") {
+                    kind if kind.is_dir() => open.push(entry.path()),
+                    kind if kind.is_file() => found.push((entry.path(), std::fs::read(entry.path()).expect("readable"))),
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+
     /// The queue's file.
     pub(crate) fn database(&self) -> PathBuf {
         self.directory.path().join(".local/state/iolaus/iolaus.db")

@@ -59,6 +59,25 @@ fn a_sandbox_prints_what_to_export_and_stops_in_order() {
 }
 
 #[test]
+fn a_sandbox_plays_the_generation_that_it_is_told_to() {
+    // It fails only if another test was first, which serves as well.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let place = Place::new();
+    for (line, status) in [("sandbox --listen 127.0.0.1:0", 404), ("sandbox --listen 127.0.0.1:0 --generation native", 200)] {
+        let mut sandbox = place.start(line);
+        let mut said = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(sandbox.stdout()), &mut said).expect("a line");
+        let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+        let apps = format!("{}/api/service/v1/app", said["ATLAN_BASE_URL"].as_str().expect("a URL"));
+        let asked = client.get(apps).bearer_auth(said["ATLAN_API_KEY"].as_str().expect("a key")).send();
+        assert_eq!(runtime.block_on(asked).expect("an answer").status(), status, "{line}");
+        assert_eq!(sandbox.terminate().code, 0);
+    }
+}
+
+#[test]
 fn a_sandbox_beyond_loopback_says_that_whoever_reaches_it_may_use_it() {
     let place = Place::new();
     let mut sandbox = place.start("sandbox --listen 0.0.0.0:0");
@@ -139,22 +158,23 @@ fn help_tells_the_commands_and_the_exit_codes() {
     Usage: iolaus [OPTIONS] <COMMAND>
 
     Commands:
-      demo         See it all in one process: a sandbox, a worker and a dozen real jobs
-      execute      Enqueue a job, work it in this process, print its verdict, exit by it
-      enqueue      Store a job durably and print its id
-      worker       Work what others enqueue, until told to stop
-      status       States, the oldest due job, workers, pauses
-      jobs         List, show, wait for, cancel and retry jobs
-      pause        Stop claiming jobs of an activity or a tenant, on all workers, until it is resumed
-      resume       Take a pause back
-      workflows    Find and show workflows of a tenant
-      doctor       Check configuration, queue, tenants and permissions, and tell the mend of what is
-                   wrong
-      sandbox      Play a tenant on loopback, until told to stop
-      schema       Print JSON Schemas of what goes in and what comes out, or the reference of the
-                   configuration
-      completions  Print a completion script for a shell
-      help         Print this message or the help of the given subcommand(s)
+      demo           See it all in one process: a sandbox, a worker and a dozen real jobs
+      execute        Enqueue a job, work it in this process, print its verdict, exit by it
+      enqueue        Store a job durably and print its id
+      worker         Work what others enqueue, until told to stop
+      status         States, the oldest due job, workers, pauses
+      jobs           List, show, wait for, cancel and retry jobs
+      pause          Stop claiming jobs of an activity or a tenant, on all workers, until it is resumed
+      resume         Take a pause back
+      workflows      Find and show workflows of a tenant
+      oauth-clients  Create, list, show, change and purge OAuth clients of a tenant
+      doctor         Check configuration, queue, tenants and permissions, and tell the mend of what is
+                     wrong
+      sandbox        Play a tenant on loopback, until told to stop
+      schema         Print JSON Schemas of what goes in and what comes out, or the reference of the
+                     configuration
+      completions    Print a completion script for a shell
+      help           Print this message or the help of the given subcommand(s)
 
     Options:
           --config <FILE>    The configuration file [default: `IOLAUS_CONFIG`, else

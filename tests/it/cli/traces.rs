@@ -9,13 +9,13 @@ use iolaus::sandbox::SandboxOptions;
 use super::harness::{CONNECTION, Place, USER};
 
 /// Answers every export with 200 and keeps the bodies until it is hung up on.
-struct Collector {
-    address: String,
+pub(super) struct Collector {
+    pub(super) address: String,
     received: JoinHandle<Vec<u8>>,
 }
 
 impl Collector {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
         let received = std::thread::spawn(move || {
@@ -30,7 +30,7 @@ impl Collector {
         Self { address, received }
     }
 
-    fn stop(self) -> String {
+    pub(super) fn stop(self) -> String {
         drop(TcpStream::connect(&self.address).expect("it listens"));
         String::from_utf8_lossy(&self.received.join().expect("it ends")).into_owned()
     }

@@ -135,16 +135,20 @@ pub(crate) fn grant(method: &str) -> Value {
     json!({"connection_qualified_name": CONNECTION, "api_token_guid": TOKEN, "method": method})
 }
 
-fn sandbox_clock(clock: &Arc<ManualClock>) -> Arc<dyn Fn() -> i64 + Send + Sync> {
+pub(crate) fn sandbox_clock(clock: &Arc<ManualClock>) -> Arc<dyn Fn() -> i64 + Send + Sync> {
     let clock = clock.clone();
     Arc::new(move || clock.now().as_millisecond())
 }
 
 fn tenants(sandbox: &Sandbox, clock: &Arc<ManualClock>) -> Arc<Tenants> {
-    let settings = TenantSettings {
+    Tenants::new(BTreeMap::from([("default".to_owned(), settings(sandbox))]), clock.clone()).unwrap()
+}
+
+/// What leads to a sandbox, as an API token of it.
+pub(crate) fn settings(sandbox: &Sandbox) -> TenantSettings {
+    TenantSettings {
         base_url: sandbox.base_url(),
         api_key: Some("sandbox-api-token".to_owned().into()),
         ..TenantSettings::default()
-    };
-    Tenants::new(BTreeMap::from([("default".to_owned(), settings)]), clock.clone()).unwrap()
+    }
 }

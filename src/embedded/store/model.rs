@@ -1,0 +1,617 @@
+//! The life of a job, written once as a state machine without a database, and driven by random commands side by side with the store.
+//! After every command both must say the same of every execution.
+
+use std::time::Duration;
+
+use iolaus_activities::{ActivityOptions, Category, Failure, RetryPolicy, SlotClass, Timeouts, Verdict};
+use jiff::Timestamp;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::{Map, json};
+
+use super::claim::{self, ClaimRequest, ClaimScope};
+use super::enqueue::{Admission, Retried};
+use super::rows::ms;
+use super::workers::{WorkerBeat, WorkerRegistration};
+use super::writer::Tx;
+use super::{Finished, Shares, schema};
+use crate::client::{Cancelled, PauseKind, Target};
+use crate::embedded::hub::After;
+use crate::executor::{self, Execution, Outcome};
+use crate::job::{IdConflictPolicy, IdReusePolicy, JobId, JobState, NewJob, RunId, TraceContext, limits};
+
+const CASES: u32 = 2_000;
+const COMMANDS: usize = 60;
+const JOBS: u8 = 4;
+const WORKERS: usize = 3;
+const TENANTS: [&str; 2] = ["one", "two"];
+/// The spread of retry delays: the store is told it, and the model computes with it.
+const JITTER: f64 = 0.5;
+
+#[derive(Debug, Clone)]
+enum Command {
+    Enqueue(Wanted),
+    Claim {
+        worker: usize,
+        free: usize,
+    },
+    Save {
+        lease: usize,
+        value: u8,
+    },
+    Finish {
+        lease: usize,
+        how: How,
+    },
+    Cancel {
+        job: u8,
+    },
+    Retry {
+        job: u8,
+    },
+    Beat {
+        worker: usize,
+    },
+    /// By somebody who has seen the newest beat, or by somebody who has not.
+    Rescue {
+        worker: usize,
+        saw_the_newest: bool,
+    },
+    Drain {
+        worker: usize,
+    },
+    /// Time passes, or the clock is set back.
+    Clock {
+        seconds: i8,
+    },
+    Settle,
+    Pause {
+        tenant: usize,
+    },
+    Resume {
+        tenant: usize,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Wanted {
+    job: u8,
+    delay: u8,
+    whole: Option<u8>,
+    start: Option<u8>,
+    attempts: u8,
+    priority: u8,
+    tenant: usize,
+    conflict: IdConflictPolicy,
+    reuse: IdReusePolicy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Passed,
+    Retryable,
+    Final,
+    Drained,
+    TenantHeld,
+    Cancelled,
+}
+
+fn commands() -> impl Strategy<Value = Vec<Command>> {
+    let worker = 0..WORKERS;
+    let how = prop_oneof![
+        2 => Just(How::Passed), 4 => Just(How::Retryable), 1 => Just(How::Final), 2 => Just(How::Drained), 2 => Just(How::TenantHeld), 1 => Just(How::Cancelled)
+    ];
+    let command = prop_oneof![
+        6 => wanted().prop_map(Command::Enqueue),
+        8 => (worker.clone(), 1..4_usize).prop_map(|(worker, free)| Command::Claim { worker, free }),
+        3 => (0..64_usize, 0..4_u8).prop_map(|(lease, value)| Command::Save { lease, value }),
+        8 => (0..64_usize, how).prop_map(|(lease, how)| Command::Finish { lease, how }),
+        3 => (0..JOBS).prop_map(|job| Command::Cancel { job }),
+        2 => (0..JOBS).prop_map(|job| Command::Retry { job }),
+        1 => worker.clone().prop_map(|worker| Command::Beat { worker }),
+        3 => (worker.clone(), prop::bool::weighted(0.8))
+            .prop_map(|(worker, saw_the_newest)| Command::Rescue { worker, saw_the_newest }),
+        1 => worker.prop_map(|worker| Command::Drain { worker }),
+        6 => (-20..60_i8).prop_map(|seconds| Command::Clock { seconds }),
+        3 => Just(Command::Settle),
+        1 => (0..TENANTS.len()).prop_map(|tenant| Command::Pause { tenant }),
+        1 => (0..TENANTS.len()).prop_map(|tenant| Command::Resume { tenant }),
+    ];
+    prop::collection::vec(command, 1..COMMANDS)
+}
+
+fn wanted() -> impl Strategy<Value = Wanted> {
+    let conflict = prop_oneof![Just(IdConflictPolicy::Fail), Just(IdConflictPolicy::UseExisting)];
+    let reuse = prop_oneof![Just(IdReusePolicy::Allow), Just(IdReusePolicy::AllowFailedOnly), Just(IdReusePolicy::Reject)];
+    let seconds = || prop::option::weighted(0.3, 1..90_u8);
+    (0..JOBS, prop_oneof![3 => Just(0), 1 => 1..40_u8], seconds(), seconds(), 0..4_u8, 1..6_u8, 0..TENANTS.len(), conflict, reuse)
+        .prop_map(|(job, delay, whole, start, attempts, priority, tenant, conflict, reuse)| Wanted {
+            job,
+            delay,
+            whole,
+            start,
+            attempts,
+            priority,
+            tenant,
+            conflict,
+            reuse,
+        })
+}
+
+/// What the model knows of one execution.
+#[derive(Debug, Clone, PartialEq)]
+struct Life {
+    wanted: Wanted,
+    state: JobState,
+    attempt: u32,
+    drains: u32,
+    token: i64,
+    worker: Option<usize>,
+    run_at: Timestamp,
+    close_by: Option<Timestamp>,
+    expires: Option<Timestamp>,
+    cancel_requested: bool,
+    checkpoint: Option<u8>,
+    verdict: Option<&'static str>,
+}
+
+impl PartialEq for Wanted {
+    fn eq(&self, other: &Self) -> bool {
+        self.job == other.job
+    }
+}
+
+impl Life {
+    fn opened(wanted: &Wanted, now: Timestamp) -> Self {
+        let run_at = now + seconds(wanted.delay);
+        let mut life = Self {
+            wanted: wanted.clone(),
+            state: if wanted.delay > 0 { JobState::Scheduled } else { JobState::Available },
+            attempt: 0,
+            drains: 0,
+            token: 0,
+            worker: None,
+            run_at,
+            close_by: wanted.whole.map(|whole| run_at + seconds(whole)),
+            expires: None,
+            cancel_requested: false,
+            checkpoint: None,
+            verdict: None,
+        };
+        life.waits_from(run_at);
+        life
+    }
+
+    fn waits_from(&mut self, at: Timestamp) {
+        let start_by = self.wanted.start.map(|start| at + seconds(start));
+        self.expires = start_by.into_iter().chain(self.close_by).min();
+        self.worker = None;
+    }
+
+    fn close(&mut self, state: JobState, verdict: &'static str) {
+        (self.state, self.verdict, self.worker, self.expires) = (state, Some(verdict), None, None);
+    }
+
+    fn ends(&mut self, how: How, now: Timestamp) {
+        match how {
+            How::Passed => self.close(JobState::Completed, "passed"),
+            How::Cancelled => self.close(JobState::Cancelled, "cancelled"),
+            _ if self.cancel_requested => self.close(JobState::Cancelled, "cancelled"),
+            How::TenantHeld => self.goes_back(0, now),
+            How::Drained if self.drains < limits::DRAINS => self.goes_back(1, now),
+            How::Final => self.close(JobState::Discarded, "unresolved"),
+            How::Drained | How::Retryable => self.fails(now),
+        }
+    }
+
+    fn goes_back(&mut self, drains: u32, now: Timestamp) {
+        (self.state, self.attempt, self.drains) = (JobState::Available, self.attempt - 1, self.drains + drains);
+        self.waits_from(now);
+    }
+
+    fn fails(&mut self, now: Timestamp) {
+        let used_up = self.wanted.attempts != 0 && self.attempt >= u32::from(self.wanted.attempts);
+        // 1 s, doubled by each further attempt up to a minute; a quarter less by the jitter.
+        let delay = Duration::from_millis((1_000_u64 << (self.attempt - 1).min(10)).min(60_000) * 3 / 4);
+        let at = now + delay;
+        if used_up || self.close_by.is_some_and(|close_by| at > close_by) {
+            self.close(JobState::Discarded, "unresolved");
+        } else {
+            (self.state, self.run_at) = (JobState::Retryable, at);
+            self.waits_from(at);
+        }
+    }
+}
+
+fn seconds(seconds: u8) -> Duration {
+    Duration::from_secs(seconds.into())
+}
+
+/// A right that was handed out; it may be void by now.
+struct Lease {
+    life: usize,
+    id: i64,
+    token: i64,
+    execution: Execution,
+}
+
+/// Store and model side by side.
+struct Both {
+    conn: Connection,
+    now: Timestamp,
+    lives: Vec<Life>,
+    ids: Vec<(i64, RunId)>,
+    leases: Vec<Lease>,
+    /// The rows of the workers that are registered.
+    workers: [Option<i64>; WORKERS],
+    paused: [bool; TENANTS.len()],
+}
+
+impl Both {
+    fn new(conn: Connection) -> Self {
+        let now = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let (lives, ids, leases, workers, paused) = Default::default();
+        Self { conn, now, lives, ids, leases, workers, paused }
+    }
+
+    fn tx<T>(&self, f: impl FnOnce(&mut Tx<'_>) -> T) -> T {
+        self.conn.execute_batch("BEGIN").expect("it begins");
+        let done = f(&mut Tx { conn: &self.conn, now: self.now, jitter: JITTER, after: After::default() });
+        self.conn.execute_batch("COMMIT").expect("it commits");
+        done
+    }
+
+    fn newest(&self, job: u8) -> Option<usize> {
+        self.lives.iter().rposition(|life| life.wanted.job == job)
+    }
+
+    fn apply(&mut self, command: &Command) {
+        match command {
+            Command::Enqueue(wanted) => self.enqueue(wanted),
+            Command::Claim { worker, free } => self.claim(*worker, *free),
+            Command::Save { lease, value } => self.save(*lease, *value),
+            Command::Finish { lease, how } => self.finish(*lease, *how),
+            Command::Cancel { job } => self.cancel(*job),
+            Command::Retry { job } => self.retry(*job),
+            Command::Beat { worker } => {
+                if let Some(id) = self.workers[*worker] {
+                    assert!(self.tx(|tx| tx.beat(id)).expect("it beats"), "a registered worker is known");
+                }
+            }
+            Command::Rescue { worker, saw_the_newest } => self.rescue(*worker, *saw_the_newest),
+            Command::Drain { worker } => self.drain(*worker),
+            Command::Clock { seconds } => self.now += jiff::SignedDuration::from_secs((*seconds).into()),
+            Command::Settle => self.settle(),
+            Command::Pause { tenant } => {
+                self.paused[*tenant] = true;
+                self.tx(|tx| tx.pause(PauseKind::Tenant, TENANTS[*tenant], None)).expect("it pauses");
+            }
+            Command::Resume { tenant } => {
+                let was = std::mem::take(&mut self.paused[*tenant]);
+                assert_eq!(self.tx(|tx| tx.resume(PauseKind::Tenant, TENANTS[*tenant])).expect("it resumes"), was);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, wanted: &Wanted) {
+        let run_id = RunId::generate(self.now);
+        let got = self.tx(|tx| tx.enqueue(&new_job(wanted, run_id))).expect("it is stored or refused");
+        let newest = self.newest(wanted.job).map(|life| (life, self.lives[life].state));
+        let refused = newest.is_some_and(|(_, state)| match (state.is_open(), wanted.reuse) {
+            (true, _) => wanted.conflict == IdConflictPolicy::Fail,
+            (false, IdReusePolicy::Allow) => false,
+            (false, IdReusePolicy::AllowFailedOnly) => state == JobState::Completed,
+            (false, IdReusePolicy::Reject) => true,
+        });
+        match newest {
+            Some((life, state)) if refused => assert_eq!(got, Admission::Taken { run_id: self.ids[life].1, state }),
+            Some((life, state)) if state.is_open() => {
+                assert_eq!(got, Admission::Open { id: self.ids[life].0, run_id: self.ids[life].1, existing: true });
+            }
+            _ => {
+                let Admission::Open { id, existing: false, .. } = got else { panic!("it should be new: {got:?}") };
+                self.ids.push((id, run_id));
+                self.lives.push(Life::opened(wanted, self.now));
+            }
+        }
+    }
+
+    fn claim(&mut self, worker: usize, free: usize) {
+        let id = *self.workers[worker].get_or_insert_with(|| {
+            self.conn.execute_batch("BEGIN").expect("it begins");
+            let mut tx = Tx { conn: &self.conn, now: self.now, jitter: JITTER, after: After::default() };
+            let registration = WorkerRegistration { name: format!("w-{worker}"), activities: vec!["probe"] };
+            let id = tx.register_worker(&registration).expect("it registers");
+            self.conn.execute_batch("COMMIT").expect("it commits");
+            id
+        });
+        let request = request(id, free);
+        let (claimed, _) = self.tx(|tx| claim::claim(tx, &request, 0)).expect("it claims");
+        self.promoted();
+        self.expired();
+        let eligible = |life: &Life| life.state == JobState::Available && !self.paused[life.wanted.tenant];
+        let ready = self.lives.iter().filter(|life| eligible(life)).count();
+        assert_eq!(claimed.len(), free.min(ready), "as many as there are, and as there is room for");
+        let mut least = 0;
+        for job in claimed {
+            let life = self.ids.iter().position(|(id, _)| *id == job.id).expect("it is known");
+            assert!(eligible(&self.lives[life]), "{:?}", self.lives[life]);
+            least = least.max(self.lives[life].wanted.priority);
+            let taken = &mut self.lives[life];
+            (taken.state, taken.worker, taken.expires) = (JobState::Running, Some(worker), None);
+            (taken.attempt, taken.token) = (taken.attempt + 1, taken.token + 1);
+            assert_eq!((job.token, job.execution.attempts), (taken.token, taken.attempt));
+            assert_eq!(job.checkpoint, taken.checkpoint.map(|value| json!(value)));
+            self.leases.push(Lease { life, id: job.id, token: job.token, execution: job.execution });
+        }
+        let passed_over = self.lives.iter().find(|life| {
+            let left = life.state == JobState::Available && !self.paused[life.wanted.tenant];
+            left && life.wanted.priority < least
+        });
+        assert!(passed_over.is_none(), "a more urgent job was passed over: {passed_over:?}");
+    }
+
+    /// The lease that a number means, and whether it is still the right to its attempt.
+    fn lease(&self, number: usize) -> Option<(&Lease, bool)> {
+        let lease = self.leases.get(number.checked_rem(self.leases.len())?)?;
+        let life = &self.lives[lease.life];
+        Some((lease, life.state == JobState::Running && life.token == lease.token))
+    }
+
+    fn save(&mut self, number: usize, value: u8) {
+        let Some((lease, holds)) = self.lease(number) else { return };
+        let (life, id, token) = (lease.life, lease.id, lease.token);
+        assert_eq!(self.tx(|tx| tx.save_checkpoint(id, token, &json!(value))).expect("it answers"), holds);
+        if holds {
+            self.lives[life].checkpoint = Some(value);
+        }
+    }
+
+    fn finish(&mut self, number: usize, how: How) {
+        let Some((lease, holds)) = self.lease(number) else { return };
+        let (life, id, token, execution) = (lease.life, lease.id, lease.token, lease.execution.clone());
+        // A worker that has not heard of a cancel decides without it, and is told to decide again.
+        let mut cancel_requested = false;
+        let finished = loop {
+            let decision = executor::decide(&execution, outcome(how), cancel_requested, self.now, JITTER);
+            match self.tx(|tx| tx.finish(id, token, &decision)).expect("it answers") {
+                Finished::CancelRequested if !cancel_requested => cancel_requested = true,
+                finished => break finished,
+            }
+        };
+        assert_eq!(finished, if holds { Finished::Done } else { Finished::LeaseLost });
+        if holds {
+            let now = self.now;
+            self.lives[life].ends(how, now);
+        }
+    }
+
+    fn cancel(&mut self, job: u8) {
+        let target = Target::newest(job_id(job));
+        let got = self.tx(|tx| tx.cancel(&target, None)).expect("it answers");
+        let Some(life) = self.newest(job) else { return assert_eq!(got, None) };
+        let life = &mut self.lives[life];
+        let expected = match life.state {
+            JobState::Running => {
+                life.cancel_requested = true;
+                Cancelled::Requested
+            }
+            state if state.is_open() => {
+                life.close(JobState::Cancelled, "cancelled");
+                Cancelled::Closed
+            }
+            _ => Cancelled::AlreadyClosed,
+        };
+        assert_eq!(got, Some(expected));
+    }
+
+    fn retry(&mut self, job: u8) {
+        let (target, run_id) = (Target::newest(job_id(job)), RunId::generate(self.now));
+        let got = self.tx(|tx| tx.retry(&target, run_id, TraceContext::generate(), false)).expect("it answers");
+        match self.newest(job) {
+            None => assert_eq!(got, Retried::NotFound),
+            Some(life) if self.lives[life].state.is_open() => assert_eq!(got, Retried::StillOpen),
+            Some(life) => {
+                assert_eq!(got, Retried::Open(run_id));
+                let id = self.conn.query_row("SELECT max(id) FROM jobs", [], |row| row.get(0)).expect("a row");
+                self.ids.push((id, run_id));
+                let again = Wanted { delay: 0, ..self.lives[life].wanted.clone() };
+                self.lives.push(Life::opened(&again, self.now));
+            }
+        }
+    }
+
+    fn rescue(&mut self, worker: usize, saw_the_newest: bool) {
+        let Some(id) = self.workers[worker] else { return };
+        let select = "SELECT beat FROM workers WHERE id = ?1";
+        let beat: i64 = self.conn.query_row(select, [id], |row| row.get(0)).expect("it is registered");
+        let seen = WorkerBeat { id, name: format!("w-{worker}"), beat: if saw_the_newest { beat } else { beat - 1 } };
+        let (rescued, more) = self.tx(|tx| tx.rescue(&seen)).expect("it answers");
+        if !saw_the_newest {
+            return assert_eq!((rescued, more), (0, false), "a beat that has changed means life");
+        }
+        let now = self.now;
+        let held: Vec<_> = self.lives.iter_mut().filter(|life| life.worker == Some(worker)).collect();
+        assert_eq!((rescued, more), (held.len(), false));
+        for life in held {
+            life.ends(How::Retryable, now);
+        }
+        self.workers[worker] = None;
+    }
+
+    /// A worker stops in order: it gives back what it has, and is gone.
+    fn drain(&mut self, worker: usize) {
+        let Some(id) = self.workers[worker] else { return };
+        let held = |lease: &Lease| {
+            let life = &self.lives[lease.life];
+            life.worker == Some(worker) && life.token == lease.token && life.state == JobState::Running
+        };
+        let leases: Vec<_> = self.leases.iter().enumerate().filter(|(_, lease)| held(lease)).map(|(number, _)| number).collect();
+        for number in leases {
+            self.finish(number, How::Drained);
+        }
+        self.tx(|tx| tx.unregister_worker(id)).expect("it unregisters");
+        assert!(!self.tx(|tx| tx.beat(id)).expect("it answers"), "who has stopped is not known any more");
+        self.workers[worker] = None;
+    }
+
+    fn settle(&mut self) {
+        self.tx(|tx| tx.promote().and_then(|_| tx.expire())).expect("it settles");
+        self.promoted();
+        self.expired();
+    }
+
+    fn promoted(&mut self) {
+        for life in self.lives.iter_mut().filter(|life| matches!(life.state, JobState::Scheduled | JobState::Retryable)) {
+            if life.run_at <= self.now {
+                life.state = JobState::Available;
+            }
+        }
+    }
+
+    fn expired(&mut self) {
+        for life in self.lives.iter_mut().filter(|life| life.expires.is_some_and(|expires| expires <= self.now)) {
+            life.close(JobState::Discarded, "unresolved");
+        }
+    }
+
+    /// Both say the same of every execution, and of when there will be something to do.
+    fn agree(&self) {
+        for (life, (id, _)) in self.lives.iter().zip(&self.ids) {
+            assert_eq!(self.stored(*id), Some(seen(life)), "{life:?}");
+        }
+        let due = |life: &Life| matches!(life.state, JobState::Scheduled | JobState::Retryable).then_some(life.run_at);
+        let next = self.lives.iter().flat_map(|life| due(life).into_iter().chain(life.expires)).min();
+        assert_eq!(claim::next_timer(&self.conn).expect("it reads"), next);
+        let stray: i64 = self
+            .conn
+            .query_row("SELECT count(*) FROM jobs WHERE (state = 'running') <> (worker_id IS NOT NULL)", [], |row| row.get(0))
+            .expect("it reads");
+        assert_eq!(stray, 0, "who runs has a worker, and nobody else has");
+    }
+
+    fn stored(&self, id: i64) -> Option<Seen> {
+        let select = "SELECT j.state, j.attempt, j.drains, j.lease_token, j.run_at, j.expires_at, j.cancel_requested_at IS NOT NULL, \
+                      c.checkpoint, v.status, (SELECT count(*) FROM job_verdicts v WHERE v.id = j.id) \
+                      FROM jobs j LEFT JOIN job_checkpoints c ON c.id = j.id LEFT JOIN job_verdicts v ON v.id = j.id WHERE j.id = ?1";
+        let read = self.conn.prepare_cached(select).expect("it prepares").query_row(params![id], |row| {
+            Ok(Seen {
+                state: row.get(0)?,
+                numbers: (row.get(1)?, row.get(2)?, row.get(3)?),
+                run_at: row.get(4)?,
+                expires: row.get(5)?,
+                cancel_requested: row.get(6)?,
+                checkpoint: row.get(7)?,
+                verdict: row.get(8)?,
+                verdicts: row.get(9)?,
+            })
+        });
+        read.optional().expect("it reads")
+    }
+}
+
+/// An execution as both can tell it.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    state: String,
+    /// Attempts, drains, token.
+    numbers: (u32, u32, i64),
+    run_at: i64,
+    expires: Option<i64>,
+    cancel_requested: bool,
+    checkpoint: Option<String>,
+    verdict: Option<String>,
+    verdicts: i64,
+}
+
+fn seen(life: &Life) -> Seen {
+    Seen {
+        state: life.state.as_str().to_owned(),
+        numbers: (life.attempt, life.drains, life.token),
+        run_at: ms(life.run_at),
+        expires: life.expires.map(ms),
+        cancel_requested: life.cancel_requested,
+        checkpoint: life.checkpoint.map(|value| value.to_string()),
+        verdict: life.verdict.map(str::to_owned),
+        verdicts: i64::from(life.verdict.is_some()),
+    }
+}
+
+fn outcome(how: How) -> Outcome {
+    match how {
+        How::Passed => Outcome::Verdict(Verdict::passed("it passed")),
+        How::Retryable => Outcome::Failed(Failure::new("probe.down", Category::DependencyUnavailable, "it is down")),
+        How::Final => Outcome::Failed(Failure::new("probe.denied", Category::Permission, "it is denied")),
+        How::Drained => Outcome::Drained,
+        How::TenantHeld => Outcome::TenantHeld(Failure::new("tenant.unauthenticated", Category::Auth, "nobody knows us")),
+        How::Cancelled => Outcome::Cancelled { message: None, facts: Map::new() },
+    }
+}
+
+fn job_id(job: u8) -> JobId {
+    JobId::from_caller(format!("job-{job}")).expect("an id")
+}
+
+fn new_job(wanted: &Wanted, run_id: RunId) -> NewJob {
+    NewJob {
+        job_id: job_id(wanted.job),
+        run_id,
+        activity: "probe".into(),
+        activity_version: 1,
+        tenant: TENANTS[wanted.tenant].into(),
+        input: json!({}),
+        options: ActivityOptions {
+            slot_class: SlotClass::Work,
+            retry: RetryPolicy { maximum_attempts: wanted.attempts.into(), ..RetryPolicy::default() },
+            timeouts: Timeouts {
+                schedule_to_close: wanted.whole.map(seconds),
+                schedule_to_start: wanted.start.map(seconds),
+                ..Timeouts::default()
+            },
+        },
+        labels: std::collections::BTreeMap::new(),
+        priority: wanted.priority,
+        delay: (wanted.delay > 0).then(|| seconds(wanted.delay)),
+        id_conflict_policy: wanted.conflict,
+        id_reuse_policy: wanted.reuse,
+        trace: TraceContext::generate(),
+    }
+}
+
+fn request(worker_id: i64, free: usize) -> ClaimRequest {
+    ClaimRequest {
+        worker_id,
+        scope: ClaimScope::Any,
+        activities: [("probe", 1)].into(),
+        work: Shares::unlimited(free),
+        waits: Shares::default(),
+    }
+}
+
+#[test]
+fn the_store_and_the_state_machine_agree_after_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let conn = schema::open_writer(&dir.path().join("model.db")).unwrap();
+    conn.pragma_update(None, "synchronous", "OFF").unwrap();
+    let kept = std::cell::RefCell::new(Some(conn));
+    let mut runner = TestRunner::new(Config { cases: CASES, max_shrink_iters: 2_000, ..Config::default() });
+    let outcome = runner.run(&commands(), |commands| {
+        // A case that failed took the connection with it.
+        let conn = kept.take().unwrap_or_else(|| schema::open_writer(&dir.path().join("model.db")).unwrap());
+        for table in ["jobs", "job_inputs", "job_checkpoints", "job_verdicts", "job_failures", "workers", "pauses", "worker_holds"]
+        {
+            conn.execute_batch(&format!("DELETE FROM {table}")).unwrap();
+        }
+        let mut both = Both::new(conn);
+        for command in &commands {
+            both.apply(command);
+            both.agree();
+        }
+        kept.replace(Some(both.conn));
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+}

@@ -1,0 +1,75 @@
+//! Nothing secret is left anywhere: not in what commands print, at any log level, nor in spans, the queue's files, checkpoints, verdicts.
+
+use iolaus::sandbox::{Action, Fault, SandboxOptions};
+use serde_json::json;
+
+use super::harness::{CONNECTION, Place, USER};
+use super::traces::Collector;
+
+const TOKEN: &str = "api_token_guid=92588c67-5ddf-4a45-8b5c-dd92f4b84e99";
+
+/// Runs every activity to a good and to a bad end, with a worker and without one, and answers all that was said and kept.
+fn everything_said_and_kept(mut place: Place) -> Vec<(String, Vec<u8>)> {
+    let collector = Collector::start();
+    place.set("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", collector.address));
+    place.set("IOLAUS_LOG", "trace");
+    place.set("IOLAUS_TENANTS__DEFAULT__INDEX_LAG", "10ms");
+    let mut said = Vec::new();
+    let faults = [
+        Action::Status { status: 401, headers: Vec::new(), body: json!({"code": 401, "message": "unauthorized"}) },
+        Action::Status { status: 403, headers: Vec::new(), body: json!({"code": 403, "message": "forbidden"}) },
+        Action::Status { status: 500, headers: Vec::new(), body: json!({"code": 500, "message": "oops"}) },
+        Action::CutAfterApplying,
+        Action::Garbage,
+    ];
+    let commands = [
+        format!("execute publish_preflight {USER} {CONNECTION}"),
+        format!("execute token_admin_grant {CONNECTION} {TOKEN}"),
+        "execute workflow_rerun type=snowflake until=submitted".to_owned(),
+        "execute await_completion run=csa-api-token-connection-admin-1684500411-t7s8b".to_owned(),
+        "doctor".to_owned(),
+        "status".to_owned(),
+        "workflows find snowflake".to_owned(),
+    ];
+    for fault in [None].into_iter().chain(faults.into_iter().map(Some)) {
+        for (n, command) in commands.iter().enumerate() {
+            if let Some(action) = &fault {
+                place.sandbox().add_fault(Fault::new(action.clone()));
+            }
+            let ran = place.run(command);
+            place.sandbox().clear_faults();
+            said.push((format!("stdout of {command} {n} {fault:?}"), ran.stdout.into_bytes()));
+            said.push((format!("stderr of {command} {n} {fault:?}"), ran.stderr.into_bytes()));
+        }
+    }
+    let mut worker = place.start("worker");
+    worker.until("the worker is ready");
+    let waited = place.run(&format!("enqueue token_admin_grant {CONNECTION} {TOKEN} --wait"));
+    assert_eq!(waited.code, 0, "{waited:?}");
+    said.push(("stdout of enqueue".into(), waited.stdout.into_bytes()));
+    let ended = worker.terminate();
+    said.push(("stderr of the worker".into(), ended.stderr.into_bytes()));
+    said.push(("what was exported".into(), collector.stop().into_bytes()));
+    said.extend(place.files().into_iter().map(|(path, bytes)| (path.display().to_string(), bytes)));
+    said
+}
+
+fn without(secrets: &[&str], said: &[(String, Vec<u8>)]) {
+    assert!(said.iter().any(|(_, bytes)| contains(bytes, "publish_preflight")), "there is something to search");
+    assert!(said.iter().any(|(name, bytes)| name.ends_with("iolaus.db") && !bytes.is_empty()), "the queue is among it");
+    for secret in secrets {
+        for (name, bytes) in said {
+            assert!(!contains(bytes, secret), "a secret ({secret}) is in {name}");
+        }
+    }
+}
+
+fn contains(bytes: &[u8], part: &str) -> bool {
+    String::from_utf8_lossy(bytes).contains(part)
+}
+
+#[test]
+fn no_api_key_is_left_anywhere_after_everything_was_run() {
+    let said = everything_said_and_kept(Place::with_tenant(SandboxOptions::default()));
+    without(&["sandbox-api-token"], &said);
+}
