@@ -160,3 +160,67 @@ fn moment(value: &Value) -> Option<Timestamp> {
     }?;
     Timestamp::from_second(at.as_second()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tenant::scripted::{Reply, Scripted, clock};
+
+    fn page(runs: impl IntoIterator<Item = (String, Value)>) -> Reply {
+        let entity = |(name, started): (String, Value)| json!({"attributes": {"qualifiedName": name, "appWorkflowRunStatus": "Failed", "appWorkflowRunStartedAt": started}});
+        let entities: Vec<_> = runs.into_iter().map(entity).collect();
+        Reply::ok(&json!({"approximateCount": 1_000, "entities": entities}))
+    }
+
+    #[tokio::test]
+    async fn pages_are_read_until_a_run_is_older_than_the_bound() {
+        let bound = Timestamp::from_second(1_767_225_600).expect("a time");
+        let started = |n: i64| json!((1_767_225_600 + n) * 1_000);
+        let full = |from: i64| page((0..50).map(|n| (format!("{ROOT}s/{}", from + n), started(1_000 - from - n))));
+        // The last page begins with runs that the one before has shown, is full, and ends with one that is too old.
+        let last = page((98..148).map(|n| (format!("{ROOT}s/{n}"), started(if n == 147 { -1 } else { 1_000 - n }))));
+        let server = Scripted::script([full(0), full(50), last]).await;
+        let runs = server.tenant(&clock()).app_runs_of("s", Some(bound)).await.expect("an answer");
+        assert_eq!((runs.len(), runs[0].name.as_str()), (148, "0"));
+        let from: Vec<_> = server.requests().iter().map(|request| request.body["dsl"]["from"].clone()).collect();
+        assert_eq!(from, [0, 50, 100]);
+    }
+
+    #[tokio::test]
+    async fn a_hit_that_names_another_app_or_no_run_is_none() {
+        let names =
+            [format!("{ROOT}s/1"), format!("{ROOT}t/2"), format!("{ROOT}s/"), "elsewhere/s/4".into(), format!("{ROOT}s/v2/5")];
+        let server = Scripted::script([page(names.map(|name| (name, Value::Null)))]).await;
+        let runs = server.tenant(&clock()).app_runs_of("s", None).await.expect("an answer");
+        assert_eq!(runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>(), ["1", "5"]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_a_list_is_an_empty_one_only_if_it_counts() {
+        let server = Scripted::script([Reply::ok(&json!({"approximateCount": 0})), Reply::ok(&json!({}))]).await;
+        let tenant = server.tenant(&clock());
+        assert_eq!(tenant.app_runs_of("s", None).await, Ok(Vec::new()));
+        assert_eq!(tenant.app_runs_of("s", None).await.expect_err("no answer").code, "tenant.unreadable");
+    }
+
+    #[tokio::test]
+    async fn a_run_is_not_taken_from_an_answer_about_another_one() {
+        let shown = json!({"run_id": "other", "status": "Succeeded", "slug": "s"});
+        let server = Scripted::script([Reply::ok(&shown), Reply::ok(&json!({"run_id": "r"}))]).await;
+        let tenant = server.tenant(&clock());
+        for _ in 0..2 {
+            assert_eq!(tenant.app_run("r").await.expect_err("no answer").code, "tenant.unreadable");
+        }
+    }
+
+    #[test]
+    fn times_are_read_in_each_of_their_forms() {
+        let at = Timestamp::from_second(1_767_225_600).ok();
+        for value in [json!(1_767_225_600_123_i64), json!(1_767_225_600), json!("2026-01-01T00:00:00Z")] {
+            assert_eq!(moment(&value), at, "{value}");
+        }
+        for value in [json!(null), json!(0), json!(""), json!("soon")] {
+            assert_eq!(moment(&value), None, "{value}");
+        }
+    }
+}

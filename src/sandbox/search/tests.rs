@@ -96,11 +96,14 @@ fn runs_are_found_by_status_and_time_range_as_the_vendors_client_asks() {
 }
 
 #[test]
-fn sorting_puts_missing_values_last_in_both_directions() {
+fn sorting_puts_missing_values_last_in_both_directions_unless_it_is_told_otherwise() {
     for (order, first) in [("desc", "aaaaa"), ("asc", "bbbbb")] {
         let found = search(&json!({ "sort": [{ "status.startedAt": { "order": order } }] })).expect("understood");
         assert!(found[0].ends_with(first), "{order}: {found:?}");
         assert!(found[2].ends_with("ccccc"), "{order}: {found:?}");
+        let sort = json!([{ "status.startedAt": { "order": order, "missing": "_first" } }]);
+        let found = search(&json!({ "sort": sort })).expect("understood");
+        assert!(found[0].ends_with("ccccc") && found[1].ends_with(first), "{order}: {found:?}");
     }
 }
 
