@@ -14,6 +14,7 @@ use iolaus::client::Target;
 use iolaus::embedded::{Embedded, EmbeddedOptions, Worker, WorkerOptions};
 use iolaus::intake::{Intake, JobRequest};
 use iolaus::job::TraceContext;
+use iolaus_activities::tenant::Tenants;
 use iolaus_activities::{Activity, ActivityContext, ActivityError, Clock, Registry, SystemClock, Verdict};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -162,6 +163,7 @@ impl Bare {
 fn worker_options(registry: Registry) -> WorkerOptions {
     WorkerOptions {
         registry,
+        tenants: Tenants::none(),
         slots_work: 8,
         slots_waits: 8,
         drain_deadline: Duration::from_secs(5),

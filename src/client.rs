@@ -132,6 +132,26 @@ pub struct Presence {
     pub workers: Vec<WorkerStatus>,
     /// What is paused.
     pub pauses: Vec<Pause>,
+    /// What workers do not ask of tenants for now.
+    pub holds: Vec<TenantHold>,
+}
+
+/// A tenant of which a worker asks nothing for now, because it does not accept our credentials or asked to be left alone. The worker
+/// takes none of its jobs, and goes on by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TenantHold {
+    /// The tenant's name.
+    pub tenant: String,
+    /// The worker's name.
+    pub worker: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    #[serde(with = "timestamp")]
+    pub since: Timestamp,
+    /// When it ends by itself; None: when the tenant accepts our credentials again.
+    #[serde(with = "timestamp::optional")]
+    pub until: Option<Timestamp>,
 }
 
 /// How many executions of an activity and tenant are in a state.

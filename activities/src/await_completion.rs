@@ -1,4 +1,4 @@
-//! `await_completion`: waits until one workflow run is at its end, and says how it ended.
+//! `await_completion`: waits until one run of a workflow or app is at its end, and says how it ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::activity::{Activity, ActivityError, ActivityOptions, InputError, SlotClass, Timeouts};
 use crate::context::ActivityContext;
 use crate::duration;
-use crate::failure::{Category, Failure};
 use crate::follow::{Follow, OnCancel, Waiting, conclude, deadline};
 use crate::inputs::{check_name, check_timeout, one_day};
-use crate::tenant::Tenants;
+use crate::tenant::{Kind, Tenants};
 use crate::verdict::Verdict;
 
 /// Waits for one workflow run: that one, not the newest of its workflow.
@@ -75,13 +74,16 @@ impl Activity for AwaitCompletion {
 
     async fn run(&self, ctx: &ActivityContext, input: Self::Input) -> Result<Verdict, ActivityError> {
         let tenant = self.tenants.get(ctx.tenant())?;
-        let Some(run) = input.run else { return Err(native_is_absent("app_run").into()) };
+        let (kind, run) = match (&input.run, &input.app_run) {
+            (_, Some(id)) => (Kind::App, id.as_str()),
+            (run, None) => (Kind::Workflow, run.as_deref().unwrap_or_default()),
+        };
+        tenant.should_have(kind)?;
         let deadline = saved_deadline(ctx, input.timeout).await?;
         let on_cancel = if input.stop_on_cancel { OnCancel::Stop } else { OnCancel::Leave };
-        let follow =
-            Follow { tenant: &tenant, run: &run, deadline, poll_interval: input.poll_interval, on_cancel, named_by_tenant: false };
-        let run = follow.to_its_end(ctx).await?;
-        Ok(conclude(&run).fact("generation", "argo"))
+        let (poll_interval, named_by_tenant) = (input.poll_interval, false);
+        let follow = Follow { tenant: &tenant, kind, run, workflow: None, deadline, poll_interval, on_cancel, named_by_tenant };
+        Ok(conclude(&follow.to_its_end(ctx).await?))
     }
 }
 
@@ -97,12 +99,6 @@ pub(crate) fn waits(timeout: Duration) -> ActivityOptions {
         },
         ..ActivityOptions::default()
     }
-}
-
-/// The failure of an input that belongs to the native generation.
-pub(crate) fn native_is_absent(field: &str) -> Failure {
-    let message = format!("`{field}` names something of a native tenant, which this build does not speak to yet");
-    Failure::new("generation.unsupported", Category::Unimplemented, message)
 }
 
 async fn saved_deadline(ctx: &ActivityContext, timeout: Duration) -> Result<jiff::Timestamp, ActivityError> {

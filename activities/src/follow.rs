@@ -1,4 +1,4 @@
-//! Waiting for one run of a workflow: that run, and not the newest of its workflow. Shared by the activities that wait.
+//! Waiting for one run of a workflow or app: that run, and not the newest of its workflow. Shared by the activities that wait.
 
 use std::time::Duration;
 
@@ -9,13 +9,15 @@ use serde_json::{Map, Value, json};
 use crate::activity::ActivityError;
 use crate::context::{ActivityContext, Stop};
 use crate::failure::{Category, Failure};
-use crate::tenant::{Run, Standing, Tenant};
+use crate::tenant::{Kind, Run, Standing, Tenant};
 use crate::text::shell_word;
 use crate::timestamp;
 use crate::verdict::Verdict;
 
 /// How often a long wait gives a sign of life; well within every heartbeat timeout that is of use.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+/// How often a run of an app is read itself, although the index shows it as active.
+const ITSELF: Duration = Duration::from_secs(900);
 /// How many looks in a row may fail before the attempt does.
 const PATIENCE: u32 = 5;
 /// A run of this age is looked at every `poll_interval`.
@@ -28,7 +30,11 @@ const NAMED_BY_TENANT: u32 = 10;
 /// Which run to wait for, and how.
 pub(crate) struct Follow<'a> {
     pub(crate) tenant: &'a Tenant,
+    pub(crate) kind: Kind,
+    /// Its name, or the id of a run of an app.
     pub(crate) run: &'a str,
+    /// What it is a run of, as far as that is known.
+    pub(crate) workflow: Option<&'a str>,
     /// Saved by the caller, so that it outlives the attempt.
     pub(crate) deadline: Timestamp,
     /// The caller's own; None lets the tenant's interval grow with the run's age.
@@ -49,7 +55,8 @@ pub(crate) enum OnCancel {
     Stop,
 }
 
-/// What is reported at each look. Without a counter: unchanged progress writes nothing, and a wait that stalls can be seen.
+/// What is reported at each look. A wait whose looks are answered makes progress, however long the run takes; one whose looks all fail
+/// makes none, and can be seen to stall.
 #[derive(Serialize)]
 struct Progress<'a> {
     run: &'a str,
@@ -57,6 +64,8 @@ struct Progress<'a> {
     /// When this phase was first seen.
     #[serde(with = "timestamp")]
     since: Timestamp,
+    /// How many looks of this attempt were answered.
+    looks: u64,
 }
 
 /// What is known of the run while it is followed.
@@ -67,29 +76,39 @@ struct Seen {
     found: Duration,
     /// The unknown phase that was logged last.
     logged: Option<String>,
+    looks: u64,
+    /// Monotonic: when the run itself was asked for last, and not only the index.
+    asked_itself: Option<Duration>,
 }
 
-impl Follow<'_> {
+impl<'a> Follow<'a> {
+    /// Follows a run that the tenant named.
+    pub(crate) fn of(tenant: &'a Tenant, run: &'a Run, deadline: Timestamp, on_cancel: OnCancel) -> Self {
+        let (kind, workflow) = (run.kind, run.workflow.as_deref());
+        Self { tenant, kind, run: &run.name, workflow, deadline, poll_interval: None, on_cancel, named_by_tenant: true }
+    }
+
     /// Looks until the run is at its end, and returns it as it ended.
     pub(crate) async fn to_its_end(&self, ctx: &ActivityContext) -> Result<Run, ActivityError> {
         let begun = ctx.monotonic();
-        let mut seen = Seen { run: None, since: ctx.now(), found: begun, logged: None };
+        let mut seen = Seen { run: None, since: ctx.now(), found: begun, logged: None, looks: 0, asked_itself: None };
         let mut patience = Patience::default();
         loop {
-            let progress = Progress { run: self.run, phase: seen.phase(), since: seen.since };
-            let looked = alive(ctx, &progress, self.tenant.look(self.run)).await;
+            let look = self.look(ctx, &mut seen);
+            let looked = alive(ctx, &seen.progress(self.run), look).await;
             let wanted = match looked {
                 Err(stop) => return Err(self.stopped(ctx, stop, &seen).await),
                 Ok(Err(failure)) => patience.after(failure).map_err(|failure| self.explain(failure, &seen))?,
                 Ok(Ok(found)) => {
                     patience = Patience::default();
+                    seen.looks += 1;
                     if let Some(run) = self.saw(ctx, &mut seen, found)? {
                         return Ok(run);
                     }
                     Duration::ZERO
                 }
             };
-            let progress = Progress { run: self.run, phase: seen.phase(), since: seen.since };
+            let progress = seen.progress(self.run);
             ctx.heartbeat(&progress);
             let left = Duration::try_from(self.deadline.duration_since(ctx.now())).unwrap_or_default();
             if left.is_zero() {
@@ -100,6 +119,25 @@ impl Follow<'_> {
             let nap = ctx.clock().sleep(jittered.max(wanted).min(left));
             if let Err(stop) = alive(ctx, &progress, nap).await {
                 return Err(self.stopped(ctx, stop, &seen).await);
+            }
+        }
+    }
+
+    /// One look. The runs of apps are looked at together as soon as it is known whose they are, and once in a while each by itself: an
+    /// index that stands still must not hide the end of a run.
+    fn look(&self, ctx: &ActivityContext, seen: &mut Seen) -> impl Future<Output = Result<Option<Run>, Failure>> + use<'a> {
+        let now = ctx.monotonic();
+        let slug = self.workflow.map(str::to_owned).or_else(|| seen.run.as_ref()?.workflow.clone());
+        let together = seen.asked_itself.is_none_or(|last| now.saturating_sub(last) < ITSELF);
+        let slug = slug.filter(|_| self.kind == Kind::App && together);
+        if slug.is_none() || seen.asked_itself.is_none() {
+            seen.asked_itself = Some(now);
+        }
+        let (tenant, kind, run) = (self.tenant, self.kind, self.run);
+        async move {
+            match kind {
+                Kind::Workflow => tenant.look(run).await,
+                Kind::App => tenant.look_at_app_run(run, slug.as_deref()).await,
             }
         }
     }
@@ -141,7 +179,7 @@ impl Follow<'_> {
             OnCancel::Leave => (false, format!("run {} goes on", self.run)),
             OnCancel::LeaveOthers => (false, format!("run {} goes on: it was not started by this job", self.run)),
             OnCancel::Stop if ctx.may_act().is_err() => return ActivityError::Interrupted,
-            OnCancel::Stop => match self.tenant.stop_run(self.run).await {
+            OnCancel::Stop => match self.stop_run().await {
                 Ok(()) => (true, format!("run {} was asked to stop", self.run)),
                 Err(failure) => (false, format!("run {} could not be asked to stop: {failure}", self.run)),
             },
@@ -152,11 +190,18 @@ impl Follow<'_> {
         ActivityError::Cancelled { message: Some(message), facts }
     }
 
+    async fn stop_run(&self) -> Result<(), Failure> {
+        match self.kind {
+            Kind::Workflow => self.tenant.stop_run(self.run).await,
+            Kind::App => self.tenant.cancel_app_run(self.run).await,
+        }
+    }
+
     fn timed_out(&self, ctx: &ActivityContext, seen: &Seen) -> Failure {
         let phase = seen.phase().unwrap_or("in no phase yet");
         let message = format!("the time for run {} is up; it was last seen {phase}", self.run);
         let failure = Failure::new("wait.timed_out", Category::Timeout, message).with_retryable(false);
-        self.explain(failure.suggest(resume(ctx, self.run)), seen)
+        self.explain(failure.suggest(resume(ctx, self.kind, self.run)), seen)
     }
 
     fn not_found(&self, ctx: &ActivityContext, missing: Duration, seen: &Seen) -> Failure {
@@ -167,9 +212,12 @@ impl Follow<'_> {
         };
         let failure = Failure::new("run.not_found", Category::NotFound, message);
         if self.named_by_tenant {
-            failure.suggest(resume(ctx, self.run))
+            failure.suggest(resume(ctx, self.kind, self.run))
         } else {
-            failure.suggest("check the name: a run is named after its workflow with five letters or digits behind it")
+            failure.suggest(match self.kind {
+                Kind::Workflow => "check the name: a run is named after its workflow with five letters or digits behind it",
+                Kind::App => "check the id: it is what a submission answers, and the last part of a run's qualified name",
+            })
         }
     }
 
@@ -196,6 +244,10 @@ pub(crate) async fn alive<F: Future>(ctx: &ActivityContext, progress: &impl Seri
 }
 
 impl Seen {
+    fn progress<'a>(&'a self, run: &'a str) -> Progress<'a> {
+        Progress { run, phase: self.phase(), since: self.since, looks: self.looks }
+    }
+
     fn phase(&self) -> Option<&str> {
         self.run.as_ref()?.phase.as_deref()
     }
@@ -239,12 +291,17 @@ pub(crate) fn facts(run: &Run) -> Map<String, Value> {
         ("phase".to_owned(), json!(run.phase)),
         ("created_at".to_owned(), json!(run.created_at.map(timestamp::format))),
         ("creator".to_owned(), json!(run.creator)),
+        ("generation".to_owned(), json!(run.kind.generation())),
     ])
 }
 
 /// The command that waits for a run again.
-pub(crate) fn resume(ctx: &ActivityContext, run: &str) -> String {
-    command(ctx, &format!("await_completion {} timeout=24h", shell_word(&format!("run={run}"))))
+pub(crate) fn resume(ctx: &ActivityContext, kind: Kind, run: &str) -> String {
+    let field = match kind {
+        Kind::Workflow => "run",
+        Kind::App => "app_run",
+    };
+    command(ctx, &format!("await_completion {} timeout=24h", shell_word(&format!("{field}={run}"))))
 }
 
 /// A command that executes an activity on this tenant. The words are quoted already.

@@ -1,9 +1,12 @@
-//! One run of one workflow, obtained once. The intent is saved before the request; a submission of unknown fate is settled by what the
+//! One run of one workflow or app, obtained once. The intent is saved before the request; a submission of unknown fate is settled by what the
 //! tenant's runs show, and never repeated blindly. Shared by the activities that start runs; each keeps an [`Effort`] in its checkpoint.
 
 mod creation;
 mod effort;
+mod evidence;
+mod failures;
 mod policy;
+mod skipped;
 
 use std::time::Duration;
 
@@ -12,15 +15,16 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::activity::ActivityError;
-use crate::context::{ActivityContext, Stop};
-use crate::failure::{Category, Failure, FailureSource};
-use crate::follow::{Patience, alive, command, interval};
-use crate::tenant::{Run, Standing, Submission, Tenant, new_request_id};
-use crate::timestamp;
+use crate::context::ActivityContext;
+use crate::failure::{Category, Failure};
+use crate::follow::{Patience, alive, interval};
+use crate::tenant::{Kind, Run, Submission, Tenant, new_request_id};
 
 pub(crate) use creation::Created;
 use effort::Intent;
 pub(crate) use effort::{Effort, Obtained, Origin};
+use evidence::Judged;
+use failures::{explain, stopped, unseen};
 pub use policy::{Older, UnknownFate};
 
 /// How many submissions of unknown fate one execution may make.
@@ -73,13 +77,6 @@ struct Progress<'a> {
     workflow: &'a str,
 }
 
-/// What a search says.
-enum Judged {
-    Satisfied(Run, Origin),
-    Older(Run),
-    Nothing,
-}
-
 impl Submitter<'_> {
     /// Goes on from wherever the effort stands until there is a run.
     pub(crate) async fn obtain(&self, effort: &mut Effort) -> Result<Obtained, ActivityError> {
@@ -100,7 +97,11 @@ impl Submitter<'_> {
     /// One submission, saved before it is sent and after it is answered. Not raced with a stop: nothing may be dropped in between.
     async fn submit(&self, effort: &mut Effort) -> Result<(), ActivityError> {
         let progress = Progress { step: "submitting", workflow: &effort.workflow };
-        let identity = alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| stopped(stop, effort))??;
+        let identity = match effort.kind {
+            // Which part of the API serves us depends on who we are.
+            Kind::Workflow => Some(alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| stopped(stop, effort))??),
+            Kind::App => None,
+        };
         let permit = alive(self.ctx, &progress, self.tenant.permit()).await.map_err(|stop| stopped(stop, effort))?;
         if self.ctx.now() >= self.rules.deadline {
             return Err(self.timed_out(effort, "no run was submitted").into());
@@ -108,7 +109,11 @@ impl Submitter<'_> {
         let request_id = new_request_id();
         *effort = effort.clone().with_intent(self.ctx, self.tenant, &request_id);
         self.save(effort).await?;
-        match self.tenant.submit(permit, &identity, &effort.workflow, &request_id).await {
+        let submission = match &identity {
+            Some(identity) => self.tenant.submit(permit, identity, &effort.workflow, &request_id).await,
+            None => self.tenant.submit_app(permit, &effort.workflow, &request_id).await,
+        };
+        match submission {
             Submission::Applied(run) => self.obtained(effort, run, Origin::Started).await,
             Submission::NotApplied(failure) => {
                 effort.not_applied();
@@ -138,15 +143,12 @@ impl Submitter<'_> {
     /// Settles an unknown fate: by evidence, or by a search without any that was made late enough. Then it may be sent again.
     async fn reconcile(&self, effort: &mut Effort) -> Result<(), ActivityError> {
         let Some(intent) = effort.intent.clone() else { return Ok(()) };
-        let bound = self.evidence_bound(effort);
         let mut patience = Patience::default();
         loop {
             let (asked, asked_monotonic) = (self.ctx.now(), self.ctx.monotonic());
-            let nap = match self.runs(effort, bound, SETTLING).await? {
-                Ok(runs) => {
-                    if let Some(run) = best(runs.into_iter().filter(|run| is_evidence(effort, run, bound))) {
-                        return self.obtained(effort, run, Origin::AnswerLost).await;
-                    }
+            let nap = match self.find(effort, Adopt::Nothing, SETTLING).await? {
+                Ok((Judged::Satisfied(run, origin), _)) => return self.obtained(effort, run, origin).await,
+                Ok(_) => {
                     let left = self.inconclusive_for(&intent, asked, asked_monotonic);
                     if left.is_zero() {
                         break;
@@ -196,9 +198,9 @@ impl Submitter<'_> {
         loop {
             let asked = ctx.now();
             let usual = interval(until(asked, begun), None, settings.poll_interval);
-            let nap = match self.runs(effort, self.search_bound(effort, adopt), "searching").await? {
+            let nap = match self.find(effort, adopt, "searching").await? {
                 Err(failure) => usual.max(patience.after(failure).map_err(|failure| explain(failure, effort))?),
-                Ok(runs) => match self.judge(effort, adopt, &runs) {
+                Ok((judged, runs)) => match judged {
                     Judged::Satisfied(run, origin) => return Ok(Some((run, origin))),
                     Judged::Older(run) => {
                         // This is the run that was in the way.
@@ -214,37 +216,6 @@ impl Submitter<'_> {
             };
             self.nap(effort, "searching", nap).await?;
         }
-    }
-
-    fn judge(&self, effort: &Effort, adopt: Adopt, runs: &[Run]) -> Judged {
-        let evidence = self.evidence_bound(effort);
-        let now = self.tenant.on_its_clock(self.ctx.now());
-        let active = |run: &&Run| match (&run.phase, run.created_at) {
-            (None, Some(created)) => now.duration_since(created) < PHASELESS,
-            _ => run.standing() == Standing::Active,
-        };
-        let wanted = |run: &&Run| {
-            is_evidence(effort, run, evidence)
-                || match adopt {
-                    Adopt::Nothing => false,
-                    Adopt::Active => active(run),
-                    Adopt::Since(since, _) => {
-                        let recent = run.created_at.is_some_and(|created| created >= self.tenant.earliest(since));
-                        recent && (active(run) || run.standing() == Standing::Succeeded)
-                    }
-                }
-        };
-        let (wanted, others): (Vec<&Run>, Vec<&Run>) = runs.iter().partition(wanted);
-        if let Some(run) = best(wanted.into_iter().cloned()) {
-            let origin = match adopt {
-                _ if is_evidence(effort, &run, evidence) => Origin::AnswerLost,
-                Adopt::Since(..) => Origin::Since,
-                Adopt::Nothing | Adopt::Active => Origin::Running,
-            };
-            return Judged::Satisfied(run, origin);
-        }
-        let older = others.into_iter().find(active).filter(|_| matches!(adopt, Adopt::Since(..)));
-        older.map_or(Judged::Nothing, |run| Judged::Older(run.clone()))
     }
 
     /// An active run that is older than `since`: how long it may still be waited for, or why it may not.
@@ -275,94 +246,10 @@ impl Submitter<'_> {
         Ok(self.ctx.save(&(self.checkpoint)(effort)).await?)
     }
 
-    async fn runs(
-        &self,
-        effort: &Effort,
-        bound: Option<Timestamp>,
-        step: &'static str,
-    ) -> Result<Result<Vec<Run>, Failure>, ActivityError> {
-        let progress = Progress { step, workflow: &effort.workflow };
-        self.ctx.heartbeat(&progress);
-        let found = self.tenant.runs_of(&effort.workflow, bound);
-        alive(self.ctx, &progress, found).await.map_err(|stop| stopped(stop, effort))
-    }
-
     async fn nap(&self, effort: &Effort, step: &'static str, nap: Duration) -> Result<(), ActivityError> {
         let progress = Progress { step, workflow: &effort.workflow };
         alive(self.ctx, &progress, self.ctx.clock().sleep(nap)).await.map_err(|stop| stopped(stop, effort))
     }
-
-    /// The second at or after which a run may be the effect of our first submission.
-    fn evidence_bound(&self, effort: &Effort) -> Option<Timestamp> {
-        let tolerance = self.tenant.settings().clock_tolerance;
-        effort.first.map(|first| first.tenants.saturating_sub(tolerance).unwrap_or(first.tenants))
-    }
-
-    /// How far back a search must read.
-    fn search_bound(&self, effort: &Effort, adopt: Adopt) -> Option<Timestamp> {
-        let since = match adopt {
-            Adopt::Since(since, _) => Some(self.tenant.earliest(since)),
-            Adopt::Nothing | Adopt::Active => None,
-        };
-        self.evidence_bound(effort).into_iter().chain(since).min()
-    }
-
-    fn timed_out(&self, effort: &Effort, what: &str) -> Failure {
-        let message = format!("the time for a run of {} is up; {what}", effort.workflow);
-        let failure = Failure::new("wait.timed_out", Category::Timeout, message).with_retryable(false);
-        explain(failure.suggest(command(self.ctx, self.rules.again)), effort)
-    }
-
-    fn ambiguous(&self, effort: &Effort) -> Failure {
-        let (workflow, window) = (&effort.workflow, self.tenant.settings().reconcile_window.as_secs());
-        let times = if effort.submissions == 1 { "once".to_owned() } else { format!("{} times", effort.submissions) };
-        let message = format!("{workflow} was submitted {times}, the answer was lost, and no run has appeared within {window} s");
-        let source = FailureSource {
-            operation: Some("workflows.submit".into()),
-            request_id: effort.intent.as_ref().map(|intent| intent.request_id.clone()),
-            ..FailureSource::default()
-        };
-        let failure = Failure::new("rerun.ambiguous", Category::Precondition, message).with_source(source);
-        let since = effort.first.map(|first| format!(" since={}", timestamp::format(first.ours))).unwrap_or_default();
-        explain(failure.suggest(command(self.ctx, &format!("{}{since}", self.rules.again))), effort)
-    }
-}
-
-/// Whether a run can be the effect of a submission of ours. One that was seen before cannot; one without a readable time of creation can,
-/// as long as it is active.
-fn is_evidence(effort: &Effort, run: &Run, bound: Option<Timestamp>) -> bool {
-    !effort.before.contains(&run.name)
-        && bound.is_some_and(|bound| run.created_at.map_or(run.standing() == Standing::Active, |created| created >= bound))
-}
-
-/// Of several runs that would do: an active one, else one that succeeded, else any; the newest of its kind.
-fn best(runs: impl Iterator<Item = Run>) -> Option<Run> {
-    runs.min_by_key(|run| match run.standing() {
-        Standing::Active => 0,
-        Standing::Succeeded => 1,
-        Standing::Ended => 2,
-    })
-}
-
-fn unseen(effort: &Effort, conflict: Failure) -> Failure {
-    let message = format!("the tenant says that a run of {} is active, but shows none: {}", effort.workflow, conflict.message);
-    let failure = Failure::new("workflow.already_active", Category::AlreadyExists, message).with_retryable(true);
-    explain(failure.after(conflict.retry_after).with_source(conflict.source), effort)
-}
-
-fn stopped(stop: Stop, effort: &Effort) -> ActivityError {
-    let Stop::Cancelled { reason } = stop else { return stop.into() };
-    let outcome = match (&effort.intent, effort.submissions) {
-        (None, 0) => "no run was submitted",
-        _ => "a run was submitted, and it is not known whether that had an effect",
-    };
-    let message = reason.map_or_else(|| outcome.to_owned(), |reason| format!("{reason}; {outcome}"));
-    ActivityError::Cancelled { message: Some(message), facts: effort.facts() }
-}
-
-fn explain(mut failure: Failure, effort: &Effort) -> Failure {
-    failure.facts.append(&mut effort.facts());
-    failure
 }
 
 fn until(end: Timestamp, now: Timestamp) -> Duration {

@@ -1,4 +1,4 @@
-//! A host for tests of activities: checkpoints in memory, a clock under control, stops on demand, and death at the Nth save.
+//! A host for tests of activities: checkpoints in memory, a clock under control, stops on demand, and death at or after the Nth save.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -44,6 +44,7 @@ struct Inner {
     saves: Vec<Value>,
     progress: Vec<Value>,
     die_at_save: Option<usize>,
+    die_after_save: Option<usize>,
 }
 
 impl TestHost {
@@ -56,6 +57,11 @@ impl TestHost {
     /// Lets the host die at the `n`-th save from now on (1 is the next): it is not stored and the attempt is interrupted.
     pub fn die_at_save(&self, n: usize) {
         self.state.with(|inner| inner.die_at_save = Some(inner.saves.len() + n));
+    }
+
+    /// Lets the host die right after the `n`-th save from now on: it is stored, the attempt is interrupted, and nothing is sent.
+    pub fn die_after_save(&self, n: usize) {
+        self.state.with(|inner| inner.die_after_save = Some(inner.saves.len() + n));
     }
 
     /// Asks the running attempt, and later ones, to stop. `None` takes it back.
@@ -115,7 +121,8 @@ impl Host for State {
                 return Err(Interrupted);
             }
             inner.saves.push(checkpoint);
-            Ok(())
+            let dies = inner.die_after_save.take_if(|n| *n == inner.saves.len()).is_some();
+            if dies { Err(Interrupted) } else { Ok(()) }
         });
         Box::pin(std::future::ready(saved))
     }

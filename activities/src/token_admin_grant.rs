@@ -17,7 +17,7 @@ use crate::failure::{Category, Failure};
 use crate::follow::{alive, command};
 use crate::inputs::check_name;
 use crate::submission::Effort;
-use crate::tenant::{Connection, Generation, TOKEN_ADMIN_PACKAGE, Tenant, Tenants};
+use crate::tenant::{Connection, Generation, Kind, TOKEN_ADMIN_PACKAGE, Tenant, Tenants};
 use crate::text::shell_word;
 use crate::timestamp;
 use crate::verdict::Verdict;
@@ -193,7 +193,7 @@ impl Grant<'_> {
             return Ok(Way::Direct(direct::Writes::default()));
         }
         let name = self.free_name(None).await?;
-        Ok(Way::Package(Box::new(package::Creating { created: false, effort: Effort::new(&name) })))
+        Ok(Way::Package(Box::new(package::Creating { created: false, effort: Effort::new(Kind::Workflow, &name) })))
     }
 
     async fn save(&self, way: Way) -> Result<(), ActivityError> {

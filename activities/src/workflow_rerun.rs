@@ -1,4 +1,4 @@
-//! `workflow_rerun`: one run of a workflow that the tenant has, and its end.
+//! `workflow_rerun`: one run of a workflow or app that the tenant has, and its end.
 
 mod input;
 
@@ -10,22 +10,24 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::activity::{Activity, ActivityError, ActivityOptions, InputError, Timeouts};
-use crate::await_completion::{native_is_absent, waits};
+use crate::await_completion::waits;
 use crate::context::ActivityContext;
 use crate::failure::{Category, Failure};
 use crate::follow::{Follow, OnCancel, alive, command, conclude, deadline, facts};
 use crate::submission::{Adopt, Effort, Obtained, Origin, Rules, Submitter};
-use crate::tenant::{Generation, Run, Standing, Tenant, Tenants, Workflow, find_command, package_name, where_to_look};
+use crate::tenant::{Kind, Run, Standing, Tenant, Tenants, Workflow, find_command, is_absence, package_name, where_to_look};
 use crate::text::clip;
 use crate::timestamp;
 use crate::verdict::Verdict;
 
 pub use input::{Pick, Until, WorkflowRerunInput};
 
+/// How often a run may turn out to have been skipped in favour of another one.
+const MOST_SKIPPED: u32 = 3;
 /// How many of several matching workflows are listed.
 const LISTED: usize = 10;
 
-/// Runs a workflow again and, by default, waits for the run to end.
+/// Runs a workflow or an app again and, by default, waits for the run to end.
 ///
 /// Repeat story: the intent to submit is saved before the request leaves, and the run that an answer names is saved after it. An
 /// attempt that finds an intent without an answer searches the tenant's runs instead of submitting: a run created at or after the
@@ -78,47 +80,73 @@ impl Activity for WorkflowRerun {
 
     async fn run(&self, ctx: &ActivityContext, input: Self::Input) -> Result<Verdict, ActivityError> {
         let tenant = self.tenants.get(ctx.tenant())?;
-        check_generation(&tenant, &input)?;
+        let kind = input.kind();
+        tenant.should_have(kind)?;
         let Checkpoint { begun, deadline, effort } = begin(ctx, &input).await?;
         let mut effort = match effort {
             Some(effort) => effort,
-            None => Effort::new(&alive(ctx, &"finding the workflow", resolve(ctx, &tenant, &input)).await??),
+            None => Effort::new(kind, &alive(ctx, &"finding what to run", resolve(ctx, &tenant, &input)).await??),
         };
         let checkpoint = |effort: &Effort| json!(Checkpoint { begun, deadline, effort: Some(effort.clone()) });
         let again = input.words();
         let rules = Rules { adopt: adopt(&input), unknown_fate: input.unknown_fate, deadline, begun, again: &again };
-        let obtained = Submitter { ctx, tenant: &tenant, rules, checkpoint: &checkpoint }.obtain(&mut effort).await?;
-        finish(ctx, &tenant, &input, deadline, obtained).await
+        let submitter = Submitter { ctx, tenant: &tenant, rules, checkpoint: &checkpoint };
+        finish(&submitter, &input, &mut effort).await
     }
 }
 
-/// Awaits the run, if that is asked for and it is not at its end yet, and concludes.
-async fn finish(
-    ctx: &ActivityContext,
-    tenant: &Tenant,
+/// Obtains a run, awaits it if that is asked for, and concludes. A run that was skipped did nothing, so that as long as another one
+/// satisfies the job, that one is gone by.
+async fn finish(submitter: &Submitter<'_>, input: &WorkflowRerunInput, effort: &mut Effort) -> Result<Verdict, ActivityError> {
+    let mut obtained = submitter.obtain(effort).await?;
+    for _ in 0..MOST_SKIPPED {
+        let run = ended_or_submitted(submitter, input, &obtained).await?;
+        if run.was_skipped()
+            && let Some(other) = submitter.instead_of(effort, &run).await?
+        {
+            obtained = other;
+            continue;
+        }
+        let verdict = if run.standing() == Standing::Active {
+            let verdict = Verdict::passed(format!("run {} is active; its outcome was not awaited", run.name));
+            facts(&run).into_iter().fold(verdict, |verdict, (name, value)| verdict.fact(&name, value))
+        } else {
+            conclude(&run)
+        };
+        return Ok(told(verdict, obtained.origin, input.since));
+    }
+    let message = format!("every run of {} is skipped, although another one is active", effort.workflow);
+    Err(Failure::new("run.skipped", Category::DataIntegrity, message).with_retryable(true).into())
+}
+
+/// The run at its end or, if that is not awaited, as it is.
+async fn ended_or_submitted(
+    submitter: &Submitter<'_>,
     input: &WorkflowRerunInput,
-    deadline: Timestamp,
-    obtained: Obtained,
-) -> Result<Verdict, ActivityError> {
-    let Obtained { run, origin } = obtained;
-    let told = |verdict| told(verdict, origin, input.since);
+    obtained: &Obtained,
+) -> Result<Run, ActivityError> {
+    let (ctx, tenant, Obtained { run, origin }) = (submitter.ctx, submitter.tenant, obtained);
+    let started = *origin == Origin::Started;
     if run.standing() != Standing::Active {
-        return Ok(told(conclude(&run)));
+        return Ok(run.clone());
     }
     if input.until == Until::Submitted {
-        let verdict = Verdict::passed(format!("run {} is active; its outcome was not awaited", run.name));
-        let verdict = facts(&run).into_iter().fold(verdict, |verdict, (name, value)| verdict.fact(&name, value));
-        return Ok(told(verdict));
+        if run.kind == Kind::Workflow || !started {
+            return Ok(run.clone());
+        }
+        // The answer to a submission names a run of an app, and does not say whether it will do anything.
+        let now = alive(ctx, &"looking at the run", tenant.app_run(&run.name))
+            .await?
+            .map_err(|failure| with_facts(failure.into(), run, started))?;
+        return Ok(now.unwrap_or_else(|| run.clone()));
     }
-    let started = origin == Origin::Started;
     let on_cancel = match (input.stop_on_cancel, started) {
         (false, _) => OnCancel::Leave,
         (true, true) => OnCancel::Stop,
         (true, false) => OnCancel::LeaveOthers,
     };
-    let follow = Follow { tenant, run: &run.name, deadline, poll_interval: None, on_cancel, named_by_tenant: true };
-    let ended = follow.to_its_end(ctx).await.map_err(|error| with_facts(error, &run, started))?;
-    Ok(told(conclude(&ended)))
+    let follow = Follow::of(tenant, run, submitter.rules.deadline, on_cancel);
+    follow.to_its_end(ctx).await.map_err(|error| with_facts(error, run, started))
 }
 
 /// Adds what every verdict of a rerun says of how its run came about.
@@ -132,7 +160,7 @@ fn told(mut verdict: Verdict, origin: Origin, since: Option<Timestamp>) -> Verdi
     if let Some(adopted) = adopted {
         verdict.message = clip(format!("{} (adopted: {adopted})", verdict.message));
     }
-    verdict.fact("started", origin == Origin::Started).fact("generation", "argo")
+    verdict.fact("started", origin == Origin::Started)
 }
 
 /// The same for an end without a verdict. What is known already, the last phase above all, stays.
@@ -143,7 +171,7 @@ fn with_facts(mut error: ActivityError, run: &Run, started: bool) -> ActivityErr
         ActivityError::Interrupted => return error,
     };
     let mut all: Map<String, Value> = facts(run);
-    all.extend([("started".to_owned(), json!(started)), ("generation".to_owned(), json!("argo"))]);
+    all.insert("started".to_owned(), json!(started));
     all.append(known);
     *known = all;
     error
@@ -166,22 +194,21 @@ fn adopt(input: &WorkflowRerunInput) -> Adopt {
     }
 }
 
-fn check_generation(tenant: &Tenant, input: &WorkflowRerunInput) -> Result<(), Failure> {
-    let unsupported = |message| Err(Failure::new("generation.unsupported", Category::Unimplemented, message));
-    match (tenant.settings().generation, input.app.is_some()) {
-        (Generation::Argo, true) => {
-            unsupported(format!("tenant `{}` is set to argo and has no apps; give `workflow` or `type`", tenant.name()))
+/// What is to be run: the name of the one workflow that is meant, or the slug of the app.
+async fn resolve(ctx: &ActivityContext, tenant: &Tenant, input: &WorkflowRerunInput) -> Result<String, Failure> {
+    if let Some(slug) = &input.app {
+        if tenant.has_app(slug).await? {
+            return Ok(slug.clone());
         }
-        (_, true) => Err(native_is_absent("app")),
-        (Generation::Native, false) => {
-            unsupported(format!("tenant `{}` is set to native and has no workflows; give `app`", tenant.name()))
-        }
-        (Generation::Auto | Generation::Argo, false) => Ok(()),
+        let message = format!("tenant `{}` has no app of the slug {slug}", tenant.name());
+        return Err(Failure::new("app.not_found", Category::NotFound, message).suggest(where_to_look(tenant.name(), slug)));
     }
+    let found = named_or_of_type(ctx, tenant, input).await;
+    found.map_err(|failure| if is_absence(&failure) { tenant.lacks(Kind::Workflow, failure) } else { failure })
 }
 
 /// The name of the one workflow that is meant.
-async fn resolve(ctx: &ActivityContext, tenant: &Tenant, input: &WorkflowRerunInput) -> Result<String, Failure> {
+async fn named_or_of_type(ctx: &ActivityContext, tenant: &Tenant, input: &WorkflowRerunInput) -> Result<String, Failure> {
     if let Some(name) = &input.workflow {
         let found = tenant.workflow(name).await?;
         return found.map(|workflow| workflow.name).ok_or_else(|| {

@@ -10,7 +10,7 @@ use super::App;
 use super::exit::Exit;
 use super::input::utf8;
 use super::render::plain_line;
-use crate::client::{HostStatus, PauseKind};
+use crate::client::{HostStatus, PauseKind, TenantHold};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -161,6 +161,11 @@ fn workers(status: &HostStatus) -> Vec<Finding> {
         Finding::new("pauses", State::Warn, format!("{kind} {name} is paused"))
             .mend(format!("iolaus resume {kind} {}", shell_word(name)))
     }));
+    findings.extend(status.presence.holds.iter().map(|hold| {
+        let TenantHold { tenant, worker, reason, .. } = hold;
+        let mend = "it goes on by itself once the tenant lets it; a worker with newer credentials need not wait for that";
+        Finding::new("holds", State::Warn, format!("worker {worker} asks nothing of tenant {tenant}: {reason}")).mend(mend)
+    }));
     findings
 }
 
@@ -263,7 +268,7 @@ mod tests {
         let count =
             StateCount { activity: "from_the_future".into(), tenant: "default".into(), state: JobState::Available, count: 1 };
         HostStatus {
-            presence: Presence { place: "q".into(), workers: vec![worker], pauses: Vec::new() },
+            presence: Presence { place: "q".into(), workers: vec![worker], pauses: Vec::new(), holds: Vec::new() },
             counts: vec![count],
             oldest_due: None,
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use iolaus_activities::tenant::Tenants;
-use iolaus_activities::{Clock, Registry, VerdictRecord, shipped};
+use iolaus_activities::{Clock, VerdictRecord, shipped};
 
 use super::App;
 use super::exit::Problem;
@@ -113,13 +113,13 @@ impl Host {
 
     /// Starts a worker for every activity of this build.
     pub(crate) async fn start_worker(&self, app: &App) -> anyhow::Result<Worker> {
-        let options = worker_options(&app.config, shipped(&app.tenants()?));
+        let options = worker_options(&app.config, app.tenants()?);
         Ok(Worker::start(&self.embedded, options).await?)
     }
 
     /// Enqueues a job and works it here, until it is closed or somebody asks this process to stop.
     pub(crate) async fn execute(&self, app: &App, job: NewJob, signals: Signals) -> anyhow::Result<Executed> {
-        let options = worker_options(&app.config, shipped(&app.tenants()?));
+        let options = worker_options(&app.config, app.tenants()?);
         let stop = async move { signals.stopped().await };
         Ok(match embedded::execute(&self.embedded, options, job, stop).await? {
             embedded::Executed::Verdict(verdict) => Executed::Verdict(verdict),
@@ -139,10 +139,11 @@ pub(crate) fn how_to_set(tenant: &str, setting: &str) -> String {
     format!("{vendors} {setting}{file} in the section [tenants.{tenant}] of the configuration; iolaus doctor checks it")
 }
 
-fn worker_options(config: &Config, registry: Registry) -> WorkerOptions {
+fn worker_options(config: &Config, tenants: Arc<Tenants>) -> WorkerOptions {
     let worker = &config.worker;
     WorkerOptions {
-        registry,
+        registry: shipped(&tenants),
+        tenants,
         slots_work: worker.slots_work,
         slots_waits: worker.slots_waits,
         drain_deadline: worker.drain_deadline,

@@ -11,6 +11,7 @@ pub mod exit;
 mod host;
 mod input;
 mod jobs;
+mod oauth_clients;
 pub mod out;
 mod pause;
 mod render;
@@ -81,6 +82,8 @@ enum Command {
     Resume(pause::Resume),
     #[command(subcommand)]
     Workflows(workflows::Workflows),
+    #[command(subcommand, name = "oauth-clients")]
+    OAuthClients(oauth_clients::OAuthClients),
     Doctor(doctor::Doctor),
     Sandbox(sandbox::Sandbox),
     Schema(schema::Schema),
@@ -134,6 +137,7 @@ impl Cli {
             Command::Pause(pause) => pause.run(&app).await,
             Command::Resume(resume) => resume.run(&app).await,
             Command::Workflows(workflows) => workflows.run(&app).await,
+            Command::OAuthClients(clients) => clients.run(&app).await,
             Command::Doctor(doctor) => doctor.run(&app).await,
             Command::Sandbox(sandbox) => sandbox.run(&app).await,
             Command::Schema(schema) => schema.run(&app),

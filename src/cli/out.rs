@@ -73,6 +73,13 @@ impl Out {
         if self.is_json() { self.json(value) } else { self.line(text().trim_end_matches('\n')) }
     }
 
+    /// The same for what is shown once and lost otherwise: a reader that went away is an error here.
+    pub(crate) fn delivered(self, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
+        let line = if self.is_json() { serde_json::to_string(value)? } else { text() };
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{}", line.trim_end_matches('\n')).and_then(|()| stdout.flush())
+    }
+
     /// One line that is no data.
     pub(crate) fn note(self, text: &str) {
         // If stderr is gone there is nobody to tell.

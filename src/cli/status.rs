@@ -100,5 +100,13 @@ fn workers(status: &Presence) -> String {
         });
         writeln!(text, "\n{}", table(&["PAUSED", "NAME", "SINCE", "REASON"], &rows.collect::<Vec<_>>()).trim_end()).ok();
     }
+    if !status.holds.is_empty() {
+        let rows = status.holds.iter().map(|hold| {
+            let until = hold.until.map_or_else(|| "it is let in".to_owned(), |until| moment(Some(until)));
+            vec![hold.tenant.clone(), hold.worker.clone(), moment(Some(hold.since)), until, hold.reason.clone()]
+        });
+        let head = ["TENANT HELD", "BY WORKER", "SINCE", "UNTIL", "REASON"];
+        writeln!(text, "\n{}", table(&head, &rows.collect::<Vec<_>>()).trim_end()).ok();
+    }
     text
 }

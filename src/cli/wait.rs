@@ -13,7 +13,7 @@ use super::host::Host;
 use super::out::Out;
 use super::signals::Signals;
 use super::{App, render};
-use crate::client::{ClientError, JobClient, JobDetail, Pause, PauseKind, Presence, Target};
+use crate::client::{ClientError, JobClient, JobDetail, Pause, PauseKind, Presence, Target, TenantHold};
 use crate::job::{Job, JobState};
 
 /// At the latest after this long it is said what a job waits for.
@@ -115,6 +115,7 @@ struct Hold {
 enum Kind {
     Unknown,
     Paused,
+    TenantHeld,
     Due,
     Nobody,
     Held,
@@ -156,6 +157,14 @@ fn holds(detail: &JobDetail, status: &Presence, by: By, now: Timestamp) -> Vec<H
             let why = pause.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
             let text = format!("{kind} {name} is paused{why}; let it go on with: iolaus resume {kind} {}", shell_word(name));
             holds.push(Hold::new(Kind::Paused, format!("{kind} {name}"), text));
+        }
+    }
+    let live = |hold: &&TenantHold| status.workers.iter().any(|worker| worker.live && worker.name == hold.worker);
+    if job.state == JobState::Available && by == By::Others {
+        for hold in status.holds.iter().filter(|hold| hold.tenant == job.tenant).filter(live) {
+            let TenantHold { tenant, worker, reason, .. } = hold;
+            let text = format!("worker {worker} takes no job of tenant {tenant} for now, and goes on by itself: {reason}");
+            holds.push(Hold::new(Kind::TenantHeld, worker, text));
         }
     }
     let (id, due) = (&job.job_id, timestamp::format(job.run_at));

@@ -122,7 +122,12 @@ impl JobClient for EmbeddedClient {
     async fn presence(&self) -> Result<Presence, ClientError> {
         let (place, now, timeout) = (self.place(), self.host.clock.now(), self.host.options.worker_timeout);
         let presence = self.host.store.read(move |conn| {
-            Ok(Presence { place, workers: store::workers_status(conn, now, timeout)?, pauses: store::pauses(conn)? })
+            Ok(Presence {
+                place,
+                workers: store::workers_status(conn, now, timeout)?,
+                pauses: store::pauses(conn)?,
+                holds: store::holds(conn)?,
+            })
         });
         presence.await.map_err(|error| self.fail(error))
     }

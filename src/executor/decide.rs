@@ -20,7 +20,10 @@ pub enum Decision {
         failure: FailureRecord,
     },
     /// Make it available again; the attempt's number is given back.
-    GiveBack,
+    GiveBack {
+        /// Whether a shutdown did it, which is bounded. A held tenant is not: the job's own time bounds it.
+        drained: bool,
+    },
     /// Write nothing.
     Nothing,
 }
@@ -44,7 +47,9 @@ pub fn decide(execution: &Execution, outcome: Outcome, cancel_requested: bool, n
         Outcome::Failed(failure) => failed(execution, &failure, now, jitter),
         Outcome::Drained if cancel_requested => close(cancelled(execution, None, Map::new(), now)),
         Outcome::Drained if execution.drains >= limits::DRAINS => failed(execution, &drained(execution), now, jitter),
-        Outcome::Drained => Decision::GiveBack,
+        Outcome::Drained => Decision::GiveBack { drained: true },
+        Outcome::TenantHeld(failure) if cancel_requested => close(cancelled(execution, Some(failure.message), failure.facts, now)),
+        Outcome::TenantHeld(_) => Decision::GiveBack { drained: false },
     }
 }
 
@@ -225,9 +230,17 @@ mod tests {
     #[test]
     fn the_twenty_first_drain_is_a_failed_attempt() {
         let drains = |n| Execution { drains: n, ..execution(1) };
-        assert_eq!(decide(&drains(19), Outcome::Drained, false, now(), 0.5), Decision::GiveBack);
+        assert_eq!(decide(&drains(19), Outcome::Drained, false, now(), 0.5), Decision::GiveBack { drained: true });
         let Decision::Retry { failure, .. } = decide(&drains(20), Outcome::Drained, false, now(), 0.5) else { panic!("it failed") };
         assert_eq!(failure.code, "worker.drained");
+    }
+
+    #[test]
+    fn a_held_tenant_costs_no_attempt_and_no_drain_and_a_cancel_still_cancels() {
+        let held = || Outcome::TenantHeld(Failure::new("tenant.unauthenticated", Category::Auth, "nobody knows us"));
+        let drained_often = Execution { drains: 20, ..execution(3) };
+        assert_eq!(decide(&drained_often, held(), false, now(), 0.5), Decision::GiveBack { drained: false });
+        assert_eq!(closing(decide(&execution(1), held(), true, now(), 0.5)).state, JobState::Cancelled);
     }
 
     #[test]

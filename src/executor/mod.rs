@@ -57,6 +57,8 @@ pub enum Outcome {
     },
     /// It was given back to a shutdown.
     Drained,
+    /// Nothing can be asked of its tenant for now, as this failure says.
+    TenantHeld(Failure),
     /// Another worker may own the job: nothing may be written.
     LeaseLost,
 }

@@ -47,6 +47,7 @@ pub enum CredentialChange {
         client_id: Option<String>,
     },
     /// Whether a 401 is plain text in place of JSON.
+    #[serde(rename = "plain_401")]
     Plain401 {
         /// Plain text, if true.
         on: bool,

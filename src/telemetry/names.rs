@@ -28,7 +28,8 @@ pub mod attribute {
     pub const ATTEMPT: &str = "iolaus.attempt";
     /// Seconds from being due to the start of an attempt.
     pub const WAIT: &str = "iolaus.job.wait.duration";
-    /// How the attempt ended: `completed`, `retry_scheduled`, `discarded`, `timed_out`, `cancelled`, `lost` or `drained`.
+    /// How the attempt ended: `completed`, `retry_scheduled`, `discarded`, `timed_out`, `cancelled`, `lost`, `drained` or
+    /// `tenant_held`.
     pub const OUTCOME: &str = "iolaus.outcome";
     /// An HTTP status or a failure code; only on failure.
     pub const ERROR_TYPE: &str = "error.type";

@@ -3,12 +3,16 @@
 
 use std::collections::BTreeSet;
 
+use iolaus::sandbox::Generation;
 use iolaus_activities::Status;
 use serde_json::{Value, json};
 
-use crate::support::tenant::{CRAWLER, DISABLED, ENABLED, FAILING, RUNNING, TestTenant, grant, preflight};
+use crate::support::tenant::{
+    APP, CRAWLER, DISABLED, ENABLED, FAILING, FAILING_APP, RUNNING, RUNNING_APP, RUNNING_APP_RUN, TestTenant, grant, preflight,
+};
 
 struct Scenario {
+    generation: Generation,
     name: &'static str,
     activity: &'static str,
     input: Value,
@@ -19,7 +23,10 @@ struct Scenario {
 }
 
 fn scenarios() -> Vec<Scenario> {
-    let scenario = |name, activity, input, truth, submissions| Scenario { name, activity, input, truth, submissions };
+    let scenario = |name, activity, input, truth, submissions| {
+        let generation = Generation::Argo;
+        Scenario { generation, name, activity, input, truth, submissions }
+    };
     vec![
         scenario("preflight that passes", "publish_preflight", preflight(ENABLED), Status::Passed, 0),
         scenario("preflight that is refused", "publish_preflight", preflight(DISABLED), Status::Failed, 0),
@@ -47,6 +54,29 @@ fn scenarios() -> Vec<Scenario> {
     ]
 }
 
+fn native_scenarios() -> Vec<Scenario> {
+    let scenario = |name, activity, input, truth, submissions| {
+        let generation = Generation::Native;
+        Scenario { generation, name, activity, input, truth, submissions }
+    };
+    let since = json!({"app": APP, "since": "2026-01-01T00:00:00Z"});
+    vec![
+        scenario("await of an app's run", "await_completion", json!({"app_run": RUNNING_APP_RUN}), Status::Passed, 0),
+        scenario("rerun of an app", "workflow_rerun", json!({"app": APP}), Status::Passed, 1),
+        scenario("rerun of an app, submitted", "workflow_rerun", json!({"app": APP, "until": "submitted"}), Status::Passed, 1),
+        scenario("rerun of a failing app", "workflow_rerun", json!({"app": FAILING_APP}), Status::Failed, 1),
+        scenario("rerun of a running app", "workflow_rerun", json!({"app": RUNNING_APP}), Status::Passed, 0),
+        scenario(
+            "rerun of an app without idempotence",
+            "workflow_rerun",
+            json!({"app": APP, "idempotent": false}),
+            Status::Passed,
+            1,
+        ),
+        scenario("rerun of an app since", "workflow_rerun", since, Status::Passed, 1),
+    ]
+}
+
 fn actions() -> Vec<Value> {
     vec![
         json!({"kind": "cut_before_applying"}),
@@ -63,7 +93,7 @@ const MOST: u64 = 200;
 
 async fn break_every_exchange(scenario: &Scenario, action: &Value) {
     for nth in 1..MOST {
-        let tenant = TestTenant::new().await;
+        let tenant = TestTenant::of(scenario.generation).await;
         tenant.fault(json!({"nth": nth, "action": action}));
         let verdict = tenant.run(scenario.activity, scenario.input.clone()).await;
         let case = format!("{} with exchange {nth} broken by {action}: {verdict:#?}", scenario.name);
@@ -85,7 +115,7 @@ macro_rules! broken {
     ($($test:ident: $action:expr;)*) => {$(
         #[tokio::test]
         async fn $test() {
-            for scenario in &scenarios() {
+            for scenario in scenarios().iter().chain(&native_scenarios()) {
                 break_every_exchange(scenario, &actions()[$action]).await;
             }
         }

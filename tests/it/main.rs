@@ -4,12 +4,15 @@
 
 mod cli;
 mod containers;
+mod crashes;
 mod drains;
 mod faults;
 mod grant;
+mod held;
 mod kills;
 mod lifecycle;
 mod mishaps;
+mod outage;
 mod processes;
 mod pyatlan;
 mod readme;

@@ -1,3 +1,5 @@
+mod native;
+
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
@@ -6,6 +8,7 @@ use super::*;
 use crate::activity::ActivityInfo;
 use crate::clock::{Clock, ManualClock};
 use crate::context::Stop;
+use crate::failure::{Category, Failure};
 use crate::tenant::TenantSettings;
 use crate::tenant::scripted::{Reply, Scripted, clock, drive, hits, tenants};
 use crate::testing::TestHost;
@@ -81,6 +84,8 @@ async fn no_phase_an_unknown_phase_and_not_yet_indexed_are_no_end() {
     assert!(case.attempt(json!({})).await.expect("a verdict").is_passed());
     let phases: Vec<_> = case.host.progress().iter().map(|progress| progress["phase"].clone()).collect();
     assert_eq!(phases, [json!(null), json!(null), json!(null), json!("Pondering"), json!("Running")]);
+    let newest = case.host.progress().pop().expect("progress");
+    assert_eq!((&newest["run"], &newest["looks"], newest["since"].is_string()), (&json!(RUN), &json!(5), true));
 }
 
 #[tokio::test]
@@ -127,6 +132,15 @@ async fn a_few_failing_looks_are_borne_and_more_end_the_attempt() {
     let failure = case.failure(json!({})).await;
     assert!(failure.code == "tenant.unavailable" && failure.retryable);
     assert_eq!(case.server.requests().len(), 5);
+}
+
+#[tokio::test]
+async fn a_look_that_fails_is_no_progress() {
+    let down = || Reply::json(500, &json!({}));
+    let case = Case::script([shown(&json!("Running")), down(), down(), shown(&json!("Succeeded"))]).await;
+    case.attempt(json!({})).await.expect("a verdict");
+    let progress = case.host.progress();
+    assert!(progress.len() == 3 && progress.iter().all(|seen| *seen == progress[0]), "{progress:?}");
 }
 
 #[tokio::test]
@@ -200,15 +214,6 @@ async fn other_stops_leave_the_run_alone() {
         case.host.stop(Some(stop));
         assert_eq!(case.attempt(json!({"stop_on_cancel": true})).await, Err(ActivityError::Interrupted));
     }
-}
-
-#[tokio::test]
-async fn native_runs_are_not_spoken_to_yet() {
-    let clock = clock();
-    let host = TestHost::new(clock.clone());
-    let server = Scripted::script([]).await;
-    let ended = host.attempt(AwaitCompletion::new(server.tenants(&clock)), json!({"app_run": "r-1"})).await;
-    assert!(matches!(ended, Err(ActivityError::Failed(failure)) if failure.code == "generation.unsupported"));
 }
 
 #[test]

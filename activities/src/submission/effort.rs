@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::context::ActivityContext;
-use crate::tenant::{Run, Tenant};
+use crate::tenant::{Kind, Run, Tenant};
 use crate::timestamp;
 
 /// More runs than this are not created within the tolerance of the clocks.
@@ -16,7 +16,10 @@ const MOST_BEFORE: usize = 50;
 /// What is durable about obtaining a run. Stored in checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Effort {
-    /// The workflow to run.
+    /// What is to be run; absent in what was stored before there were two kinds.
+    #[serde(default)]
+    pub(crate) kind: Kind,
+    /// The workflow to run: its name, or the slug of an app.
     pub(crate) workflow: String,
     /// How many submissions were made that were not proven to be without effect.
     pub(super) submissions: u32,
@@ -70,8 +73,8 @@ pub(crate) enum Origin {
 
 impl Effort {
     /// Nothing was sent yet.
-    pub(crate) fn new(workflow: &str) -> Self {
-        Self { workflow: workflow.to_owned(), submissions: 0, first: None, before: Vec::new(), intent: None, obtained: None }
+    pub(crate) fn new(kind: Kind, workflow: &str) -> Self {
+        Self { kind, workflow: workflow.to_owned(), submissions: 0, first: None, before: Vec::new(), intent: None, obtained: None }
     }
 
     /// The workflow is about to be created in a way that also submits it. To be saved before; the run is then found by searching.
@@ -120,5 +123,22 @@ impl Effort {
             facts.insert("first_submitted_at".into(), timestamp::format(first.ours).into());
         }
         facts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_stored_before_there_were_apps_is_about_a_workflow() {
+        let run = json!({"name": "w-1", "workflow": "w", "phase": "Running", "created_at": "2026-01-01T00:00:00Z",
+            "started_at": null, "finished_at": null, "creator": null, "message": null});
+        let moment = json!({"ours": "2026-01-01T00:00:00Z", "tenants": "2026-01-01T00:00:00Z"});
+        let stored = json!({"workflow": "w", "submissions": 1, "first": moment, "before": ["w-0"],
+            "intent": {"request_id": "r", "at": moment}, "obtained": {"run": run, "origin": "started"}});
+        let effort: Effort = serde_json::from_value(stored).expect("it decodes");
+        let obtained = effort.obtained().expect("a run");
+        assert_eq!((effort.kind, obtained.run.kind, obtained.run.name.as_str()), (Kind::Workflow, Kind::Workflow, "w-1"));
     }
 }

@@ -65,6 +65,14 @@ impl Tenant {
         }
     }
 
+    /// The same for an effect whose answer has no body that counts.
+    pub(super) fn effect_without_body(&self, call: &Call, sent: Sent) -> Effect {
+        match sent {
+            Sent::Answered(answer) if is_success(answer.status) => Effect::Applied(Value::Null),
+            other => self.effect(call, other),
+        }
+    }
+
     /// The failure that an answer is, if it says that the token was not accepted.
     pub(super) fn unauthenticated(&self, call: &Call, sent: &Sent) -> Option<Failure> {
         match sent {

@@ -1,8 +1,9 @@
 //! Looking at runs by their names, many in one request: all waits of this process on one tenant share their looks.
 //!
 //! Whoever wants to look puts a name into a queue. One of them at a time takes up to 500 names out and asks for all; the others find
-//! their answers when they come. A request is made at most five times per `poll_interval`, so N runs cost about N/500 requests, and
-//! never more than five, in each interval. If the one that asks goes away, the others queue again.
+//! their answers when they come. As long as 500 are waiting, the next request is made at once; fewer wait until a fifth of a
+//! `poll_interval` has passed since the last one, so that more can join them. So N runs cost about N/500 requests in each interval, and
+//! few of them never more than five. If the one that asks goes away, the others queue again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,10 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::runs::{Run, newest_created_first, search};
-use super::{Tenant, classify};
+use super::{Kind, Tenant, classify};
 use crate::failure::Failure;
 
 /// How many runs one request asks for, unless the tenant turns out to bear only fewer.
@@ -23,9 +24,12 @@ const PER_INTERVAL: u32 = 5;
 
 type Seen = Result<Option<Run>, Failure>;
 
-/// The looks of one tenant.
+/// The looks at the runs of one kind at one tenant.
 pub(super) struct Looks {
+    kind: Kind,
     queue: Mutex<Vec<Asked>>,
+    /// Told when as many are waiting as one request asks for.
+    full: Notify,
     /// Held by the one that asks; when (monotonic) the last request was made.
     turn: tokio::sync::Mutex<Option<Duration>>,
     most: AtomicUsize,
@@ -36,19 +40,38 @@ struct Asked {
     answer: oneshot::Sender<Seen>,
 }
 
-impl Default for Looks {
-    fn default() -> Self {
-        Self { queue: Mutex::default(), turn: tokio::sync::Mutex::default(), most: AtomicUsize::new(MOST) }
-    }
-}
-
 impl Looks {
+    pub(super) fn at(kind: Kind) -> Self {
+        let (queue, full, turn) = Default::default();
+        Self { kind, queue, full, turn, most: AtomicUsize::new(MOST) }
+    }
+
     fn with<T>(&self, f: impl FnOnce(&mut Vec<Asked>) -> T) -> T {
         f(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    fn ask(&self, run: &str) -> oneshot::Receiver<Seen> {
+        let (answer, answered) = oneshot::channel();
+        let waiting = self.with(|queue| {
+            queue.push(Asked { run: run.to_owned(), answer });
+            queue.len()
+        });
+        if waiting >= self.most() {
+            self.full.notify_one();
+        }
+        answered
+    }
+
+    fn is_full(&self) -> bool {
+        self.with(|queue| queue.len()) >= self.most()
+    }
+
     fn take(&self) -> Vec<Asked> {
-        let most = self.most.load(Ordering::Relaxed);
+        let most = self.most();
         self.with(|queue| {
             queue.retain(|asked| !asked.answer.is_closed());
             queue.drain(..queue.len().min(most)).collect()
@@ -57,18 +80,22 @@ impl Looks {
 }
 
 impl Tenant {
-    /// One look at one run; None while the index does not show it.
+    /// One look at one run of a workflow; None while the index does not show it.
     pub async fn look(&self, run: &str) -> Result<Option<Run>, Failure> {
+        self.look_with_others(&self.looks, run).await
+    }
+
+    /// One look at what the index shows of one run, together with all others who want to look.
+    pub(super) async fn look_with_others(&self, looks: &Looks, run: &str) -> Result<Option<Run>, Failure> {
         loop {
-            if self.looks.most.load(Ordering::Relaxed) == 1 {
-                return Ok(self.ask_for(&BTreeSet::from([run])).await?.remove(run));
+            if looks.most() == 1 {
+                return Ok(self.ask_for(looks.kind, &BTreeSet::from([run])).await?.remove(run));
             }
-            let (answer, mut answered) = oneshot::channel();
-            self.looks.with(|queue| queue.push(Asked { run: run.to_owned(), answer }));
+            let mut answered = looks.ask(run);
             let seen = tokio::select! {
                 biased;
                 seen = &mut answered => seen.ok(),
-                mut turn = self.looks.turn.lock() => self.lead(&mut turn, &mut answered).await,
+                mut turn = looks.turn.lock() => self.lead(looks, &mut turn, &mut answered).await,
             };
             if let Some(seen) = seen {
                 return seen;
@@ -77,32 +104,45 @@ impl Tenant {
     }
 
     /// Asks on behalf of everybody until our own answer is there; None if it must be asked for again.
-    async fn lead(&self, last: &mut Option<Duration>, answered: &mut oneshot::Receiver<Seen>) -> Option<Seen> {
+    async fn lead(&self, looks: &Looks, last: &mut Option<Duration>, answered: &mut oneshot::Receiver<Seen>) -> Option<Seen> {
         loop {
             match answered.try_recv() {
                 Ok(seen) => return Some(seen),
                 Err(oneshot::error::TryRecvError::Closed) => return None,
-                Err(oneshot::error::TryRecvError::Empty) => self.look_together(last).await,
+                Err(oneshot::error::TryRecvError::Empty) => self.look_together(looks, last).await,
             }
         }
     }
 
-    async fn look_together(&self, last: &mut Option<Duration>) {
-        let apart = self.settings.poll_interval / PER_INTERVAL;
-        let early = last.map(|last| last.saturating_add(apart).saturating_sub(self.clock.monotonic()));
-        if let Some(early) = early.filter(|early| !early.is_zero()) {
-            self.clock.sleep(early).await;
+    /// Lets names gather, unless there are enough.
+    async fn gather(&self, looks: &Looks, last: Option<Duration>) {
+        let Some(last) = last else { return };
+        let next = last.saturating_add(self.settings.poll_interval / PER_INTERVAL);
+        let early = next.saturating_sub(self.clock.monotonic());
+        if early.is_zero() {
+            return;
         }
+        let mut sleep = self.clock.sleep(early);
+        while !looks.is_full() {
+            tokio::select! {
+                () = &mut sleep => return,
+                () = looks.full.notified() => {}
+            }
+        }
+    }
+
+    async fn look_together(&self, looks: &Looks, last: &mut Option<Duration>) {
+        self.gather(looks, *last).await;
         *last = Some(self.clock.monotonic());
-        let asked = self.looks.take();
+        let asked = looks.take();
         let names: BTreeSet<_> = asked.iter().map(|asked| asked.run.as_str()).collect();
-        let seen = self.ask_for(&names).await;
+        let seen = self.ask_for(looks.kind, &names).await;
         if let Err(failure) = &seen
             && names.len() > 1
             && classify::is_about_size(failure)
         {
             tracing::warn!(tenant = self.name, runs = names.len(), %failure, "too many runs for one look; looking at fewer at once");
-            self.looks.most.store(names.len() / 2, Ordering::Relaxed);
+            looks.most.store(names.len() / 2, Ordering::Relaxed);
             return;
         }
         for Asked { run, answer } in asked {
@@ -111,7 +151,10 @@ impl Tenant {
         }
     }
 
-    async fn ask_for(&self, names: &BTreeSet<&str>) -> Result<BTreeMap<String, Run>, Failure> {
+    async fn ask_for(&self, kind: Kind, names: &BTreeSet<&str>) -> Result<BTreeMap<String, Run>, Failure> {
+        if kind == Kind::App {
+            return self.indexed_by_name(names).await;
+        }
         let filter = match names.first() {
             Some(name) if names.len() == 1 => json!({"term": {"_id": {"value": name}}}),
             _ => json!({"terms": {"_id": names}}),
@@ -129,6 +172,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::clock::Clock;
     use crate::tenant::scripted::{Reply, Scripted, clock, drive, hits};
 
     fn named(name: &Value) -> Value {
@@ -177,6 +221,46 @@ mod tests {
         let seen = looks_of(&server, names.clone()).await;
         assert!(seen.iter().zip(&names).all(|(seen, name)| shows(seen, name)));
         assert!(server.requests().len() <= 3, "{}", server.requests().len());
+    }
+
+    /// How many runs each request asked for, and when.
+    async fn asked_for(looks: usize) -> Vec<(usize, Duration)> {
+        let clock = clock();
+        let (at, asked) = (clock.clone(), Arc::new(Mutex::new(Vec::new())));
+        let noting = asked.clone();
+        let server = Scripted::answering(move |request| {
+            let names =
+                request.body["query"]["bool"]["filter"][0]["terms"]["_id"].as_array().cloned().unwrap_or(vec![json!("one")]);
+            noting.lock().expect("no panic").push((names.len(), at.monotonic()));
+            Some(Reply::ok(&hits(&names.iter().map(named).collect::<Vec<_>>())))
+        })
+        .await;
+        let tenant = server.tenant(&clock);
+        tenant.look("one").await.expect("an answer");
+        let looks: Vec<_> = (0..looks)
+            .map(|n| {
+                let tenant = Arc::clone(&tenant);
+                tokio::spawn(async move { tenant.look(&format!("run-{n}")).await })
+            })
+            .collect();
+        // All of them are there before time moves.
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+        for look in looks {
+            drive(&clock, look).await.expect("no panic").expect("an answer");
+        }
+        let asked = asked.lock().expect("no panic").split_off(1);
+        asked
+    }
+
+    #[tokio::test]
+    async fn five_hundred_are_asked_for_at_once_and_fewer_wait_for_more() {
+        let (at_once, later) = (Duration::ZERO, Duration::from_secs(1));
+        assert_eq!(asked_for(3).await, [(3, later)]);
+        assert_eq!(asked_for(499).await, [(499, later)]);
+        assert_eq!(asked_for(500).await, [(500, at_once)]);
+        assert_eq!(asked_for(2_100).await, [(500, at_once), (500, at_once), (500, at_once), (500, at_once), (100, later)]);
     }
 
     #[tokio::test]

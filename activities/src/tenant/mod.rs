@@ -9,10 +9,14 @@
 //! | `link` | where its services are, and the one HTTP client |
 //! | `credentials`, `login` | the secrets, and getting a token for them |
 //! | `pace`, `holds` | how fast it may be asked, and when not at all |
-//! | `auth`, `preflight`, `workflows`, `runs`, `connections`, `tokens` | the areas of the API |
+//! | `auth`, `preflight`, `workflows`, `runs`, `apps`, `app_runs`, `connections`, `tokens` | the areas of the API |
+//! | `oauth_clients`, `roles`, `personas` | the areas that only commands use |
 //! | `token_admin` | the one package whose workflows are created from here |
-//! | `looks` | looking at many runs in one request |
+//! | `looks`, `app_looks` | looking at many runs in one request |
 
+mod app_looks;
+mod app_runs;
+mod apps;
 mod auth;
 mod classify;
 mod connections;
@@ -21,9 +25,12 @@ mod holds;
 mod link;
 mod login;
 mod looks;
+mod oauth_clients;
 mod pace;
+mod personas;
 mod preflight;
 mod resend;
+mod roles;
 mod runs;
 mod send;
 mod settings;
@@ -48,11 +55,15 @@ use tokio::sync::{Semaphore, watch};
 use crate::clock::Clock;
 use crate::failure::{Category, Failure};
 
+pub(crate) use apps::is_absence;
 pub use auth::{Identity, Ping};
 pub use connections::{AdminsWritten, Connection};
 pub use holds::Hold;
+pub use oauth_clients::{NewOAuthClient, OAuthClient, OAuthClientPage, OAuthCreation, oauth_client_command};
+pub use personas::Persona;
 pub use preflight::PreflightAnswer;
-pub use runs::{Run, Standing};
+pub use roles::{Role, role_named};
+pub use runs::{Kind, Run, Standing};
 pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};
 pub use token_admin::{TOKEN_ADMIN_PACKAGE, token_admin_name, token_admin_workflow};
@@ -115,6 +126,7 @@ pub struct Tenant {
     doubts: tokio::sync::Mutex<()>,
     learned: Mutex<Learned>,
     looks: looks::Looks,
+    app_looks: app_looks::AppLooks,
     turns: connections::Turns,
 }
 
@@ -125,6 +137,8 @@ struct Learned {
     ahead: Option<SignedDuration>,
     /// Who we are, and until when (monotonic) that is believed.
     identity: Option<(Arc<Identity>, Duration)>,
+    /// Whether it has answered as a tenant that has apps.
+    has_apps: bool,
 }
 
 impl Tenant {
@@ -140,8 +154,10 @@ impl Tenant {
         let permits = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
         let pace = pace::Pace::new(settings.requests_per_second, settings.request_burst, clock.monotonic());
         let held = holds::Held::new(changes);
-        let (doubts, learned, looks, turns) = Default::default();
-        Ok(Self { name, settings, link, http, clock, pace, permits, held, doubts, learned, looks, turns })
+        let app_looks = app_looks::AppLooks::new(settings.poll_interval, clock.monotonic());
+        let looks = looks::Looks::at(Kind::Workflow);
+        let (doubts, learned, turns) = Default::default();
+        Ok(Self { name, settings, link, http, clock, pace, permits, held, doubts, learned, looks, app_looks, turns })
     }
 
     /// The setting without which nothing can be asked of it, if one is not there: `base_url` or `api_key`.

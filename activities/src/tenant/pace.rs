@@ -13,7 +13,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Zero a second is no limit.
-    pub(super) fn new(per_second: u32, burst: u32, now: Duration) -> Self {
+    pub(super) fn new(per_second: impl Into<f64>, burst: u32, now: Duration) -> Self {
         Self { per_second: per_second.into(), burst: burst.into(), left: Mutex::new((burst.into(), now)) }
     }
 

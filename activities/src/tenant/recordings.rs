@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::scripted::{Recorded, Reply, Scripted, clock};
@@ -12,11 +13,12 @@ use super::*;
 const WORKFLOW: &str = "csa-api-token-connection-admin-1684500411";
 const RUN: &str = "csa-api-token-connection-admin-1684500411-t7s8b";
 
+const APP: &str = "bq-prod-3f9ab2c1";
 const CONNECTION: &str = "default/snowflake/1234567890";
 const TOKEN: &str = "92588c67-5ddf-4a45-8b5c-dd92f4b84e99";
 
 /// Operations of the vendor's client that we never send, and why.
-const NEVER_SENT: [(&str, &str); 11] = [
+const NEVER_SENT: [(&str, &str); 12] = [
     ("find_by_type", "a regexp on the name misses workflows that were named in the UI; we search by the package's annotation"),
     ("find_schedule_query", "schedules are not ours; only its term on the annotation is"),
     ("find_runs_by_status_and_time_range", "the runs of one workflow are read newest first instead"),
@@ -27,6 +29,7 @@ const NEVER_SENT: [(&str, &str); 11] = [
     ("search of connections", "the index lags behind the entity, and an admin that it does not show yet would be dropped"),
     ("find a token by name or client id", "a job names its token by guid"),
     ("update, update_owner, archive", "we run workflows and do not change them"),
+    ("describe, create, list and schedule apps", "we run what is there"),
     ("impersonation", "no worker should hold credentials that can become any user"),
 ];
 
@@ -151,6 +154,51 @@ async fn a_workflow_is_submitted_as_recorded() {
 }
 
 #[tokio::test]
+async fn an_app_is_shown_submitted_and_cancelled_as_recorded() {
+    equals("app-get", 0, &[], async |tenant| assert_eq!(tenant.has_app(APP).await, Ok(true))).await;
+    equals("app-submit", 0, &[], async |tenant| {
+        let submission = tenant.submit_app(tenant.permit().await, APP, &new_request_id()).await;
+        assert!(matches!(&submission, Submission::Applied(run) if run.name == "run-2"), "{submission:?}");
+    })
+    .await;
+    equals("app-submit-500-already-active", 0, &[], async |tenant| {
+        let submission = tenant.submit_app(tenant.permit().await, APP, &new_request_id()).await;
+        assert!(matches!(&submission, Submission::AlreadyActive(_)), "{submission:?}");
+    })
+    .await;
+    equals("app-get-run", 0, &[], async |tenant| {
+        let run = tenant.app_run("run-2").await.expect("an answer").expect("a run");
+        assert_eq!((run.standing(), run.workflow.as_deref()), (Standing::Active, Some(APP)));
+        assert_eq!(run.started_at.map(|at| at.to_string()).as_deref(), Some("2026-01-01T00:00:00Z"));
+    })
+    .await;
+    equals("app-cancel", 0, &[], async |tenant| tenant.cancel_app_run("run-2").await.expect("an answer")).await;
+}
+
+#[tokio::test]
+async fn the_runs_of_an_app_are_searched_as_recorded() {
+    let attributes =
+        json!(["appWorkflowRunStatus", "appWorkflowRunStartedAt", "appWorkflowRunCompletedAt", "appWorkflowRunStartedBy"]);
+    let ended = json!(["Succeeded", "Failed", "Error", "Stopped", "Terminated", "Skipped", "Omitted", "Cancelled", "TimedOut"]);
+    let not_ended = json!({"bool": {"must_not": [{"terms": {"appWorkflowRunStatus": ended}}]}});
+    let counts = json!({"bool": {"should": [{"exists": {"field": "appWorkflowRunStartedAt"}}, not_ended]}});
+    let newest_first = json!([{"appWorkflowRunStartedAt": {"order": "desc", "missing": "_first"}}]);
+    let difference = |at, ours, because| Difference { at, ours, because };
+    let differences = [
+        difference("/body/attributes", attributes, "a lost submission is told by when a run started"),
+        difference("/body/dsl/size", json!(50), "several runs may have started since"),
+        difference("/body/dsl/query/bool/filter/3", counts, "the run that a lost submission started may have ended"),
+        difference("/body/dsl/sort", newest_first, "pages are read until a run is too old"),
+        difference("/body/requestMetadata/utmTags", json!(["project_iolaus"]), "we are another program"),
+    ];
+    equals("app-run-search-active", 0, &differences, async |tenant| {
+        let runs = tenant.app_runs_of(APP, None).await.expect("an answer");
+        assert_eq!((runs.len(), runs[0].name.as_str(), runs[0].standing()), (1, "run-1", Standing::Active));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_workflow_of_the_package_is_created_and_submitted_as_recorded() {
     for (recording, role) in
         [("wf-run-token-admin-api-token", "$api-token-default-access"), ("wf-run-token-admin-member", "$member")]
@@ -199,6 +247,70 @@ async fn a_connection_is_read_and_given_an_admin_as_recorded() {
             tenant.write_admin_users(tenant.permit().await, &connection, &admins, &new_request_id()).await,
             AdminsWritten::Applied
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn oauth_clients_are_managed_as_recorded() {
+    const ID: &str = "oauth-client-abc123def456";
+    for (recording, description, role, personas) in [
+        ("oauth-create", "d", "Admin", vec!["default/personaxyz".to_owned()]),
+        ("oauth-create-min-subrole", "", "admins (connections)", vec![]),
+    ] {
+        let mut role = role.to_owned();
+        equals(recording, 0, &[], async |tenant| {
+            let roles = tenant.roles().await.expect("an answer");
+            role = role_named(&roles, &role).expect("it is there").name.clone();
+        })
+        .await;
+        let new = NewOAuthClient { display_name: "ci".into(), description: description.into(), role: role.clone(), personas };
+        equals(recording, 1, &[], async |tenant| match tenant.create_oauth_client(&new).await {
+            OAuthCreation::Created(client, secret) => {
+                assert_eq!((client.client_id.as_str(), secret.expose_secret()), (ID, "s3cr3t"));
+                assert_eq!((client.created_by.as_deref(), client.token_seconds), (Some("jane"), Some(600)));
+            }
+            other => panic!("{other:?}"),
+        })
+        .await;
+    }
+    for (exchange, offset) in [(0, 0), (1, 2), (2, 4)] {
+        equals("oauth-list-paged", exchange, &[], async |tenant| {
+            let page = tenant.oauth_clients(offset, 2, Some("-createdAt")).await.expect("an answer");
+            assert_eq!((page.total, page.clients.len()), (Some(3), usize::from(offset < 4)));
+        })
+        .await;
+    }
+    equals("oauth-get-by-id", 0, &[], async |tenant| {
+        assert_eq!(tenant.oauth_client(ID).await.expect("an answer").role.as_deref(), Some("$admin"));
+    })
+    .await;
+    equals("oauth-update", 0, &[], async |tenant| {
+        assert_eq!(tenant.update_oauth_client(ID, Some("n"), Some("new")).await.expect("an answer").client_id, ID);
+    })
+    .await;
+    equals("oauth-purge", 0, &[], async |tenant| tenant.purge_oauth_client(ID).await.expect("an answer")).await;
+}
+
+#[tokio::test]
+async fn an_unknown_role_is_asked_for_as_recorded_and_answered_with_those_that_there_are() {
+    let labels = ["Admin", "Admins (Connections)", "Guest", "Member"].map(str::to_owned);
+    equals("oauth-create-bad-role", 0, &[], async |tenant| {
+        let roles = tenant.roles().await.expect("an answer");
+        assert_eq!(role_named(&roles, "no such role"), Err(labels.to_vec()));
+        // Unlike the vendor's client, we take a role's own name too.
+        assert_eq!(role_named(&roles, "$admin").map(|role| role.label.as_str()), Ok("Admin"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_persona_is_searched_by_name_as_recorded() {
+    let because = "it tells which program asked";
+    let tags = Difference { at: "/body/requestMetadata/utmTags", ours: json!(["iolaus"]), because };
+    equals("persona-find-by-name", 0, &[tags], async |tenant| {
+        let personas = tenant.personas_named("Data Stewards").await.expect("an answer");
+        assert_eq!(personas[0].qualified_name, "default/xS2hdJ7TWUqhVcZHC3zoVN");
     })
     .await;
 }

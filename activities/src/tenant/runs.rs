@@ -1,4 +1,4 @@
-//! Runs of workflows: search and stop. Looking at runs by name is in `looks`.
+//! Runs of workflows: search and stop. Looking at runs by name is in `looks`, runs of apps are in `app_runs`.
 
 use std::collections::BTreeSet;
 
@@ -15,16 +15,48 @@ use crate::text::clip;
 /// How many runs one page of a search holds.
 const PAGE: usize = 50;
 
-/// A run of a workflow, as the tenant's index shows it.
+/// What is run, and with that the part of the API that knows about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A workflow of a tenant of the argo generation.
+    #[default]
+    Workflow,
+    /// An app of one of the native generation, that is a workflow made of an app.
+    App,
+}
+
+impl Kind {
+    /// The word for it, as inputs name it.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Workflow => "workflow",
+            Self::App => "app",
+        }
+    }
+
+    /// The generation whose tenants have it.
+    pub fn generation(self) -> &'static str {
+        match self {
+            Self::Workflow => "argo",
+            Self::App => "native",
+        }
+    }
+}
+
+/// A run of a workflow, as the tenant shows it. Stored in checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// Its name, as in `atlan-snowflake-1684500411-t7s8b`.
+    /// What it is a run of; absent in what was stored before there were two.
+    #[serde(default)]
+    pub kind: Kind,
+    /// Its name, as in `atlan-snowflake-1684500411-t7s8b`; of an app, its id.
     pub name: String,
-    /// The workflow that it is a run of.
+    /// The workflow that it is a run of; of an app, the slug.
     pub workflow: Option<String>,
     /// Its phase, exactly as sent; None while the tenant shows none.
     pub phase: Option<String>,
-    /// When it was created; whole seconds of the tenant's clock.
+    /// When it was created; whole seconds of the tenant's clock. Of an app, when it started: no other time is shown.
     pub created_at: Option<Timestamp>,
     /// When it started.
     pub started_at: Option<Timestamp>,
@@ -64,6 +96,26 @@ impl Run {
         self.standing() != Standing::Active || matches!(self.phase.as_deref(), None | Some("Pending" | "Running"))
     }
 
+    /// Whether the tenant took it in and then did nothing, as it does with a second run of an app while another one is active.
+    pub fn was_skipped(&self) -> bool {
+        self.kind == Kind::App && self.phase.as_deref() == Some("Skipped")
+    }
+
+    /// A run of which only the name is known.
+    pub(super) fn named(kind: Kind, name: String, workflow: &str) -> Self {
+        Self {
+            kind,
+            name,
+            workflow: Some(workflow.to_owned()),
+            phase: None,
+            created_at: None,
+            started_at: None,
+            finished_at: None,
+            creator: None,
+            message: None,
+        }
+    }
+
     /// Whether a hit of a search for the runs of `workflow` is one. A document that names no workflow is believed.
     fn is_of(&self, workflow: &str) -> bool {
         self.workflow.as_deref().is_none_or(|named| named == workflow)
@@ -76,22 +128,14 @@ impl Run {
         }
         // Some tenants answer with the id alone. It names the run all the same, and taking it for no answer could start a second one.
         let name = text(&body["run_id"]).or_else(|| text(&body["data"]["run_id"]))?;
-        Some(Self {
-            name,
-            workflow: Some(workflow.to_owned()),
-            phase: None,
-            created_at: None,
-            started_at: None,
-            finished_at: None,
-            creator: None,
-            message: None,
-        })
+        Some(Self::named(Kind::Workflow, name, workflow))
     }
 
     /// `id` stands in for a name that the document lacks.
     fn decode(document: &Value, id: &Value) -> Option<Self> {
         let (metadata, status) = (&document["metadata"], &document["status"]);
         Some(Self {
+            kind: Kind::Workflow,
             name: text(&metadata["name"]).or_else(|| text(id))?,
             workflow: text(&document["spec"]["workflowTemplateRef"]["name"]),
             phase: text(&status["phase"]),

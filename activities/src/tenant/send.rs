@@ -76,6 +76,14 @@ impl Call {
         Self { method: Method::POST, body: body.map_or(Payload::None, Payload::Json), ..Self::get(operation, target) }
     }
 
+    pub(super) fn put(operation: &'static str, target: impl Into<String>, body: Value) -> Self {
+        Self { method: Method::PUT, ..Self::post(operation, target, Some(body)) }
+    }
+
+    pub(super) fn delete(operation: &'static str, target: impl Into<String>) -> Self {
+        Self { method: Method::DELETE, ..Self::get(operation, target) }
+    }
+
     pub(super) fn form(operation: &'static str, target: impl Into<String>, fields: &[(&str, &str)]) -> Self {
         let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={}", segment(value))).collect();
         Self { method: Method::POST, body: Payload::Form(fields.join("&")), ..Self::get(operation, target) }

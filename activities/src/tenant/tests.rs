@@ -12,6 +12,7 @@ use super::send::{Call, Sent};
 use super::*;
 
 mod logins;
+mod oauth_clients;
 mod trust;
 
 fn call() -> Call {

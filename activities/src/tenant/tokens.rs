@@ -39,7 +39,7 @@ impl Tenant {
 }
 
 /// The records of a listing. A null beside a total is an empty list; anything else that is no list is no answer.
-fn records(body: &Value) -> Result<&[Value], &'static str> {
+pub(super) fn records(body: &Value) -> Result<&[Value], &'static str> {
     match &body["records"] {
         Value::Array(records) => Ok(records),
         Value::Null if body["totalRecord"].is_number() => Ok(&[]),

@@ -9,7 +9,7 @@ use crate::failure::{Category, Failure};
 use crate::follow::{Follow, OnCancel, alive};
 use crate::submission::UnknownFate;
 use crate::submission::{Adopt, Created, Effort, Obtained, Rules, Submitter};
-use crate::tenant::{Connection, Run, Standing, TOKEN_ADMIN_PACKAGE, token_admin_name, token_admin_workflow};
+use crate::tenant::{Connection, Kind, Run, Standing, TOKEN_ADMIN_PACKAGE, token_admin_name, token_admin_workflow};
 use crate::text::clip;
 use crate::verdict::Verdict;
 
@@ -86,7 +86,7 @@ impl Grant<'_> {
                     creating.created = true;
                     self.save(Way::Package(Box::new(creating.clone()))).await?;
                 }
-                Created::Taken => creating.effort = Effort::new(&self.free_name(Some(&name)).await?),
+                Created::Taken => creating.effort = Effort::new(Kind::Workflow, &self.free_name(Some(&name)).await?),
             }
         }
         let checkpoint = |effort: &Effort| self.state(true, effort);
@@ -110,9 +110,7 @@ impl Grant<'_> {
         }
         let deadline = self.rules("").deadline;
         let on_cancel = OnCancel::Leave;
-        Follow { tenant: self.tenant, run: &run.name, deadline, poll_interval: None, on_cancel, named_by_tenant: true }
-            .to_its_end(self.ctx)
-            .await
+        Follow::of(self.tenant, &run, deadline, on_cancel).to_its_end(self.ctx).await
     }
 
     /// The name of a workflow that the tenant's index does not show: for this second of its clock, or the next one that is free. After

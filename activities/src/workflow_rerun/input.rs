@@ -10,7 +10,7 @@ use crate::activity::InputError;
 use crate::duration;
 use crate::inputs::{check_name, check_timeout, one_day};
 use crate::submission::{Older, UnknownFate};
-use crate::tenant::package_name;
+use crate::tenant::{Kind, package_name};
 use crate::text::shell_word;
 use crate::timestamp;
 
@@ -86,6 +86,11 @@ impl WorkflowRerunInput {
             _ => return Err(InputError::new("workflow", "exactly one of `workflow`, `type` and `app` must be given")),
         }
         check_timeout(self.timeout)
+    }
+
+    /// What it runs; this chooses the part of the tenant's API.
+    pub(super) fn kind(&self) -> Kind {
+        if self.app.is_some() { Kind::App } else { Kind::Workflow }
     }
 
     /// Whether a job with this input may wait for hours.

@@ -1,3 +1,5 @@
+mod native;
+
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 
@@ -8,14 +10,18 @@ use super::*;
 use crate::activity::{ActivityInfo, SlotClass};
 use crate::clock::{Clock, ManualClock};
 use crate::context::Stop;
-use crate::tenant::TenantSettings;
 use crate::tenant::scripted::{Recorded, Reply, Scripted, clock, drive, hits, tenants};
+use crate::tenant::{Generation, TenantSettings};
 use crate::testing::TestHost;
 
 const W: &str = "atlan-snowflake-1684500411";
+const A: &str = "bq-prod-3f9ab2c1";
+const ROOT: &str = "default/apps/automation_engine/workflows";
+const BOTH: [Kind; 2] = [Kind::Workflow, Kind::App];
 
-/// A tenant with one workflow of each package, which remembers what was really applied.
+/// A tenant of either generation, with one workflow of each package or one app, which remembers what was really applied.
 struct World {
+    kind: Kind,
     clock: Arc<ManualClock>,
     skew: SignedDuration,
     lag: Duration,
@@ -32,6 +38,14 @@ struct World {
     on_submit: Option<Box<dyn Fn() + Send>>,
     /// From when to when, on our clock, no run is found because the search fails.
     index_down: Option<(Timestamp, Timestamp)>,
+    /// Runs whose names begin so are shown by the index only.
+    hidden: Option<&'static str>,
+    /// What the index says of every run, where that is not the truth.
+    stale: Option<&'static str>,
+    /// Whose a run is said to be.
+    slug: &'static str,
+    /// How often one submission arrives. A run beside an active one is skipped.
+    arrivals: usize,
 }
 
 struct FakeRun {
@@ -52,8 +66,9 @@ fn does(applies: bool, reply: Reply) -> Does {
 }
 
 impl World {
-    fn new(clock: &Arc<ManualClock>) -> Self {
+    fn new(kind: Kind, clock: &Arc<ManualClock>) -> Self {
         Self {
+            kind,
             clock: clock.clone(),
             skew: SignedDuration::ZERO,
             lag: Duration::from_secs(4),
@@ -66,6 +81,10 @@ impl World {
             fault: None,
             on_submit: None,
             index_down: None,
+            hidden: None,
+            stale: None,
+            slug: A,
+            arrivals: 1,
         }
     }
 
@@ -82,25 +101,41 @@ impl World {
     }
 
     fn apply(&mut self) -> Value {
+        if self.kind == Kind::App && self.runs.iter().any(|run| self.phase(run) == "Running") {
+            let name = format!("{A}-skipped{}", self.runs.len());
+            self.with_run(&name, 0, Some((0, "Skipped")));
+            return json!({"slug": A, "run_id": name});
+        }
         self.applied += 1;
         let created = Timestamp::from_second(self.now().as_second()).expect("a time");
         let run = FakeRun {
-            name: format!("{W}-ours{}", self.applied),
+            name: format!("{}-ours{}", world_of(self.kind), self.applied),
             created,
             seen_from: self.now() + SignedDuration::try_from(self.lag).expect("short"),
             ends: Some((created + SignedDuration::try_from(self.lasts).expect("short"), "Succeeded")),
         };
-        let shown = self.show(&run);
+        let shown = match self.kind {
+            Kind::Workflow => self.show(&run),
+            Kind::App => json!({"slug": A, "run_id": run.name}),
+        };
         self.runs.push(run);
         shown
     }
 
+    fn phase(&self, run: &FakeRun) -> &'static str {
+        run.ends.filter(|(at, _)| *at <= self.now()).map_or("Running", |(_, phase)| phase)
+    }
+
+    /// As the index shows it.
     fn show(&self, run: &FakeRun) -> Value {
-        let ended = run.ends.filter(|(at, _)| *at <= self.now());
+        if self.kind == Kind::App {
+            return json!({"typeName": "AppWorkflowRun", "attributes": {"qualifiedName": format!("{ROOT}/{A}/{}", run.name),
+                "appWorkflowRunStatus": self.stale.unwrap_or(self.phase(run)), "appWorkflowRunStartedAt": run.created.as_millisecond()}});
+        }
         json!({
             "metadata": {"name": run.name, "creationTimestamp": run.created.to_string(), "labels": {}},
             "spec": {"workflowTemplateRef": {"name": W}},
-            "status": {"phase": ended.map_or("Running", |(_, phase)| phase)},
+            "status": {"phase": self.phase(run)},
         })
     }
 
@@ -119,6 +154,9 @@ impl World {
     }
 
     fn regular(&mut self, request: &Recorded) -> Option<Reply> {
+        if self.kind == Kind::App {
+            return self.regular_of_apps(request);
+        }
         let filter = &request.body["query"]["bool"]["filter"][0];
         let down = self.index_down.is_some_and(|(from, to)| (from..to).contains(&self.clock.now()));
         let body = match request.target.as_str() {
@@ -133,12 +171,49 @@ impl World {
         Some(Reply::ok(&body))
     }
 
+    fn regular_of_apps(&mut self, request: &Recorded) -> Option<Reply> {
+        let down = self.index_down.is_some_and(|(from, to)| (from..to).contains(&self.clock.now()));
+        let path = request.target.strip_prefix("/api/service/v1/app");
+        let body = match path {
+            None if request.target != "/api/meta/search/indexsearch" => return None,
+            None if down => return Some(Reply::json(500, &json!({}))),
+            None => self.search_app_runs(&request.body["dsl"]["query"]["bool"]["filter"]),
+            Some(path) if path.ends_with("/submit") => return Some(self.submitted()),
+            Some(path) if path.ends_with("/cancel") => json!({"cancelled": true}),
+            Some(path) => match path.strip_prefix("/runs/") {
+                Some(id) => {
+                    match self.runs.iter().find(|run| run.name == id && self.hidden.is_none_or(|hidden| !id.starts_with(hidden))) {
+                        Some(run) => {
+                            json!({"run_id": id, "slug": self.slug, "status": self.phase(run), "started_at": run.created.to_string()})
+                        }
+                        None => return Some(Reply::json(404, &json!({"message": "no such run"}))),
+                    }
+                }
+                None => json!({"slug": A, "name": "bq-prod"}),
+            },
+        };
+        Some(Reply::ok(&body))
+    }
+
+    fn search_app_runs(&self, filter: &Value) -> Value {
+        assert_eq!(filter[1]["term"]["__typeName.keyword"]["value"], "AppWorkflowRun");
+        let mut found: Vec<_> = self.runs.iter().filter(|run| run.seen_from <= self.now()).collect();
+        let names = filter[2]["terms"]["qualifiedName"].as_array();
+        found.retain(|run| names.is_none_or(|names| names.contains(&json!(format!("{ROOT}/{A}/{}", run.name)))));
+        found.sort_by_key(|run| std::cmp::Reverse(run.created));
+        let entities: Vec<_> = found.into_iter().map(|run| self.show(run)).collect();
+        json!({"approximateCount": entities.len(), "entities": if entities.is_empty() { Value::Null } else { json!(entities) }})
+    }
+
     fn submitted(&mut self) -> Reply {
         if let Some(on_submit) = &self.on_submit {
             on_submit();
         }
         let does = self.submits.pop_front().unwrap_or(Does { applies: true, reply: None });
-        let shown = if does.applies { self.apply() } else { Value::Null };
+        let mut shown = Value::Null;
+        for _ in 0..self.arrivals {
+            shown = if does.applies { self.apply() } else { Value::Null };
+        }
         does.reply.unwrap_or_else(|| Reply::ok(&shown))
     }
 
@@ -174,10 +249,14 @@ struct Case {
 
 impl Case {
     async fn new(set_up: impl FnOnce(&mut World)) -> Self {
+        Self::of(Kind::Workflow, set_up).await
+    }
+
+    async fn of(kind: Kind, set_up: impl FnOnce(&mut World)) -> Self {
         let clock = clock();
         // An even second hides what happens within one.
         clock.advance(Duration::from_millis(700));
-        let mut world = World::new(&clock);
+        let mut world = World::new(kind, &clock);
         set_up(&mut world);
         let world = Arc::new(Mutex::new(world));
         let answering = world.clone();
@@ -193,8 +272,9 @@ impl Case {
 
     async fn attempt(&self, more: Value) -> Result<Verdict, ActivityError> {
         let mut input = json!({});
-        if more.get("type").is_none() && more.get("app").is_none() {
-            input["workflow"] = json!(W);
+        if more.get("type").is_none() && more.get("workflow").is_none() {
+            let kind = self.world().kind;
+            input[kind.noun()] = json!(world_of(kind));
         }
         input.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         drive(&self.clock, self.host.attempt(WorkflowRerun::new(self.tenants.clone()), input)).await
@@ -224,6 +304,13 @@ impl Case {
 
     fn submits(&self) -> usize {
         self.server.count("POST", "/submit")
+    }
+}
+
+fn world_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Workflow => W,
+        Kind::App => A,
     }
 }
 
@@ -262,53 +349,59 @@ async fn an_idle_workflow_is_submitted_once_and_followed_to_its_end() {
 
 #[tokio::test]
 async fn a_run_that_ends_badly_is_the_tenants_no() {
-    let case = Case::new(|world| world.with_run("theirs", 100, Some((150, "Failed")))).await;
-    let verdict = case.attempt(json!({})).await.expect("a verdict");
-    assert!(!verdict.is_passed());
-    assert_eq!(fact(&verdict, "phase"), "Failed");
+    for kind in BOTH {
+        let case = Case::of(kind, |world| world.with_run("theirs", 100, Some((150, "Failed")))).await;
+        let verdict = case.attempt(json!({})).await.expect("a verdict");
+        assert!(!verdict.is_passed());
+        assert_eq!(fact(&verdict, "phase"), "Failed");
+    }
 }
 
 #[tokio::test]
 async fn dying_at_any_save_never_makes_a_second_run() {
-    for save in 1..=3 {
-        let case = Case::new(|_| {}).await;
-        case.host.die_at_save(save);
-        assert_eq!(case.attempt(json!({})).await, Err(ActivityError::Interrupted), "save {save}");
-        let verdict = case.to_the_verdict(json!({})).await;
-        assert!(verdict.is_passed());
-        assert_eq!((case.submits(), case.world().applied), (1, 1), "save {save}");
-        assert_eq!(fact(&verdict, "started"), save != 3, "only an answer that was kept says so");
+    for kind in BOTH {
+        for save in 1..=3 {
+            let case = Case::of(kind, |_| {}).await;
+            case.host.die_at_save(save);
+            assert_eq!(case.attempt(json!({})).await, Err(ActivityError::Interrupted), "save {save}");
+            let verdict = case.to_the_verdict(json!({})).await;
+            assert!(verdict.is_passed());
+            assert_eq!((case.submits(), case.world().applied), (1, 1), "save {save}");
+            assert_eq!(fact(&verdict, "started"), save != 3, "only an answer that was kept says so");
+        }
     }
 }
 
 #[tokio::test]
 async fn breaking_any_exchange_and_dying_at_any_save_makes_exactly_one_run() {
-    let faults = || {
-        let down = Reply::json(500, &json!({}));
-        [
-            does(false, Reply::cut()),
-            does(true, Reply::cut()),
-            does(false, down.clone()),
-            does(true, down),
-            does(true, Reply::cut_body()),
-        ]
-    };
-    for (kind, fault) in faults().into_iter().enumerate() {
-        for death in 0..=3 {
-            for number in 1.. {
-                let case = Case::new(|world| {
-                    world.fault = Some((number, fault.clone()));
-                    (world.lag, world.lasts) = (Duration::from_secs(2), Duration::from_secs(4));
-                })
-                .await;
-                if death > 0 {
-                    case.host.die_at_save(death);
-                }
-                let verdict = case.to_the_verdict(json!({})).await;
-                assert!(verdict.is_passed(), "fault {kind} at {number}, death at {death}: {verdict:?}");
-                assert_eq!(case.world().applied, 1, "fault {kind} at {number}, death at {death}");
-                if case.world().exchanges < number {
-                    break;
+    for kind in BOTH {
+        let faults = || {
+            let down = Reply::json(500, &json!({}));
+            [
+                does(false, Reply::cut()),
+                does(true, Reply::cut()),
+                does(false, down.clone()),
+                does(true, down),
+                does(true, Reply::cut_body()),
+            ]
+        };
+        for (which, fault) in faults().into_iter().enumerate() {
+            for death in 0..=3 {
+                for number in 1.. {
+                    let case = Case::of(kind, |world| {
+                        world.fault = Some((number, fault.clone()));
+                        (world.lag, world.lasts) = (Duration::from_secs(2), Duration::from_secs(4));
+                    })
+                    .await;
+                    if death > 0 {
+                        case.host.die_at_save(death);
+                    }
+                    let verdict = case.to_the_verdict(json!({})).await;
+                    assert!(verdict.is_passed(), "{kind:?}: fault {which} at {number}, death at {death}: {verdict:?}");
+                    assert_eq!(case.world().applied, 1, "{kind:?}: fault {which} at {number}, death at {death}");
+                    if case.world().exchanges < number {
+                        break;
+                    }
                 }
             }
         }
@@ -323,24 +416,28 @@ fn unknown_fates() -> Vec<Reply> {
 
 #[tokio::test]
 async fn a_submission_of_unknown_fate_that_was_applied_is_adopted_and_not_repeated() {
-    for reply in unknown_fates() {
-        let case = Case::new(|world| world.submits.push_back(does(true, reply.clone()))).await;
-        let verdict = case.attempt(json!({})).await.expect("a verdict");
-        let why = "(adopted: an earlier submission of this job whose answer was lost)";
-        assert!(verdict.is_passed() && verdict.message().ends_with(why), "{reply:?}: {}", verdict.message());
-        assert_eq!((case.submits(), fact(&verdict, "started")), (1, &json!(false)), "{reply:?}");
+    for kind in BOTH {
+        for reply in unknown_fates() {
+            let case = Case::of(kind, |world| world.submits.push_back(does(true, reply.clone()))).await;
+            let verdict = case.attempt(json!({})).await.expect("a verdict");
+            let why = "(adopted: an earlier submission of this job whose answer was lost)";
+            assert!(verdict.is_passed() && verdict.message().ends_with(why), "{reply:?}: {}", verdict.message());
+            assert_eq!((case.submits(), fact(&verdict, "started")), (1, &json!(false)), "{reply:?}");
+        }
     }
 }
 
 #[tokio::test]
 async fn a_submission_of_unknown_fate_without_a_trace_is_repeated_only_after_the_window() {
-    for reply in unknown_fates() {
-        let case = Case::new(|world| world.submits.push_back(does(false, reply.clone()))).await;
-        let at = note_submits(&case, || {});
-        let verdict = case.attempt(json!({})).await.expect("a verdict");
-        assert_eq!((case.submits(), fact(&verdict, "started")), (2, &json!(true)), "{reply:?}");
-        let at = at.lock().expect("no panic");
-        assert!(at[1] >= at[0] + Duration::from_secs(60), "{reply:?}: {at:?}");
+    for kind in BOTH {
+        for reply in unknown_fates() {
+            let case = Case::of(kind, |world| world.submits.push_back(does(false, reply.clone()))).await;
+            let at = note_submits(&case, || {});
+            let verdict = case.attempt(json!({})).await.expect("a verdict");
+            assert_eq!((case.submits(), fact(&verdict, "started")), (2, &json!(true)), "{reply:?}");
+            let at = at.lock().expect("no panic");
+            assert!(at[1] >= at[0] + Duration::from_secs(60), "{reply:?}: {at:?}");
+        }
     }
 }
 
@@ -357,60 +454,70 @@ async fn without_resending_a_lost_submission_is_ambiguous_and_since_is_offered()
 
 #[tokio::test]
 async fn nothing_is_submitted_more_than_three_times() {
-    let case = Case::new(|world| world.submits.extend(vec![does(false, Reply::cut()); 9])).await;
-    let failure = case.failure(json!({})).await;
-    assert_eq!((failure.code.as_ref(), case.submits()), ("rerun.ambiguous", 3));
-    assert_eq!(failure.facts["submissions_of_unknown_fate"], 3);
+    for kind in BOTH {
+        let case = Case::of(kind, |world| world.submits.extend(vec![does(false, Reply::cut()); 9])).await;
+        let failure = case.failure(json!({})).await;
+        assert_eq!((failure.code.as_ref(), case.submits()), ("rerun.ambiguous", 3));
+        assert_eq!(failure.facts["submissions_of_unknown_fate"], 3);
+    }
 }
 
 #[tokio::test]
 async fn evidence_of_the_first_submission_counts_for_the_second_too() {
-    let case = Case::new(|world| {
-        world.lag = Duration::from_secs(63);
-        world.lasts = Duration::from_secs(10);
-        world.submits.extend([does(true, Reply::cut()), does(false, Reply::cut())]);
-    })
-    .await;
-    let verdict = case.attempt(json!({})).await.expect("a verdict");
-    assert!(verdict.is_passed(), "the index was later than the window, and the run that it shows at last is the one");
-    assert_eq!((case.submits(), case.world().applied), (2, 1));
+    for kind in BOTH {
+        let case = Case::of(kind, |world| {
+            world.lag = Duration::from_secs(63);
+            world.lasts = Duration::from_secs(10);
+            world.submits.extend([does(true, Reply::cut()), does(false, Reply::cut())]);
+        })
+        .await;
+        let verdict = case.attempt(json!({})).await.expect("a verdict");
+        assert!(verdict.is_passed(), "the index was later than the window, and the run that it shows at last is the one");
+        assert_eq!((case.submits(), case.world().applied), (2, 1));
+    }
 }
 
 #[tokio::test]
 async fn a_run_that_was_seen_before_the_submission_is_not_its_effect() {
-    let case = Case::new(|world| {
-        world.with_run("theirs", 3, Some((1, "Failed")));
-        world.submits.push_back(does(false, Reply::cut()));
-    })
-    .await;
-    let verdict = case.attempt(json!({})).await.expect("a verdict");
-    assert!(verdict.is_passed(), "{verdict:?}");
-    assert_eq!(case.submits(), 2);
+    for kind in BOTH {
+        let case = Case::of(kind, |world| {
+            world.with_run("theirs", 3, Some((1, "Failed")));
+            world.submits.push_back(does(false, Reply::cut()));
+        })
+        .await;
+        let verdict = case.attempt(json!({})).await.expect("a verdict");
+        assert!(verdict.is_passed(), "{verdict:?}");
+        assert_eq!(case.submits(), 2);
+    }
 }
 
 #[tokio::test]
 async fn evidence_counts_even_after_a_later_submission_was_refused() {
-    let case = Case::new(|world| {
-        world.lag = Duration::from_secs(63);
-        world.lasts = Duration::from_secs(10);
-        world.submits.extend([does(true, Reply::cut()), does(false, Reply::json(429, &json!({"retry_after": 9})))]);
-    })
-    .await;
-    assert_eq!(case.failure(json!({})).await.code, "tenant.rate_limited");
-    case.clock.advance(Duration::from_secs(9));
-    let verdict = case.attempt(json!({})).await.expect("a verdict");
-    assert!(verdict.is_passed());
-    assert_eq!((case.submits(), case.world().applied), (2, 1));
+    for kind in BOTH {
+        let case = Case::of(kind, |world| {
+            world.lag = Duration::from_secs(63);
+            world.lasts = Duration::from_secs(10);
+            world.submits.extend([does(true, Reply::cut()), does(false, Reply::json(429, &json!({"retry_after": 9})))]);
+        })
+        .await;
+        assert_eq!(case.failure(json!({})).await.code, "tenant.rate_limited");
+        case.clock.advance(Duration::from_secs(9));
+        let verdict = case.attempt(json!({})).await.expect("a verdict");
+        assert!(verdict.is_passed());
+        assert_eq!((case.submits(), case.world().applied), (2, 1));
+    }
 }
 
 #[tokio::test]
 async fn an_unanswered_search_settles_nothing() {
-    let case = Case::new(|world| world.submits.push_back(does(false, Reply::cut()))).await;
-    let up_again = case.clock.now() + 100.seconds();
-    case.world().index_down = Some((case.clock.now() + 1.seconds(), up_again));
-    let verdict = case.to_the_verdict(json!({"until": "submitted"})).await;
-    assert_eq!((case.submits(), fact(&verdict, "started")), (2, &json!(true)));
-    assert!(case.clock.now() >= up_again, "only an answered search allows the second submission");
+    for kind in BOTH {
+        let case = Case::of(kind, |world| world.submits.push_back(does(false, Reply::cut()))).await;
+        let up_again = case.clock.now() + 100.seconds();
+        case.world().index_down = Some((case.clock.now() + 1.seconds(), up_again));
+        let verdict = case.to_the_verdict(json!({"until": "submitted"})).await;
+        assert_eq!((case.submits(), fact(&verdict, "started")), (2, &json!(true)));
+        assert!(case.clock.now() >= up_again, "only an answered search allows the second submission");
+    }
 }
 
 /// Notes when something is submitted, on the monotonic clock.
@@ -426,184 +533,218 @@ fn note_submits(case: &Case, then: impl Fn() + Send + 'static) -> Arc<Mutex<Vec<
 
 #[tokio::test]
 async fn a_wall_clock_that_jumps_during_an_attempt_does_not_shorten_the_window() {
-    let case = Case::new(|world| world.submits.push_back(does(false, Reply::cut()))).await;
-    let clock = case.clock.clone();
-    let at = note_submits(&case, move || clock.jump(SignedDuration::from_hours(1)));
-    assert!(case.attempt(json!({})).await.expect("a verdict").is_passed());
-    let at = at.lock().expect("no panic");
-    assert!(at.len() == 2 && at[1] >= at[0] + Duration::from_secs(60), "{at:?}");
+    for kind in BOTH {
+        let case = Case::of(kind, |world| world.submits.push_back(does(false, Reply::cut()))).await;
+        let clock = case.clock.clone();
+        let at = note_submits(&case, move || clock.jump(SignedDuration::from_hours(1)));
+        assert!(case.attempt(json!({})).await.expect("a verdict").is_passed());
+        let at = at.lock().expect("no panic");
+        assert!(at.len() == 2 && at[1] >= at[0] + Duration::from_secs(60), "{at:?}");
+    }
 }
 
 #[tokio::test]
 async fn another_machine_with_another_clock_does_not_shorten_the_window() {
-    let case = Case::new(|world| world.submits.push_back(does(false, Reply::hang()))).await;
-    let at = note_submits(&case, || {});
-    tokio::select! {
-        ended = case.attempt(json!({})) => panic!("it ended: {ended:?}"),
-        () = async { while case.submits() == 0 { tokio::task::yield_now().await; } } => {}
+    for kind in BOTH {
+        let case = Case::of(kind, |world| world.submits.push_back(does(false, Reply::hang()))).await;
+        let at = note_submits(&case, || {});
+        tokio::select! {
+            ended = case.attempt(json!({})) => panic!("it ended: {ended:?}"),
+            () = async { while case.submits() == 0 { tokio::task::yield_now().await; } } => {}
+        }
+        case.clock.jump(SignedDuration::from_hours(1));
+        case.world().skew -= SignedDuration::from_hours(1);
+        assert!(case.to_the_verdict(json!({})).await.is_passed());
+        let at = at.lock().expect("no panic");
+        assert!(at.len() == 2 && at[1] >= at[0] + Duration::from_secs(60), "{at:?}");
     }
-    case.clock.jump(SignedDuration::from_hours(1));
-    case.world().skew -= SignedDuration::from_hours(1);
-    assert!(case.to_the_verdict(json!({})).await.is_passed());
-    let at = at.lock().expect("no panic");
-    assert!(at.len() == 2 && at[1] >= at[0] + Duration::from_secs(60), "{at:?}");
 }
 
 #[tokio::test]
 async fn an_attempt_that_dies_in_the_middle_of_its_request_leaves_the_intent() {
-    for applies in [true, false] {
-        let case = Case::new(|world| world.submits.push_back(does(applies, Reply::hang()))).await;
-        let arrived = Arc::new(tokio::sync::Notify::new());
-        let arriving = arrived.clone();
-        case.world().on_submit = Some(Box::new(move || arriving.notify_one()));
-        tokio::select! {
-            ended = case.attempt(json!({})) => panic!("it ended: {ended:?}"),
-            () = arrived.notified() => {}
+    for kind in BOTH {
+        for applies in [true, false] {
+            let case = Case::of(kind, |world| world.submits.push_back(does(applies, Reply::hang()))).await;
+            let arrived = Arc::new(tokio::sync::Notify::new());
+            let arriving = arrived.clone();
+            case.world().on_submit = Some(Box::new(move || arriving.notify_one()));
+            tokio::select! {
+                ended = case.attempt(json!({})) => panic!("it ended: {ended:?}"),
+                () = arrived.notified() => {}
+            }
+            let verdict = case.to_the_verdict(json!({})).await;
+            assert_eq!((case.world().applied, fact(&verdict, "started")), (1, &json!(!applies)));
         }
-        let verdict = case.to_the_verdict(json!({})).await;
-        assert_eq!((case.world().applied, fact(&verdict, "started")), (1, &json!(!applies)));
     }
 }
 
 #[tokio::test]
 async fn what_was_not_applied_is_kept_as_such_and_tried_again_without_waiting() {
-    for (reply, code, retryable, wait) in [
-        (Reply::text(429, "").header("retry-after", "7"), "tenant.rate_limited", true, 7),
-        (Reply::json(400, &json!({})), "tenant.refused", false, 0),
-        (Reply::json(404, &json!({})), "tenant.not_found", false, 0),
-        (Reply::json(403, &json!({})), "tenant.forbidden", false, 0),
-    ] {
-        let case = Case::new(|world| world.submits.push_back(does(false, reply))).await;
-        let failure = case.failure(json!({})).await;
-        assert_eq!((failure.code.as_ref(), failure.retryable), (code, retryable));
-        assert_eq!(case.host.saves().last().expect("saves")["effort"]["intent"], Value::Null);
-        let before = case.clock.monotonic();
-        let verdict = case.attempt(json!({"until": "submitted"})).await.expect("a verdict");
-        let after = before + Duration::from_secs(wait);
-        assert_eq!((fact(&verdict, "started"), case.clock.monotonic()), (&json!(true), after), "{code}");
+    for kind in BOTH {
+        for (reply, code, retryable, wait) in [
+            (Reply::text(429, "").header("retry-after", "7"), "tenant.rate_limited", true, 7),
+            (Reply::json(400, &json!({})), "tenant.refused", false, 0),
+            (Reply::json(404, &json!({})), "tenant.not_found", false, 0),
+            (Reply::json(403, &json!({})), "tenant.forbidden", false, 0),
+        ] {
+            let case = Case::of(kind, |world| world.submits.push_back(does(false, reply))).await;
+            let failure = case.failure(json!({})).await;
+            assert_eq!((failure.code.as_ref(), failure.retryable), (code, retryable));
+            assert_eq!(case.host.saves().last().expect("saves")["effort"]["intent"], Value::Null);
+            let before = case.clock.monotonic();
+            let verdict = case.attempt(json!({"until": "submitted"})).await.expect("a verdict");
+            let after = before + Duration::from_secs(wait);
+            assert_eq!((fact(&verdict, "started"), case.clock.monotonic()), (&json!(true), after), "{code}");
+        }
     }
 }
 
 #[tokio::test]
 async fn already_active_adopts_the_active_run() {
-    let masked = Reply::json(500, &json!({"message": "409: AE-WF-409-03 run exists"}));
-    for (reply, idempotent) in [(Reply::json(409, &json!({})), true), (masked.clone(), true), (masked, false)] {
-        let case = Case::new(|world| {
-            world.submits.push_back(does(false, reply));
-            world.with_run("theirs", 0, Some((100, "Succeeded")));
-            // The index shows it late, so the check before the submission misses it.
-            world.runs[0].seen_from = world.now() + 3.seconds();
-        })
-        .await;
-        let verdict = case.attempt(json!({"idempotent": idempotent})).await.expect("a verdict");
-        assert_eq!((fact(&verdict, "run"), fact(&verdict, "started")), (&json!("theirs"), &json!(false)));
-        assert_eq!((case.submits(), case.world().applied), (1, 0));
+    for kind in BOTH {
+        let masked = Reply::json(500, &json!({"message": "409: AE-WF-409-03 run exists"}));
+        for (reply, idempotent) in [(Reply::json(409, &json!({})), true), (masked.clone(), true), (masked, false)] {
+            let case = Case::of(kind, |world| {
+                world.submits.push_back(does(false, reply));
+                world.with_run("theirs", 0, Some((100, "Succeeded")));
+                // The index shows it late, so the check before the submission misses it.
+                world.runs[0].seen_from = world.now() + 3.seconds();
+            })
+            .await;
+            let verdict = case.attempt(json!({"idempotent": idempotent})).await.expect("a verdict");
+            assert_eq!((fact(&verdict, "run"), fact(&verdict, "started")), (&json!("theirs"), &json!(false)));
+            assert_eq!((case.submits(), case.world().applied), (1, 0));
+        }
     }
 }
 
 #[tokio::test]
 async fn already_active_without_an_active_run_in_sight_is_tried_again_later() {
-    let case = Case::new(|world| world.submits.push_back(does(false, Reply::json(409, &json!({}))))).await;
-    let failure = case.failure(json!({})).await;
-    assert_eq!((failure.code.as_ref(), failure.retryable), ("workflow.already_active", true));
-    assert_eq!(case.to_the_verdict(json!({})).await.is_passed().then_some(case.submits()), Some(2));
+    for kind in BOTH {
+        let case = Case::of(kind, |world| world.submits.push_back(does(false, Reply::json(409, &json!({}))))).await;
+        let failure = case.failure(json!({})).await;
+        assert_eq!((failure.code.as_ref(), failure.retryable), ("workflow.already_active", true));
+        assert_eq!(case.to_the_verdict(json!({})).await.is_passed().then_some(case.submits()), Some(2));
+    }
 }
 
 #[tokio::test]
 async fn idempotent_adopts_an_active_run_without_sleeping_and_else_submits() {
-    let set_up = |world: &mut World| world.with_run("theirs", 600, None);
-    let case = Case::new(set_up).await;
-    let before = case.clock.monotonic();
-    let verdict = case.attempt(json!({"until": "submitted"})).await.expect("a verdict");
-    assert_eq!((fact(&verdict, "run"), case.submits(), case.clock.monotonic()), (&json!("theirs"), 0, before));
-    assert!(verdict.message().starts_with("run theirs is active; its outcome was not awaited"), "{}", verdict.message());
+    for kind in BOTH {
+        let set_up = |world: &mut World| world.with_run("theirs", 600, None);
+        let case = Case::of(kind, set_up).await;
+        let before = case.clock.monotonic();
+        let verdict = case.attempt(json!({"until": "submitted"})).await.expect("a verdict");
+        assert_eq!((fact(&verdict, "run"), case.submits(), case.clock.monotonic()), (&json!("theirs"), 0, before));
+        assert!(verdict.message().starts_with("run theirs is active; its outcome was not awaited"), "{}", verdict.message());
 
-    let case = Case::new(set_up).await;
-    let verdict = case.attempt(json!({"until": "submitted", "idempotent": false})).await.expect("a verdict");
-    assert_eq!((fact(&verdict, "started"), case.submits()), (&json!(true), 1));
-    assert!(!case.server.requests().iter().any(|request| request.target.ends_with("runs/indexsearch")));
+        // An app is never active twice.
+        let case = if kind == Kind::Workflow { Case::of(kind, set_up).await } else { Case::of(kind, |_| {}).await };
+        let verdict = case.attempt(json!({"until": "submitted", "idempotent": false})).await.expect("a verdict");
+        assert_eq!((fact(&verdict, "started"), case.submits()), (&json!(true), 1));
+        assert!(
+            !case
+                .server
+                .requests()
+                .iter()
+                .any(|request| request.target.ends_with("runs/indexsearch") || request.target.ends_with("search/indexsearch"))
+        );
+    }
 }
 
 #[tokio::test]
 async fn since_adopts_what_is_recent_and_did_not_end_badly() {
-    // The job says since=now-60 s. (run created so long ago, its end) -> adopted?
-    for (ago, ends, adopted) in [
-        (30, None, true),
-        (30, Some((10, "Succeeded")), true),
-        (65, Some((10, "Succeeded")), true),
-        (66, Some((10, "Succeeded")), false),
-        (30, Some((10, "Failed")), false),
-        (600, Some((10, "Succeeded")), false),
-    ] {
-        let case = Case::new(|world| world.with_run("theirs", ago, ends)).await;
-        let verdict = case.attempt(json!({"since": "2025-12-31T23:59:00.900Z", "until": "submitted"})).await.expect("a verdict");
-        assert_eq!(fact(&verdict, "run") == "theirs", adopted, "{ago} {ends:?}");
-        assert_eq!(case.submits(), usize::from(!adopted), "{ago} {ends:?}");
-        let why = "(adopted: it was created since 2025-12-31T23:59:00.900Z)";
-        assert_eq!(verdict.message().ends_with(why), adopted, "{ago} {ends:?}: {}", verdict.message());
-        assert_eq!(verdict.message().contains("(adopted"), adopted);
+    for kind in BOTH {
+        // The job says since=now-60 s. (run created so long ago, its end) -> adopted?
+        for (ago, ends, adopted) in [
+            (30, None, true),
+            (30, Some((10, "Succeeded")), true),
+            (65, Some((10, "Succeeded")), true),
+            (66, Some((10, "Succeeded")), false),
+            (30, Some((10, "Failed")), false),
+            (600, Some((10, "Succeeded")), false),
+        ] {
+            let case = Case::of(kind, |world| world.with_run("theirs", ago, ends)).await;
+            let verdict =
+                case.attempt(json!({"since": "2025-12-31T23:59:00.900Z", "until": "submitted"})).await.expect("a verdict");
+            assert_eq!(fact(&verdict, "run") == "theirs", adopted, "{ago} {ends:?}");
+            assert_eq!(case.submits(), usize::from(!adopted), "{ago} {ends:?}");
+            let why = "(adopted: it was created since 2025-12-31T23:59:00.900Z)";
+            assert_eq!(verdict.message().ends_with(why), adopted, "{ago} {ends:?}: {}", verdict.message());
+            assert_eq!(verdict.message().contains("(adopted"), adopted);
+        }
     }
 }
 
 #[tokio::test]
 async fn since_submits_only_once_the_index_has_had_its_time() {
-    let input = || json!({"since": "2025-12-31T23:59:00Z", "until": "submitted"});
-    let case = Case::new(|_| {}).await;
-    let before = case.clock.monotonic();
-    case.attempt(input()).await.expect("a verdict");
-    assert_eq!((case.submits(), case.clock.monotonic()), (1, before + Duration::from_secs(10)));
+    for kind in BOTH {
+        let input = || json!({"since": "2025-12-31T23:59:00Z", "until": "submitted"});
+        let case = Case::of(kind, |_| {}).await;
+        let before = case.clock.monotonic();
+        case.attempt(input()).await.expect("a verdict");
+        assert_eq!((case.submits(), case.clock.monotonic()), (1, before + Duration::from_secs(10)));
 
-    let case = Case::new(|world| {
-        world.with_run("theirs", 2, None);
-        world.runs[0].seen_from = world.now() + 9.seconds();
-    })
-    .await;
-    let verdict = case.attempt(input()).await.expect("a verdict");
-    assert_eq!((case.submits(), fact(&verdict, "run")), (0, &json!("theirs")));
+        let case = Case::of(kind, |world| {
+            world.with_run("theirs", 2, None);
+            world.runs[0].seen_from = world.now() + 9.seconds();
+        })
+        .await;
+        let verdict = case.attempt(input()).await.expect("a verdict");
+        assert_eq!((case.submits(), fact(&verdict, "run")), (0, &json!("theirs")));
+    }
 }
 
 #[tokio::test]
 async fn an_older_active_run_is_awaited_and_then_ours_is_submitted() {
-    let case = Case::new(|world| world.with_run("theirs", 600, Some((630, "Failed")))).await;
-    let verdict = case.attempt(json!({"since": "2025-12-31T23:59:00Z"})).await.expect("a verdict");
-    assert!(verdict.is_passed() && case.clock.monotonic() >= Duration::from_secs(30));
-    assert_eq!((case.submits(), fact(&verdict, "started")), (1, &json!(true)));
+    for kind in BOTH {
+        let case = Case::of(kind, |world| world.with_run("theirs", 600, Some((630, "Failed")))).await;
+        let verdict = case.attempt(json!({"since": "2025-12-31T23:59:00Z"})).await.expect("a verdict");
+        assert!(verdict.is_passed() && case.clock.monotonic() >= Duration::from_secs(30));
+        assert_eq!((case.submits(), fact(&verdict, "started")), (1, &json!(true)));
+    }
 }
 
 #[tokio::test]
 async fn an_older_active_run_that_shows_itself_by_a_conflict_is_awaited_too() {
-    let case = Case::new(|world| {
-        world.submits.push_back(does(false, Reply::json(409, &json!({}))));
-        world.with_run("theirs", 600, Some((630, "Succeeded")));
-        world.runs[0].seen_from = world.now() + 12.seconds();
-    })
-    .await;
-    let verdict = case.attempt(json!({"since": "2025-12-31T23:59:00Z"})).await.expect("a verdict");
-    assert_eq!((case.submits(), fact(&verdict, "started")), (2, &json!(true)));
+    for kind in BOTH {
+        let case = Case::of(kind, |world| {
+            world.submits.push_back(does(false, Reply::json(409, &json!({}))));
+            world.with_run("theirs", 600, Some((630, "Succeeded")));
+            world.runs[0].seen_from = world.now() + 12.seconds();
+        })
+        .await;
+        let verdict = case.attempt(json!({"since": "2025-12-31T23:59:00Z"})).await.expect("a verdict");
+        assert_eq!((case.submits(), fact(&verdict, "started")), (2, &json!(true)));
+    }
 }
 
 #[tokio::test]
 async fn an_older_active_run_can_be_a_reason_to_give_up() {
-    let case = Case::new(|world| world.with_run("theirs", 600, None)).await;
-    let failure = case.failure(json!({"since": "2025-12-31T23:59:00Z", "older": "fail"})).await;
-    assert_eq!((failure.code.as_ref(), failure.category, case.submits()), ("rerun.older_active", Category::Precondition, 0));
+    for kind in BOTH {
+        let case = Case::of(kind, |world| world.with_run("theirs", 600, None)).await;
+        let failure = case.failure(json!({"since": "2025-12-31T23:59:00Z", "older": "fail"})).await;
+        assert_eq!((failure.code.as_ref(), failure.category, case.submits()), ("rerun.older_active", Category::Precondition, 0));
 
-    let failure = case.failure(json!({"since": "2025-12-31T23:59:00Z", "timeout": "5m"})).await;
-    assert_eq!((failure.code.as_ref(), failure.retryable, case.submits()), ("wait.timed_out", false, 0));
-    assert!(failure.message.contains("theirs"), "{failure}");
+        let failure = case.failure(json!({"since": "2025-12-31T23:59:00Z", "timeout": "5m"})).await;
+        assert_eq!((failure.code.as_ref(), failure.retryable, case.submits()), ("wait.timed_out", false, 0));
+        assert!(failure.message.contains("theirs"), "{failure}");
+    }
 }
 
 #[tokio::test]
 async fn another_clock_at_the_tenant_misleads_nobody() {
-    for skew in [SignedDuration::from_hours(2), SignedDuration::from_hours(-2)] {
-        let case = Case::new(|world| {
-            world.skew = skew;
-            world.with_run("before", 60, Some((10, "Succeeded")));
-            world.submits.push_back(does(true, Reply::cut()));
-        })
-        .await;
-        let verdict = case.attempt(json!({})).await.expect("a verdict");
-        assert_eq!((fact(&verdict, "run"), case.submits()), (&json!(format!("{W}-ours1")), 1), "{skew}");
+    for kind in BOTH {
+        for skew in [SignedDuration::from_hours(2), SignedDuration::from_hours(-2)] {
+            let case = Case::of(kind, |world| {
+                world.skew = skew;
+                world.with_run("before", 60, Some((10, "Succeeded")));
+                world.submits.push_back(does(true, Reply::cut()));
+            })
+            .await;
+            let verdict = case.attempt(json!({})).await.expect("a verdict");
+            assert_eq!((fact(&verdict, "run"), case.submits()), (&json!(format!("{}-ours1", world_of(kind))), 1), "{skew}");
+        }
     }
 }
 
@@ -648,59 +789,64 @@ async fn several_workflows_of_a_type_are_listed_unless_the_newest_will_do() {
 
 #[tokio::test]
 async fn cancelling_stops_only_a_run_that_this_job_started() {
-    for adopted in [false, true] {
-        let case = Case::new(|world| {
-            if adopted {
-                world.with_run("theirs", 5, None);
-            }
-        })
-        .await;
-        let host = case.host.clone();
-        // The first look after the submission or the adoption is the moment.
-        case.world().lag = Duration::ZERO;
-        let cancel = async {
-            loop {
-                if case.host.progress().iter().any(|progress| progress.get("run").is_some()) {
-                    return host.stop(Some(Stop::Cancelled { reason: None }));
+    for kind in BOTH {
+        for adopted in [false, true] {
+            let case = Case::of(kind, |world| {
+                if adopted {
+                    world.with_run("theirs", 5, None);
                 }
-                tokio::task::yield_now().await;
-            }
-        };
-        let (ended, ()) = tokio::join!(case.attempt(json!({"stop_on_cancel": true})), cancel);
-        let Err(ActivityError::Cancelled { message, facts }) = ended else { panic!("not cancelled: {ended:?}") };
-        assert_eq!(case.server.count("POST", "/stop"), usize::from(!adopted));
-        assert_eq!((&facts["stop_requested"], &facts["started"]), (&json!(!adopted), &json!(!adopted)));
-        assert_eq!(message.is_some_and(|message| message.contains("not started by this job")), adopted);
+            })
+            .await;
+            let host = case.host.clone();
+            // The first look after the submission or the adoption is the moment.
+            case.world().lag = Duration::ZERO;
+            let cancel = async {
+                loop {
+                    if case.host.progress().iter().any(|progress| progress.get("run").is_some()) {
+                        return host.stop(Some(Stop::Cancelled { reason: None }));
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            let (ended, ()) = tokio::join!(case.attempt(json!({"stop_on_cancel": true})), cancel);
+            let Err(ActivityError::Cancelled { message, facts }) = ended else { panic!("not cancelled: {ended:?}") };
+            assert_eq!(case.server.count("POST", if kind == Kind::Workflow { "/stop" } else { "/cancel" }), usize::from(!adopted));
+            assert_eq!((&facts["stop_requested"], &facts["started"]), (&json!(!adopted), &json!(!adopted)));
+            assert_eq!(message.is_some_and(|message| message.contains("not started by this job")), adopted);
+        }
     }
 }
 
 #[tokio::test]
 async fn cancelling_before_anything_was_sent_says_so() {
-    let case = Case::new(|world| world.with_run("theirs", 600, None)).await;
-    case.host.stop(Some(Stop::Cancelled { reason: Some("enough".into()) }));
-    let ended = case.attempt(json!({"since": "2025-12-31T23:59:00Z"})).await;
-    assert!(matches!(ended, Err(ActivityError::Cancelled { .. })), "{ended:?}");
-    assert_eq!(case.submits(), 0);
+    for kind in BOTH {
+        let case = Case::of(kind, |world| world.with_run("theirs", 600, None)).await;
+        case.host.stop(Some(Stop::Cancelled { reason: Some("enough".into()) }));
+        let ended = case.attempt(json!({"since": "2025-12-31T23:59:00Z"})).await;
+        assert!(matches!(ended, Err(ActivityError::Cancelled { .. })), "{ended:?}");
+        assert_eq!(case.submits(), 0);
+    }
 }
 
 #[tokio::test]
 async fn a_stop_during_the_submission_waits_for_its_answer() {
-    let case = Case::new(|_| {}).await;
-    let host = case.host.clone();
-    case.world().on_submit = Some(Box::new(move || host.stop(Some(Stop::Draining))));
-    assert_eq!(case.attempt(json!({})).await, Err(ActivityError::Interrupted));
-    let kept = case.host.saves().last().expect("saves")["effort"]["obtained"].clone();
-    assert_eq!(kept["origin"], "started", "{kept}");
-    case.host.stop(None);
-    assert!(case.attempt(json!({})).await.expect("a verdict").is_passed());
-    assert_eq!(case.submits(), 1);
+    for kind in BOTH {
+        let case = Case::of(kind, |_| {}).await;
+        let host = case.host.clone();
+        case.world().on_submit = Some(Box::new(move || host.stop(Some(Stop::Draining))));
+        assert_eq!(case.attempt(json!({})).await, Err(ActivityError::Interrupted));
+        let kept = case.host.saves().last().expect("saves")["effort"]["obtained"].clone();
+        assert_eq!(kept["origin"], "started", "{kept}");
+        case.host.stop(None);
+        assert!(case.attempt(json!({})).await.expect("a verdict").is_passed());
+        assert_eq!(case.submits(), 1);
+    }
 }
 
 #[tokio::test]
 async fn generations_that_do_not_fit_are_refused_before_anything_is_sent() {
     let clock = clock();
     for (generation, input) in [
-        (Generation::Auto, json!({"app": "bq-1"})),
         (Generation::Argo, json!({"app": "bq-1"})),
         (Generation::Native, json!({"workflow": W})),
         (Generation::Native, json!({"type": "snowflake"})),

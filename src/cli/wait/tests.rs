@@ -52,7 +52,7 @@ fn status(live: Option<bool>) -> Presence {
         live,
     };
     let workers = live.map(worker).into_iter().collect();
-    Presence { place: "q".into(), workers, pauses: Vec::new() }
+    Presence { place: "q".into(), workers, pauses: Vec::new(), holds: Vec::new() }
 }
 
 fn texts(detail: &JobDetail, status: &Presence, by: By) -> Vec<String> {
@@ -89,6 +89,23 @@ fn a_pause_says_its_reason_and_how_it_ends() {
     assert_eq!(texts(&job(JobState::Available), &status, By::Others), told);
     assert_eq!(texts(&job(JobState::Running), &status, By::Others), [""; 0], "what runs is not held by it");
     assert_eq!(texts(&job(JobState::Completed), &status, By::Others), [""; 0]);
+}
+
+#[test]
+fn a_tenant_that_a_worker_leaves_alone_says_which_and_why() {
+    let mut status = status(Some(true));
+    let hold = |tenant: &str| TenantHold {
+        tenant: tenant.into(),
+        worker: "elsewhere-1-0".into(),
+        reason: "nobody knows us".into(),
+        since: NOW,
+        until: None,
+    };
+    status.holds = vec![hold("acme"), hold("default")];
+    let told = "worker elsewhere-1-0 takes no job of tenant default for now, and goes on by itself: nobody knows us";
+    assert_eq!(texts(&job(JobState::Available), &status, By::Others), [told]);
+    status.workers[0].live = false;
+    assert!(texts(&job(JobState::Available), &status, By::Others)[0].starts_with("no live worker"));
 }
 
 #[test]

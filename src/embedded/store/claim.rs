@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
 use super::rows::{self, ms};
-use super::{StoreError, Tx};
+use super::{Shares, StoreError, Tx};
 use crate::executor::{self, Execution};
 use crate::job::JobId;
 
@@ -38,8 +38,10 @@ pub(crate) struct ClaimRequest {
     pub(crate) scope: ClaimScope,
     /// The activities that it runs, with the newest version that it knows.
     pub(crate) activities: BTreeMap<&'static str, u32>,
-    pub(crate) free_work: usize,
-    pub(crate) free_waits: usize,
+    /// The free slots of class `work`, and whose jobs may have them.
+    pub(crate) work: Shares,
+    /// The same for class `waits`.
+    pub(crate) waits: Shares,
 }
 
 /// Which jobs a worker takes.
@@ -53,7 +55,11 @@ pub(crate) enum ClaimScope {
 
 impl ClaimRequest {
     pub(crate) fn free(&self) -> usize {
-        self.free_work + self.free_waits
+        self.work.free() + self.waits.free()
+    }
+
+    fn shares(&self, waits: bool) -> &Shares {
+        if waits { &self.waits } else { &self.work }
     }
 
     fn runs(&self, activity: &str, version: u32) -> bool {
@@ -152,10 +158,12 @@ fn choose(conn: &Connection, request: &ClaimRequest, turn: usize) -> Result<(Vec
     for _ in 0..LANES {
         let Some(current) = lane else { break };
         let waits = current.slot_class == SlotClass::Waits.as_str();
-        let free = if waits { request.free_waits } else { request.free_work }.min(CLAIMS);
-        let is_paused =
-            paused.contains(&("activity", current.activity.as_str())) || paused.contains(&("tenant", current.tenant.as_str()));
+        let shares = request.shares(waits);
+        let is_paused = shares.is_held(&current.tenant)
+            || paused.contains(&("activity", current.activity.as_str()))
+            || paused.contains(&("tenant", current.tenant.as_str()));
         if !is_paused && request.runs(&current.activity, current.version) {
+            let free = shares.room(&current.tenant).min(CLAIMS);
             let tenant = position(&mut tenants, &current.tenant);
             let found = lane_heads(conn, &current, free)?;
             more |= found.len() == free;
@@ -165,28 +173,27 @@ fn choose(conn: &Connection, request: &ClaimRequest, turn: usize) -> Result<(Vec
     }
     more |= lane.is_some();
     let found = heads.len();
-    let chosen = fair(heads, tenants.len(), turn, request.free_work, request.free_waits);
+    let chosen = fair(heads, &tenants, turn, request.work.clone(), request.waits.clone());
     more |= chosen.len() < found;
     Ok((chosen, more))
 }
 
-fn fair(mut heads: Vec<Head>, tenants: usize, turn: usize, mut work: usize, mut waits: usize) -> Vec<i64> {
+fn fair(mut heads: Vec<Head>, tenants: &[String], turn: usize, mut work: Shares, mut waits: Shares) -> Vec<i64> {
     heads.sort_unstable_by_key(|head| (head.priority, head.run_at, head.id));
     let mut chosen = Vec::new();
     let mut rest = heads.into_iter().peekable();
     while let Some(priority) = rest.peek().map(|head| head.priority) {
-        let mut queues: Vec<VecDeque<Head>> = (0..tenants).map(|_| VecDeque::new()).collect();
+        let mut queues: Vec<VecDeque<Head>> = tenants.iter().map(|_| VecDeque::new()).collect();
         while let Some(head) = rest.next_if(|head| head.priority == priority) {
             queues[head.tenant].push_back(head);
         }
         if !queues.is_empty() {
-            queues.rotate_left(turn % tenants);
+            queues.rotate_left(turn % tenants.len());
         }
         while queues.iter().any(|queue| !queue.is_empty()) {
             for head in queues.iter_mut().filter_map(VecDeque::pop_front) {
-                let free = if head.waits { &mut waits } else { &mut work };
-                if *free > 0 && chosen.len() < CLAIMS {
-                    *free -= 1;
+                let shares = if head.waits { &mut waits } else { &mut work };
+                if chosen.len() < CLAIMS && shares.take(&tenants[head.tenant]) {
                     chosen.push(head.id);
                 }
             }
@@ -259,8 +266,7 @@ fn one(conn: &Connection, request: &ClaimRequest, job_id: &JobId) -> Result<Vec<
     let Some((id, activity, version, tenant, waits)) = found.optional()? else { return Ok(Vec::new()) };
     let paused = paused(conn)?;
     let is_paused = paused.contains(&("activity", activity.as_str())) || paused.contains(&("tenant", tenant.as_str()));
-    let free = if waits { request.free_waits } else { request.free_work };
-    let mine = !is_paused && free > 0 && request.runs(&activity, version);
+    let mine = !is_paused && request.shares(waits).room(&tenant) > 0 && request.runs(&activity, version);
     Ok(if mine { vec![id] } else { Vec::new() })
 }
 
@@ -338,15 +344,18 @@ mod tests {
     #[test]
     fn tenants_take_turns_within_a_priority() {
         let heads = || vec![head(1, 3, 0), head(2, 3, 0), head(3, 3, 0), head(4, 3, 1), head(5, 1, 1)];
-        assert_eq!(fair(heads(), 2, 0, 3, 0), [5, 1, 4]);
-        assert_eq!(fair(heads(), 2, 1, 3, 0), [5, 4, 1]);
-        assert_eq!(fair(heads(), 2, 0, 9, 0), [5, 1, 4, 2, 3]);
-        assert_eq!(fair(Vec::new(), 0, 7, 9, 9), [0_i64; 0]);
+        let two = ["one".to_owned(), "two".to_owned()];
+        let chosen = |turn, work| fair(heads(), &two, turn, Shares::unlimited(work), Shares::default());
+        assert_eq!(chosen(0, 3), [5, 1, 4]);
+        assert_eq!(chosen(1, 3), [5, 4, 1]);
+        assert_eq!(chosen(0, 9), [5, 1, 4, 2, 3]);
+        assert_eq!(fair(Vec::new(), &[], 7, Shares::unlimited(9), Shares::unlimited(9)), [0_i64; 0]);
     }
 
     #[test]
     fn slots_of_one_class_are_not_spent_on_the_other() {
         let waits = |id| Head { waits: true, ..head(id, 3, 0) };
-        assert_eq!(fair(vec![waits(1), waits(2), head(3, 3, 0)], 1, 0, 5, 1), [1, 3]);
+        let heads = vec![waits(1), waits(2), head(3, 3, 0)];
+        assert_eq!(fair(heads, &["one".to_owned()], 0, Shares::unlimited(5), Shares::unlimited(1)), [1, 3]);
     }
 }

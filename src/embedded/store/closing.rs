@@ -42,9 +42,9 @@ impl Tx<'_> {
                 return Ok(Finished::CancelRequested);
             }
             Decision::Close(closing) => self.close(id, token, closing)?,
-            Decision::Retry { .. } | Decision::GiveBack if cancel_requested => return Ok(Finished::CancelRequested),
+            Decision::Retry { .. } | Decision::GiveBack { .. } if cancel_requested => return Ok(Finished::CancelRequested),
             Decision::Retry { at, failure } => self.postpone(id, token, *at, failure)?,
-            Decision::GiveBack => self.give_back(id)?,
+            Decision::GiveBack { drained } => self.give_back(id, *drained)?,
         }
         Ok(Finished::Done)
     }
@@ -80,15 +80,15 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn give_back(&mut self, id: i64) -> Result<(), StoreError> {
+    fn give_back(&mut self, id: i64, drained: bool) -> Result<(), StoreError> {
         let Some(stored) = rows::load(self.conn, id)? else { return Ok(()) };
         let expires = rows::expires_at(&stored.execution.options, self.now, stored.execution.close_by);
         self.conn
             .prepare_cached(
-                "UPDATE jobs SET state = 'available', attempt = attempt - 1, drains = drains + 1, worker_id = NULL, expires_at = ?2 \
+                "UPDATE jobs SET state = 'available', attempt = attempt - 1, drains = drains + ?3, worker_id = NULL, expires_at = ?2 \
                  WHERE id = ?1",
             )?
-            .execute(params![id, expires])?;
+            .execute(params![id, expires, i64::from(drained)])?;
         self.after.ready = true;
         self.after.timers = true;
         self.after.wake_others = true;

@@ -15,7 +15,7 @@ use super::enqueue::{Admission, Retried};
 use super::rows::ms;
 use super::workers::{WorkerBeat, WorkerRegistration};
 use super::writer::Tx;
-use super::{Finished, schema};
+use super::{Finished, Shares, schema};
 use crate::client::{Cancelled, PauseKind, Target};
 use crate::embedded::hub::After;
 use crate::executor::{self, Execution, Outcome};
@@ -93,13 +93,14 @@ enum How {
     Retryable,
     Final,
     Drained,
+    TenantHeld,
     Cancelled,
 }
 
 fn commands() -> impl Strategy<Value = Vec<Command>> {
     let worker = 0..WORKERS;
     let how = prop_oneof![
-        2 => Just(How::Passed), 4 => Just(How::Retryable), 1 => Just(How::Final), 2 => Just(How::Drained), 1 => Just(How::Cancelled)
+        2 => Just(How::Passed), 4 => Just(How::Retryable), 1 => Just(How::Final), 2 => Just(How::Drained), 2 => Just(How::TenantHeld), 1 => Just(How::Cancelled)
     ];
     let command = prop_oneof![
         6 => wanted().prop_map(Command::Enqueue),
@@ -197,13 +198,16 @@ impl Life {
             How::Passed => self.close(JobState::Completed, "passed"),
             How::Cancelled => self.close(JobState::Cancelled, "cancelled"),
             _ if self.cancel_requested => self.close(JobState::Cancelled, "cancelled"),
-            How::Drained if self.drains < limits::DRAINS => {
-                (self.state, self.attempt, self.drains) = (JobState::Available, self.attempt - 1, self.drains + 1);
-                self.waits_from(now);
-            }
+            How::TenantHeld => self.goes_back(0, now),
+            How::Drained if self.drains < limits::DRAINS => self.goes_back(1, now),
             How::Final => self.close(JobState::Discarded, "unresolved"),
             How::Drained | How::Retryable => self.fails(now),
         }
+    }
+
+    fn goes_back(&mut self, drains: u32, now: Timestamp) {
+        (self.state, self.attempt, self.drains) = (JobState::Available, self.attempt - 1, self.drains + drains);
+        self.waits_from(now);
     }
 
     fn fails(&mut self, now: Timestamp) {
@@ -430,7 +434,9 @@ impl Both {
         let now = self.now;
         let held: Vec<_> = self.lives.iter_mut().filter(|life| life.worker == Some(worker)).collect();
         assert_eq!((rescued, more), (held.len(), false));
-        held.into_iter().for_each(|life| life.ends(How::Retryable, now));
+        for life in held {
+            life.ends(How::Retryable, now);
+        }
         self.workers[worker] = None;
     }
 
@@ -528,7 +534,7 @@ fn seen(life: &Life) -> Seen {
         cancel_requested: life.cancel_requested,
         checkpoint: life.checkpoint.map(|value| value.to_string()),
         verdict: life.verdict.map(str::to_owned),
-        verdicts: life.verdict.iter().count() as i64,
+        verdicts: i64::from(life.verdict.is_some()),
     }
 }
 
@@ -538,6 +544,7 @@ fn outcome(how: How) -> Outcome {
         How::Retryable => Outcome::Failed(Failure::new("probe.down", Category::DependencyUnavailable, "it is down")),
         How::Final => Outcome::Failed(Failure::new("probe.denied", Category::Permission, "it is denied")),
         How::Drained => Outcome::Drained,
+        How::TenantHeld => Outcome::TenantHeld(Failure::new("tenant.unauthenticated", Category::Auth, "nobody knows us")),
         How::Cancelled => Outcome::Cancelled { message: None, facts: Map::new() },
     }
 }
@@ -573,7 +580,13 @@ fn new_job(wanted: &Wanted, run_id: RunId) -> NewJob {
 }
 
 fn request(worker_id: i64, free: usize) -> ClaimRequest {
-    ClaimRequest { worker_id, scope: ClaimScope::Any, activities: [("probe", 1)].into(), free_work: free, free_waits: 0 }
+    ClaimRequest {
+        worker_id,
+        scope: ClaimScope::Any,
+        activities: [("probe", 1)].into(),
+        work: Shares::unlimited(free),
+        waits: Shares::default(),
+    }
 }
 
 #[test]
@@ -586,7 +599,8 @@ fn the_store_and_the_state_machine_agree_after_every_command() {
     let outcome = runner.run(&commands(), |commands| {
         // A case that failed took the connection with it.
         let conn = kept.take().unwrap_or_else(|| schema::open_writer(&dir.path().join("model.db")).unwrap());
-        for table in ["jobs", "job_inputs", "job_checkpoints", "job_verdicts", "job_failures", "workers", "pauses"] {
+        for table in ["jobs", "job_inputs", "job_checkpoints", "job_verdicts", "job_failures", "workers", "pauses", "worker_holds"]
+        {
             conn.execute_batch(&format!("DELETE FROM {table}")).unwrap();
         }
         let mut both = Both::new(conn);

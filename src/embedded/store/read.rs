@@ -7,7 +7,9 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use super::rows::{self, JOB_COLUMNS, json, optional_time, parsed, time};
 use super::{StoreError, workers};
-use crate::client::{AttemptFailure, JobDetail, JobPage, ListFilter, Pause, PauseKind, StateCount, Target, WorkerStatus};
+use crate::client::{
+    AttemptFailure, JobDetail, JobPage, ListFilter, Pause, PauseKind, StateCount, Target, TenantHold, WorkerStatus,
+};
 use crate::job::{JobState, TraceContext};
 
 /// The rowid of an execution.
@@ -149,6 +151,23 @@ pub(crate) fn pauses(conn: &Connection) -> Result<Vec<Pause>, StoreError> {
         Ok(Pause { kind, name: row.get(1)?, reason: row.get(2)?, paused_at: time(row, 3)? })
     })?;
     Ok(pauses.collect::<rusqlite::Result<_>>()?)
+}
+
+/// What workers do not ask of tenants for now.
+pub(crate) fn holds(conn: &Connection) -> Result<Vec<TenantHold>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT h.tenant, w.name, h.reason, h.since, h.until FROM worker_holds h JOIN workers w ON w.id = h.worker_id ORDER BY 1, 2",
+    )?;
+    let holds = statement.query_map([], |row| {
+        Ok(TenantHold {
+            tenant: row.get(0)?,
+            worker: row.get(1)?,
+            reason: row.get(2)?,
+            since: time(row, 3)?,
+            until: optional_time(row, 4)?,
+        })
+    })?;
+    Ok(holds.collect::<rusqlite::Result<_>>()?)
 }
 
 fn count(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {

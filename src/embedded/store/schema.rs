@@ -3,17 +3,19 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::StoreError;
 use crate::embedded::files;
 
 /// `IOLA`, so that `file(1)` and we know whose database it is.
 const APPLICATION_ID: i64 = 0x494F_4C41;
-const SCHEMA: &[&str] = &[include_str!("schema/001_initial.sql")];
+const SCHEMA: &[&str] = &[include_str!("schema/001_initial.sql"), include_str!("schema/002_worker_holds.sql")];
 /// The schema version that this build reads and writes.
 #[expect(clippy::cast_possible_wrap, reason = "a handful of files")]
 pub(super) const VERSION: i64 = SCHEMA.len() as i64;
+/// A worker of another version that has not renewed its row for this long, in milliseconds, does not keep a file from being upgraded.
+const SILENT_FOR_MS: i64 = 60_000;
 /// A backstop: between our own processes the turnstile keeps order.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -74,8 +76,14 @@ fn migrate(conn: &Connection) -> Result<(), StoreError> {
 fn migrate_within(conn: &Connection) -> Result<(), StoreError> {
     let from = usize::try_from(pragma(conn, "user_version")?).unwrap_or(usize::MAX);
     if from > 0 {
+        // All processes of a file are on one machine, and share its clock. A worker that only seems dead is told by its next write that
+        // the file was upgraded.
         let other: Option<String> = conn
-            .query_row("SELECT version FROM workers WHERE version <> ?1 LIMIT 1", [env!("CARGO_PKG_VERSION")], |row| row.get(0))
+            .query_row(
+                "SELECT version FROM workers WHERE version <> ?1 AND abs(unixepoch() * 1000 - beat_at) < ?2 LIMIT 1",
+                params![env!("CARGO_PKG_VERSION"), SILENT_FOR_MS],
+                |row| row.get(0),
+            )
             .optional()?;
         if let Some(version) = other {
             return Err(StoreError::OldWorker { version });
@@ -127,6 +135,33 @@ mod tests {
         conn.pragma_update(None, "user_version", VERSION + 1).unwrap();
         let refused = check_version(&conn).unwrap_err();
         assert_eq!(refused.to_string(), "the file was upgraded by iolaus 9.0.0; restart with that version");
+    }
+
+    fn first_schema(path: &Path, worker_beat: &str) {
+        let conn = Connection::open(path).unwrap();
+        conn.pragma_update(None, "auto_vacuum", "INCREMENTAL").unwrap();
+        conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        conn.execute_batch(SCHEMA[0]).unwrap();
+        let worker = format!(
+            "INSERT INTO workers(name, version, activities, beat_at, started_at) VALUES ('w', '0.0.1', '[]', {worker_beat}, 0); \
+             INSERT INTO pauses VALUES ('tenant', 'acme', NULL, 0); PRAGMA user_version = 1"
+        );
+        conn.execute_batch(&worker).unwrap();
+    }
+
+    #[test]
+    fn a_file_of_the_first_schema_is_upgraded_with_what_is_in_it_unless_an_older_worker_is_alive() {
+        let dir = tempfile::tempdir().unwrap();
+        let (alive, silent) = (dir.path().join("alive.db"), dir.path().join("silent.db"));
+        first_schema(&alive, "unixepoch() * 1000 - 5000");
+        assert!(matches!(open_writer(&alive), Err(StoreError::OldWorker { version }) if version == "0.0.1"));
+        first_schema(&silent, "unixepoch() * 1000 - 61000");
+        let conn = open_writer(&silent).unwrap();
+        assert_eq!(pragma(&conn, "user_version").unwrap(), VERSION);
+        let kept: (String, i64) = conn
+            .query_row("SELECT name, (SELECT count(*) FROM worker_holds) FROM pauses", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap();
+        assert_eq!(kept, ("acme".to_owned(), 0));
     }
 
     #[cfg(unix)]

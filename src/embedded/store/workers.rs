@@ -19,6 +19,15 @@ pub(crate) struct WorkerRegistration {
     pub(crate) activities: Vec<&'static str>,
 }
 
+/// A tenant of which a worker asks nothing for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredHold {
+    pub(crate) tenant: String,
+    pub(crate) reason: String,
+    pub(crate) since: Timestamp,
+    pub(crate) until: Option<Timestamp>,
+}
+
 /// A beat that somebody has seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WorkerBeat {
@@ -52,10 +61,26 @@ impl Tx<'_> {
     /// Removes a worker that has stopped in order. One that still holds something stays, falls silent, and is rescued: an execution
     /// without a worker's row would be nobody's for ever.
     pub(crate) fn unregister_worker(&mut self, worker_id: i64) -> Result<(), StoreError> {
-        self.conn.execute(
+        let gone = self.conn.execute(
             "DELETE FROM workers WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND worker_id = ?1)",
             [worker_id],
         )?;
+        if gone > 0 {
+            self.conn.execute("DELETE FROM worker_holds WHERE worker_id = ?1", [worker_id])?;
+        }
+        Ok(())
+    }
+
+    /// Shows what a worker does not ask for now, in place of what it showed before. A worker without a row shows nothing.
+    pub(crate) fn show_holds(&mut self, worker_id: i64, holds: &[StoredHold]) -> Result<(), StoreError> {
+        self.conn.execute("DELETE FROM worker_holds WHERE worker_id = ?1", [worker_id])?;
+        for hold in holds {
+            self.conn
+                .prepare_cached(
+                    "INSERT INTO worker_holds(worker_id, tenant, reason, since, until) SELECT id, ?2, ?3, ?4, ?5 FROM workers WHERE id = ?1",
+                )?
+                .execute(params![worker_id, hold.tenant, hold.reason, ms(hold.since), hold.until.map(ms)])?;
+        }
         Ok(())
     }
 

@@ -4,19 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use iolaus_activities::{BoxFuture, Stop};
+use iolaus_activities::{BoxFuture, SlotClass, Stop};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::Shared;
-use crate::embedded::store::{Claimed, Finished, StoreError};
+use crate::embedded::store::{ClaimScope, Claimed, Finished, StoreError};
 use crate::executor::{self, Assignment, AttemptStore, Decision, ExecutorSettings, Outcome, SaveError};
 use crate::telemetry;
 
-/// Progress is written at most this often.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+/// Progress of work is written at most this often.
+const WORK_PROGRESS: Duration = Duration::from_secs(10);
+/// Waits are many, and each makes progress at every look.
+const WAITS_PROGRESS: Duration = Duration::from_secs(60);
 /// Between two tries to store the end of an attempt.
 const FINISH_PAUSE: Duration = Duration::from_millis(500);
 
@@ -34,12 +36,13 @@ pub(super) async fn attempt(shared: Arc<Shared>, job: Claimed, stop: watch::Send
     );
     telemetry::record_wait(&span, Duration::from_millis(job.waited_ms));
     let outcome = run(&shared, job, stop.clone()).instrument(span.clone()).await;
+    let outcome = wait_for_tenant(&shared, outcome);
     let decision = finish(&shared, id, token, &execution, outcome, &stop).instrument(span.clone()).await;
     let (named, error) = telling(&decision);
     telemetry::record_outcome(&span, named, error.as_deref());
     drop(span);
     shared.store.hub().ended(id, token);
-    shared.release(class);
+    shared.release(class, &execution.tenant);
     shared.store.nudge(false).await;
 }
 
@@ -49,11 +52,22 @@ async fn run(shared: &Arc<Shared>, job: Claimed, stop: watch::Sender<Option<Stop
     let settings = ExecutorSettings {
         cancel_grace: shared.options.cancel_grace,
         stall_after: shared.options.stall_after,
-        progress_interval: PROGRESS_INTERVAL,
+        progress_interval: match job.slot_class {
+            SlotClass::Work => WORK_PROGRESS,
+            SlotClass::Waits => WAITS_PROGRESS,
+        },
     };
     let store = Arc::new(Lease { shared: shared.clone(), id: job.id, token: job.token });
     let assignment = Assignment { activity, execution: job.execution, input: job.input, checkpoint: job.checkpoint };
     executor::run_attempt(assignment, store, stop, shared.clock.clone(), &settings).await
+}
+
+/// A worker lets the job of a held tenant wait, which costs it nothing. Whoever works one job alone is answered instead.
+fn wait_for_tenant(shared: &Shared, outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Failed(failure) if failure.tenant_held && matches!(shared.scope, ClaimScope::Any) => Outcome::TenantHeld(failure),
+        outcome => outcome,
+    }
 }
 
 /// Stores the end of an attempt. A store that fails is asked again until it answers: the write is fenced, so that repeating it is
@@ -97,7 +111,8 @@ fn telling(decision: &Decision) -> (&'static str, Option<String>) {
     match decision {
         Decision::Close(closing) => (closing.state.as_str(), closing.verdict.failure.as_ref().map(|failure| failure.code.clone())),
         Decision::Retry { failure, .. } => ("retry_scheduled", Some(failure.code.clone())),
-        Decision::GiveBack => ("drained", None),
+        Decision::GiveBack { drained: true } => ("drained", None),
+        Decision::GiveBack { drained: false } => ("tenant_held", None),
         Decision::Nothing => ("lost", Some("lease_lost".to_owned())),
     }
 }

@@ -2,16 +2,18 @@
 
 mod alive;
 mod attempt;
+mod holds;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use iolaus_activities::tenant::{Tenant, Tenants};
 use iolaus_activities::{Clock, Registry, SlotClass, Stop};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::store::{ClaimRequest, ClaimScope, Claimed, Claimer, Store, StoreError, WorkerRegistration};
+use super::store::{ClaimRequest, ClaimScope, Claimed, Claimer, Shares, Store, StoreError, TenantShare, WorkerRegistration};
 use super::{Embedded, name};
 use crate::client::ClientError;
 use crate::job::JobId;
@@ -21,6 +23,8 @@ use crate::job::JobId;
 pub struct WorkerOptions {
     /// The activities that it runs.
     pub registry: Registry,
+    /// The tenants that they act on: no jobs are taken of one that is held, and each has its share of the slots.
+    pub tenants: Arc<Tenants>,
     /// Attempts of slot class `work` at a time.
     pub slots_work: usize,
     /// Attempts of slot class `waits` at a time.
@@ -56,6 +60,10 @@ struct Shared {
     drains_all: AtomicBool,
     free: BTreeMap<SlotClass, AtomicUsize>,
     running: AtomicUsize,
+    /// Attempts that run, by slot class and tenant.
+    by_tenant: Mutex<BTreeMap<(SlotClass, String), usize>>,
+    /// Told after each registration: the row is a new one.
+    registered: Notify,
     idle: Notify,
     renewed: Mutex<Duration>,
     claimed: mpsc::UnboundedSender<Delivered>,
@@ -90,6 +98,8 @@ impl Worker {
             drains_all: AtomicBool::new(false),
             free: slots.into_iter().map(|(class, slots)| (class, AtomicUsize::new(slots))).collect(),
             running: AtomicUsize::new(0),
+            by_tenant: Mutex::default(),
+            registered: Notify::new(),
             idle: Notify::new(),
             renewed: Mutex::new(host.clock.monotonic()),
             claimed,
@@ -101,6 +111,7 @@ impl Worker {
             tokio::spawn(run_claimed(shared.clone(), receiver)),
             tokio::spawn(alive::stay_alive(shared.clone())),
             tokio::spawn(alive::forget_old(shared.clone())),
+            tokio::spawn(holds::watch(shared.clone())),
         ];
         tracing::info!(worker = %shared.name, database = %host.store.path().display(), "the worker is ready");
         Ok(Self { shared, tasks })
@@ -162,13 +173,12 @@ impl Claimer for Shared {
         if !self.accepting.load(Ordering::SeqCst) || !self.lease_alive() {
             return None;
         }
-        let free = |class| self.free.get(&class).map_or(0, |free| free.load(Ordering::SeqCst));
         let request = ClaimRequest {
             worker_id: self.id.load(Ordering::SeqCst),
             scope: self.scope.clone(),
             activities: self.options.registry.infos().map(|info| (info.name, info.version)).collect(),
-            free_work: free(SlotClass::Work),
-            free_waits: free(SlotClass::Waits),
+            work: self.shares(SlotClass::Work),
+            waits: self.shares(SlotClass::Waits),
         };
         (request.free() > 0).then_some(request)
     }
@@ -179,6 +189,7 @@ impl Claimer for Shared {
                 free.fetch_sub(1, Ordering::SeqCst);
             }
             self.running.fetch_add(1, Ordering::SeqCst);
+            self.counts(|counts| *counts.entry((job.slot_class, job.execution.tenant.clone())).or_default() += 1);
             // Known from this moment on, so that no cancel and no drain misses it before its task has run.
             let stop = watch::Sender::new(None);
             self.store.hub().started(job.id, job.token, worker_id, job.slot_class, stop.clone());
@@ -203,6 +214,7 @@ impl Shared {
         let id = self.store.write(move |tx| tx.register_worker(&registration)).await?;
         let previous = self.id.swap(id, Ordering::SeqCst);
         self.store.hub().worker_changed(previous, id);
+        self.registered.notify_one();
         self.renewed(sent);
         Ok(())
     }
@@ -217,7 +229,41 @@ impl Shared {
         self.clock.monotonic().saturating_sub(renewed) < self.worker_timeout * 4 / 5
     }
 
-    fn release(&self, class: SlotClass) {
+    fn counts<T>(&self, f: impl FnOnce(&mut BTreeMap<(SlotClass, String), usize>) -> T) -> T {
+        f(&mut self.by_tenant.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The free slots of a class, and whose jobs may have them. Who works one job alone takes it whatever its tenant says.
+    fn shares(&self, class: SlotClass) -> Shares {
+        let free = self.free.get(&class).map_or(0, |free| free.load(Ordering::SeqCst));
+        if matches!(self.scope, ClaimScope::Job(_)) {
+            return Shares::new(free, free, &[]);
+        }
+        let slots = match class {
+            SlotClass::Work => self.options.slots_work,
+            SlotClass::Waits => self.options.slots_waits,
+        };
+        let tenants = self.options.tenants.names().filter_map(|name| self.options.tenants.get(name).ok());
+        let share = |tenant: Arc<Tenant>| TenantShare {
+            running: self.counts(|counts| counts.get(&(class, tenant.name().to_owned())).copied().unwrap_or(0)),
+            max_jobs: tenant.settings().max_jobs,
+            held: tenant.hold().is_some(),
+            name: tenant.name().to_owned(),
+        };
+        let tenants: Vec<_> = tenants.filter(|tenant| tenant.unset().is_none()).map(share).collect();
+        Shares::new(slots, free, &tenants)
+    }
+
+    fn release(&self, class: SlotClass, tenant: &str) {
+        self.counts(|counts| {
+            let key = (class, tenant.to_owned());
+            if counts.get_mut(&key).is_some_and(|count| {
+                *count -= 1;
+                *count == 0
+            }) {
+                counts.remove(&key);
+            }
+        });
         if let Some(free) = self.free.get(&class) {
             free.fetch_add(1, Ordering::SeqCst);
         }

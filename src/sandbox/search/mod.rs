@@ -52,6 +52,7 @@ pub(super) struct Search {
 struct SortKey {
     field: Field,
     descending: bool,
+    missing_first: bool,
 }
 
 /// One page: the documents with their sort values, and how many matched in all.
@@ -98,7 +99,7 @@ impl Search {
         self.query.prefix(path)
     }
 
-    /// Filters, sorts (missing values last, equal ones in the order given) and cuts the page.
+    /// Filters, sorts (missing values last unless the sort says otherwise, equal ones in the order given) and cuts the page.
     pub(super) fn page(&self, documents: impl Iterator<Item = Document>) -> Page {
         let mut hits: Vec<(Document, Vec<Value>)> = documents
             .filter(|document| evaluate::matches(&self.query, document))
@@ -111,7 +112,7 @@ impl Search {
             self.sort
                 .iter()
                 .zip(left.iter().zip(right))
-                .map(|(key, (left, right))| compare(left, right, key.descending))
+                .map(|(key, (left, right))| compare(left, right, key))
                 .find(|order| order.is_ne())
                 .unwrap_or(Ordering::Equal)
         });
@@ -151,7 +152,7 @@ fn sort_key(value: &Value, mapping: &Mapping) -> Result<SortKey, Unsupported> {
         Value::String(name) => (name.as_str(), &Value::Null),
         _ => single(value, "sort")?,
     };
-    let (mut order, mut path) = ("asc", None);
+    let (mut order, mut path, mut missing_first) = ("asc", None, false);
     match options {
         Value::Null => {}
         Value::String(given) => order = given,
@@ -159,7 +160,7 @@ fn sort_key(value: &Value, mapping: &Mapping) -> Result<SortKey, Unsupported> {
             for (key, value) in object(options, "sort")? {
                 match key.as_str() {
                     "order" => order = value.as_str().unwrap_or_default(),
-                    "missing" if value == "_last" => {}
+                    "missing" if value == "_last" || value == "_first" => missing_first = value == "_first",
                     "nested" => path = Some(nested_path(value)?),
                     other => {
                         return Err(Unsupported::new(format!("unknown option [{other}] in sort on [{name}]")));
@@ -173,8 +174,8 @@ fn sort_key(value: &Value, mapping: &Mapping) -> Result<SortKey, Unsupported> {
         return Err(Unsupported::new(format!("text field [{name}] cannot be sorted on; use [{name}.keyword]")));
     }
     match order {
-        "asc" => Ok(SortKey { field, descending: false }),
-        "desc" => Ok(SortKey { field, descending: true }),
+        "asc" => Ok(SortKey { field, descending: false, missing_first }),
+        "desc" => Ok(SortKey { field, descending: true, missing_first }),
         other => Err(Unsupported::new(format!("unknown order [{other}] in sort on [{name}]"))),
     }
 }
@@ -196,15 +197,15 @@ fn sort_value(field: &Field, document: &Document) -> Value {
     }
 }
 
-fn compare(left: &Value, right: &Value, descending: bool) -> Ordering {
+fn compare(left: &Value, right: &Value, key: &SortKey) -> Ordering {
     let order = match (left, right) {
         (Value::Null, Value::Null) => return Ordering::Equal,
-        (Value::Null, _) => return Ordering::Greater,
-        (_, Value::Null) => return Ordering::Less,
+        (Value::Null, _) => return if key.missing_first { Ordering::Less } else { Ordering::Greater },
+        (_, Value::Null) => return if key.missing_first { Ordering::Greater } else { Ordering::Less },
         (Value::Number(left), Value::Number(right)) => left.as_i64().cmp(&right.as_i64()),
         (left, right) => left.as_str().cmp(&right.as_str()),
     };
-    if descending { order.reverse() } else { order }
+    if key.descending { order.reverse() } else { order }
 }
 
 fn count(value: &Value, key: &str) -> Result<usize, Unsupported> {

@@ -223,6 +223,9 @@ async fn credentials_change_by_an_admin_route_too_and_an_impossible_change_says_
 #[tokio::test]
 async fn a_401_is_plain_text_where_that_is_asked_for() {
     let harness = Harness::with(SandboxOptions { plain_401: true, ..SandboxOptions::default() }).await;
+    harness.change(json!({ "kind": "plain_401", "on": false }));
+    assert_eq!(harness.whoami("nobody").await.0, 401, "it is JSON");
+    harness.change(json!({ "kind": "plain_401", "on": true }));
     let answer = harness.request("nobody", Method::GET, "/api/service/whoami").send().await.expect("an answer");
     assert_eq!((answer.status().as_u16(), answer.headers()["content-type"].as_bytes()), (401, &b"text/plain"[..]));
     assert_eq!(answer.text().await.expect("text"), "Unauthorized");

@@ -5,6 +5,8 @@ pub(crate) mod harness;
 mod bad_input;
 mod demo;
 mod jobs;
+mod oauth_clients;
+mod sandbox;
 mod secrets;
 mod surface;
 mod traces;

@@ -47,8 +47,8 @@ fn everything_said_and_kept(mut place: Place) -> Vec<(String, Vec<u8>)> {
     let waited = place.run(&format!("enqueue token_admin_grant {CONNECTION} {TOKEN} --wait"));
     assert_eq!(waited.code, 0, "{waited:?}");
     said.push(("stdout of enqueue".into(), waited.stdout.into_bytes()));
-    let worked = worker.terminate();
-    said.push(("stderr of the worker".into(), worked.stderr.into_bytes()));
+    let ended = worker.terminate();
+    said.push(("stderr of the worker".into(), ended.stderr.into_bytes()));
     said.push(("what was exported".into(), collector.stop().into_bytes()));
     said.extend(place.files().into_iter().map(|(path, bytes)| (path.display().to_string(), bytes)));
     said

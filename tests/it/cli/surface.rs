@@ -158,22 +158,23 @@ fn help_tells_the_commands_and_the_exit_codes() {
     Usage: iolaus [OPTIONS] <COMMAND>
 
     Commands:
-      demo         See it all in one process: a sandbox, a worker and a dozen real jobs
-      execute      Enqueue a job, work it in this process, print its verdict, exit by it
-      enqueue      Store a job durably and print its id
-      worker       Work what others enqueue, until told to stop
-      status       States, the oldest due job, workers, pauses
-      jobs         List, show, wait for, cancel and retry jobs
-      pause        Stop claiming jobs of an activity or a tenant, on all workers, until it is resumed
-      resume       Take a pause back
-      workflows    Find and show workflows of a tenant
-      doctor       Check configuration, queue, tenants and permissions, and tell the mend of what is
-                   wrong
-      sandbox      Play a tenant on loopback, until told to stop
-      schema       Print JSON Schemas of what goes in and what comes out, or the reference of the
-                   configuration
-      completions  Print a completion script for a shell
-      help         Print this message or the help of the given subcommand(s)
+      demo           See it all in one process: a sandbox, a worker and a dozen real jobs
+      execute        Enqueue a job, work it in this process, print its verdict, exit by it
+      enqueue        Store a job durably and print its id
+      worker         Work what others enqueue, until told to stop
+      status         States, the oldest due job, workers, pauses
+      jobs           List, show, wait for, cancel and retry jobs
+      pause          Stop claiming jobs of an activity or a tenant, on all workers, until it is resumed
+      resume         Take a pause back
+      workflows      Find and show workflows of a tenant
+      oauth-clients  Create, list, show, change and purge OAuth clients of a tenant
+      doctor         Check configuration, queue, tenants and permissions, and tell the mend of what is
+                     wrong
+      sandbox        Play a tenant on loopback, until told to stop
+      schema         Print JSON Schemas of what goes in and what comes out, or the reference of the
+                     configuration
+      completions    Print a completion script for a shell
+      help           Print this message or the help of the given subcommand(s)
 
     Options:
           --config <FILE>    The configuration file [default: `IOLAUS_CONFIG`, else

@@ -76,6 +76,7 @@ impl TestHost {
     pub(crate) fn worker_options(&self) -> WorkerOptions {
         WorkerOptions {
             registry: self.registry(),
+            tenants: self.tenants.clone(),
             slots_work: 4,
             slots_waits: 100,
             drain_deadline: Duration::from_secs(20),
@@ -96,6 +97,14 @@ impl TestHost {
     pub(crate) async fn enqueue(&self, request: JobRequest) -> Result<Enqueued, ClientError> {
         let job = self.admit(request)?;
         self.client.enqueue(job).await
+    }
+
+    /// The same for a tenant of the host's own.
+    pub(crate) async fn enqueue_for(&self, request: JobRequest) -> Enqueued {
+        let names = self.tenants.names().map(str::to_owned).collect();
+        let intake = Intake::new(&self.registry(), BTreeMap::default(), names);
+        let job = intake.admit(request, TraceContext::generate(), iolaus_activities::Clock::now(self.clock.as_ref())).unwrap();
+        self.client.enqueue(job).await.unwrap()
     }
 
     pub(crate) async fn enqueue_acts(&self, job_id: &str, acts: impl IntoIterator<Item = Act>) -> Enqueued {
@@ -141,6 +150,13 @@ impl TestHost {
             biased;
             output = future => output,
             () = pass => unreachable!("it passes for ever"),
+        }
+    }
+
+    /// Waits, without moving the clock, until the file says so.
+    pub(crate) async fn until_sql(&self, query: &str) {
+        while !self.sql::<bool>(query) {
+            self.client.presence().await.unwrap();
         }
     }
 

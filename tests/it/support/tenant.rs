@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iolaus::intake::JobRequest;
-use iolaus::sandbox::{Fault, Sandbox, SandboxOptions, What};
+use iolaus::sandbox::{Fault, Generation, Sandbox, SandboxOptions, What};
 use iolaus_activities::tenant::{TenantSettings, Tenants};
 use iolaus_activities::{Clock, ManualClock, VerdictRecord};
 use serde_json::{Value, json};
@@ -22,6 +22,27 @@ pub(crate) const CRAWLER: &str = "atlan-snowflake-1684500500";
 pub(crate) const FAILING: &str = "atlan-postgres-1684500700";
 pub(crate) const RUNNING: &str = "atlan-redshift-1684500800";
 
+pub(crate) const APP: &str = "snowflake-prod-5d01c7aa";
+pub(crate) const FAILING_APP: &str = "postgres-crm-18c2d9e6";
+pub(crate) const RUNNING_APP: &str = "redshift-dwh-9a4be150";
+pub(crate) const RUNNING_APP_RUN: &str = "3c6ef372fe94f82a";
+pub(crate) const BOTH: [Generation; 2] = [Generation::Argo, Generation::Native];
+
+/// What a rerun of something that is idle and will succeed is asked for with.
+pub(crate) fn idle(generation: Generation) -> Value {
+    match generation {
+        Generation::Argo => json!({"workflow": CRAWLER}),
+        Generation::Native => json!({"app": APP}),
+    }
+}
+
+/// An object with more fields.
+pub(crate) fn with(mut object: Value, more: Value) -> Value {
+    let Value::Object(more) = more else { panic!("no object: {more}") };
+    object.as_object_mut().unwrap().extend(more);
+    object
+}
+
 pub(crate) struct TestTenant {
     pub(crate) host: TestHost,
     pub(crate) sandbox: Sandbox,
@@ -30,6 +51,15 @@ pub(crate) struct TestTenant {
 impl TestTenant {
     pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn of(generation: Generation) -> Self {
+        Self::with(|options| options.generation = generation).await
+    }
+
+    /// With an index that lags by so many seconds.
+    pub(crate) async fn lagging(generation: Generation, seconds: u64) -> Self {
+        Self::with(|options| (options.generation, options.index_lag) = (generation, Duration::from_secs(seconds))).await
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut SandboxOptions)) -> Self {
@@ -78,11 +108,19 @@ impl TestTenant {
         effects.map(|effect| serde_json::to_value(effect).unwrap()["kind"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// The runs that were really submitted.
+    /// The runs that were really submitted, of workflows and of apps.
     pub(crate) fn submissions(&self) -> Vec<String> {
-        let effects = self.sandbox.effects().into_iter();
-        effects.filter_map(|effect| if let What::RunSubmitted { run, .. } = effect.what { Some(run) } else { None }).collect()
+        submissions(&self.sandbox)
     }
+}
+
+/// The runs that were really submitted, of workflows and of apps.
+pub(crate) fn submissions(sandbox: &Sandbox) -> Vec<String> {
+    let run = |effect: iolaus::sandbox::Effect| match effect.what {
+        What::RunSubmitted { run, .. } | What::AppRunSubmitted { run, .. } => Some(run),
+        _ => None,
+    };
+    sandbox.effects().into_iter().filter_map(run).collect()
 }
 
 pub(crate) fn request(activity: &str, input: Value) -> JobRequest {
@@ -97,16 +135,20 @@ pub(crate) fn grant(method: &str) -> Value {
     json!({"connection_qualified_name": CONNECTION, "api_token_guid": TOKEN, "method": method})
 }
 
-fn sandbox_clock(clock: &Arc<ManualClock>) -> Arc<dyn Fn() -> i64 + Send + Sync> {
+pub(crate) fn sandbox_clock(clock: &Arc<ManualClock>) -> Arc<dyn Fn() -> i64 + Send + Sync> {
     let clock = clock.clone();
     Arc::new(move || clock.now().as_millisecond())
 }
 
 fn tenants(sandbox: &Sandbox, clock: &Arc<ManualClock>) -> Arc<Tenants> {
-    let settings = TenantSettings {
+    Tenants::new(BTreeMap::from([("default".to_owned(), settings(sandbox))]), clock.clone()).unwrap()
+}
+
+/// What leads to a sandbox, as an API token of it.
+pub(crate) fn settings(sandbox: &Sandbox) -> TenantSettings {
+    TenantSettings {
         base_url: sandbox.base_url(),
         api_key: Some("sandbox-api-token".to_owned().into()),
         ..TenantSettings::default()
-    };
-    Tenants::new(BTreeMap::from([("default".to_owned(), settings)]), clock.clone()).unwrap()
+    }
 }

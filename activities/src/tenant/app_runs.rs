@@ -1,0 +1,152 @@
+//! Runs of apps. One is read by its id, strongly; those of an app are only found in the metastore's index, which lags, and where the last
+//! segment of a qualified name is taken for the run's id. So a hit is a hint, and is to be confirmed by reading the run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Tenant;
+use super::classify::Effect;
+use super::runs::{Kind, Run, segment, text, time};
+use super::send::Call;
+use crate::failure::Failure;
+
+/// What the qualified name of every run begins with; the slug and the id of the run follow.
+const ROOT: &str = "default/apps/automation_engine/workflows/";
+/// How many runs one page of a search holds.
+const PAGE: usize = 50;
+/// What a run that is at its end is shown as.
+const ENDED: [&str; 9] = ["Succeeded", "Failed", "Error", "Stopped", "Terminated", "Skipped", "Omitted", "Cancelled", "TimedOut"];
+/// What is shown of a run.
+const ATTRIBUTES: [&str; 4] =
+    ["appWorkflowRunStatus", "appWorkflowRunStartedAt", "appWorkflowRunCompletedAt", "appWorkflowRunStartedBy"];
+/// A number of milliseconds since 1970 is larger than this, a number of seconds is not.
+const LEAST_MILLIS: i64 = 100_000_000_000;
+
+impl Tenant {
+    /// A run as it is now; None if there is none of this id. A failure if the tenant has no apps at all.
+    pub async fn app_run(&self, id: &str) -> Result<Option<Run>, Failure> {
+        let call = Call::get("app_runs.show", format!("api/service/v1/app/runs/{}", segment(id))).needs("the right to see runs");
+        let Some(body) = self.read_of_apps(&call).await? else { return Ok(None) };
+        if text(&body["run_id"]).is_some_and(|shown| shown != id) || !body["status"].is_string() {
+            return Err(self.unexpected(&call, "it does not show that run"));
+        }
+        let started_at = moment(&body["started_at"]);
+        Ok(Some(Run {
+            kind: Kind::App,
+            name: id.to_owned(),
+            workflow: text(&body["slug"]),
+            phase: text(&body["status"]),
+            created_at: started_at,
+            started_at,
+            finished_at: None,
+            creator: None,
+            message: None,
+        }))
+    }
+
+    /// The runs of an app that the index shows: those that have not started yet, then the others, the newest first. Reads page by page
+    /// until one is older than `bound`, there are no more, or `max_pages` are read; without a bound, one page.
+    pub async fn app_runs_of(&self, slug: &str, bound: Option<Timestamp>) -> Result<Vec<Run>, Failure> {
+        let prefix = json!({"prefix": {"qualifiedName": {"value": format!("{ROOT}{slug}/"), "case_insensitive": false}}});
+        // One that ended without a start never did anything. In their number such runs would hide the others.
+        let ended = json!({"terms": {"appWorkflowRunStatus": ENDED}});
+        let counts =
+            json!({"bool": {"should": [{"exists": {"field": "appWorkflowRunStartedAt"}}, {"bool": {"must_not": [ended]}}]}});
+        let mut runs: Vec<Run> = Vec::new();
+        for page in 0..self.settings.max_pages {
+            let call = search("app_runs.find", page * PAGE, PAGE, &[prefix.clone(), counts.clone()]);
+            let found = self.indexed_app_runs(&call).await?;
+            let full = found.len() >= PAGE;
+            let past = found.iter().any(|run| run.created_at.zip(bound).is_some_and(|(created, bound)| created < bound));
+            let before = runs.len();
+            for run in found {
+                if run.workflow.as_deref() == Some(slug) && runs.iter().all(|known| known.name != run.name) {
+                    runs.push(run);
+                }
+            }
+            if !full || past || bound.is_none() || runs.len() == before {
+                break;
+            }
+        }
+        Ok(runs)
+    }
+
+    /// Asks the tenant to stop a run of an app. Sent once.
+    pub async fn cancel_app_run(&self, id: &str) -> Result<(), Failure> {
+        let target = format!("api/service/v1/app/runs/{}/cancel", segment(id));
+        let call = Call::post("app_runs.cancel", target, None).needs("the right to cancel runs");
+        let sent = self.send(&call).await;
+        match self.effect(&call, sent) {
+            Effect::Applied(_) => Ok(()),
+            Effect::Conflict(failure) | Effect::NotApplied(failure) | Effect::UnknownFate(failure) => Err(failure),
+        }
+    }
+
+    /// What the index shows of runs of apps, by their qualified names.
+    pub(super) async fn indexed_by_name(&self, names: &BTreeSet<&str>) -> Result<BTreeMap<String, Run>, Failure> {
+        let call = search("app_runs.look", 0, names.len(), &[json!({"terms": {"qualifiedName": names}})]);
+        let found = self.indexed_app_runs(&call).await?;
+        Ok(found.into_iter().filter_map(|run| Some((qualified_name(run.workflow.as_deref()?, &run.name), run))).collect())
+    }
+
+    async fn indexed_app_runs(&self, call: &Call) -> Result<Vec<Run>, Failure> {
+        let body = self.read(call).await?;
+        let entities = match &body["entities"] {
+            Value::Array(entities) => entities.as_slice(),
+            // The metastore leaves the list out when it is empty, and then says so in another way.
+            Value::Null if body["approximateCount"].is_number() => &[],
+            _ => return Err(self.unexpected(call, "it has no list of entities")),
+        };
+        Ok(entities.iter().filter_map(|entity| decode(&entity["attributes"])).collect())
+    }
+}
+
+fn search(operation: &'static str, from: usize, size: usize, filters: &[Value]) -> Call {
+    let exactly = |field: &str, value: &str| json!({"term": {field: {"value": value, "case_insensitive": false}}});
+    let mut filter = vec![exactly("__state", "ACTIVE"), exactly("__typeName.keyword", "AppWorkflowRun")];
+    filter.extend_from_slice(filters);
+    let body = json!({
+        "attributes": ATTRIBUTES,
+        "dsl": {
+            "from": from, "size": size, "track_total_hits": true, "aggregations": {},
+            "query": {"bool": {"filter": filter}},
+            "sort": [{"appWorkflowRunStartedAt": {"order": "desc", "missing": "_first"}}],
+        },
+        // The tenant's people see what was searched for by people.
+        "requestMetadata": {"saveSearchLog": false, "utmTags": ["project_iolaus"]},
+    });
+    Call::post(operation, "api/meta/search/indexsearch", Some(body)).needs("the right to see runs")
+}
+
+/// What the index is expected to call a run.
+pub(super) fn qualified_name(slug: &str, id: &str) -> String {
+    format!("{ROOT}{slug}/{id}")
+}
+
+/// A name that is not built as expected names no run of an app.
+fn decode(attributes: &Value) -> Option<Run> {
+    let (slug, id) = attributes["qualifiedName"].as_str()?.strip_prefix(ROOT)?.split_once('/')?;
+    let id = id.rsplit('/').next().filter(|id| !id.is_empty())?;
+    let started_at = moment(&attributes["appWorkflowRunStartedAt"]);
+    Some(Run {
+        phase: text(&attributes["appWorkflowRunStatus"]),
+        created_at: started_at,
+        started_at,
+        finished_at: moment(&attributes["appWorkflowRunCompletedAt"]),
+        creator: text(&attributes["appWorkflowRunStartedBy"]),
+        ..Run::named(Kind::App, id.to_owned(), slug)
+    })
+}
+
+/// A time as RFC 3339, in milliseconds or in seconds; cut to the second, as times of the other generation are. Zero is none.
+fn moment(value: &Value) -> Option<Timestamp> {
+    let number = value.as_i64().filter(|number| *number > 0);
+    let at = match number {
+        Some(millis) if millis > LEAST_MILLIS => Timestamp::from_millisecond(millis).ok(),
+        Some(seconds) => Timestamp::from_second(seconds).ok(),
+        None => time(value),
+    }?;
+    Timestamp::from_second(at.as_second()).ok()
+}

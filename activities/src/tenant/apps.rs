@@ -1,0 +1,99 @@
+//! Apps of a tenant of the native generation, under `/v1/app`: whether there is one of this slug, and submitting it.
+
+use serde_json::Value;
+
+use super::classify::Effect;
+use super::runs::{Kind, Run, segment, text};
+use super::send::Call;
+use super::{Generation, Permit, Submission, Tenant};
+use crate::failure::{Category, Failure};
+
+impl Tenant {
+    /// Whether there is an app of this slug. A failure if the tenant has no apps at all.
+    pub async fn has_app(&self, slug: &str) -> Result<bool, Failure> {
+        let call = Call::get("apps.show", format!("api/service/v1/app/{}", segment(slug))).needs("the right to see apps");
+        Ok(self.read_of_apps(&call).await?.is_some())
+    }
+
+    /// Submits an app once. The permit was waited for before, and no other request is made, so nothing stands between a caller's saved
+    /// intent and this one.
+    pub async fn submit_app(&self, permit: Permit<'_>, slug: &str, request_id: &str) -> Submission {
+        let call = Call::post("apps.submit", format!("api/service/v1/app/{}/submit", segment(slug)), None)
+            .with_request_id(request_id)
+            .needs("the right to run apps");
+        let sent = self.send_now(permit, &call).await;
+        match self.effect(&call, sent) {
+            Effect::Applied(body) => match text(&body["run_id"]) {
+                Some(run) if body["slug"].as_str().is_none_or(|named| named == slug) => {
+                    Submission::Applied(Run::named(Kind::App, run, slug))
+                }
+                _ => Submission::UnknownFate(self.unexpected(&call, "it names no run of this app")),
+            },
+            Effect::Conflict(failure) => Submission::AlreadyActive(failure),
+            Effect::NotApplied(failure) => Submission::NotApplied(failure),
+            Effect::UnknownFate(failure) => Submission::UnknownFate(failure),
+        }
+    }
+
+    /// Reads something below `/v1/app`: None if it is not there. A tenant that has no apps at all says the same, so it is asked once
+    /// whether it has any.
+    pub(super) async fn read_of_apps(&self, call: &Call) -> Result<Option<Value>, Failure> {
+        match self.read(call).await {
+            Ok(body) => {
+                self.learned(|learned| learned.has_apps = true);
+                Ok(Some(body))
+            }
+            Err(failure) if is_absence(&failure) => self.must_have_apps().await.map(|()| None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn must_have_apps(&self) -> Result<(), Failure> {
+        if self.learned(|learned| learned.has_apps) {
+            return Ok(());
+        }
+        let call = Call::get("apps.list", "api/service/v1/app?limit=1").needs("the right to see apps");
+        match self.read(&call).await {
+            Ok(_) => {
+                self.learned(|learned| learned.has_apps = true);
+                Ok(())
+            }
+            Err(failure) if is_absence(&failure) => Err(self.lacks(Kind::App, failure)),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// A failure if the settings say that this tenant has no such kind.
+    pub(crate) fn should_have(&self, kind: Kind) -> Result<(), Failure> {
+        let set = match (self.settings.generation, kind) {
+            (Generation::Argo, Kind::App) => "argo",
+            (Generation::Native, Kind::Workflow) => "native",
+            _ => return Ok(()),
+        };
+        Err(self.unsupported(kind, format!("tenant `{}` is set to {set}, and has no {}s", self.name, kind.noun())))
+    }
+
+    /// The failure that an answer is which shows that this tenant knows no such kind at all.
+    pub(crate) fn lacks(&self, kind: Kind, answer: Failure) -> Failure {
+        let message = format!("tenant `{}` answers that it has no {}s: {}", self.name, kind.noun(), answer.message);
+        self.unsupported(kind, message).with_source(answer.source)
+    }
+
+    fn unsupported(&self, kind: Kind, message: String) -> Failure {
+        let (other, fields) = match kind {
+            Kind::Workflow => (Kind::App, "`app` or `app_run`"),
+            Kind::App => (Kind::Workflow, "`workflow`, `type` or `run`"),
+        };
+        Failure::new("generation.unsupported", Category::Unimplemented, message).suggest(format!(
+            "give {fields} if tenants.{name}.generation is \"{}\", or set it to \"{}\" if that is what the tenant is",
+            other.generation(),
+            kind.generation(),
+            name = self.name,
+        ))
+    }
+}
+
+/// Whether an answer may mean that the tenant does not have this part of the API.
+pub(crate) fn is_absence(failure: &Failure) -> bool {
+    failure.code == "tenant.not_found" || failure.code == "tenant.unsupported"
+}

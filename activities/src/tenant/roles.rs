@@ -1,0 +1,66 @@
+//! The roles that an OAuth client can be given: `GET /api/service/roles`.
+
+use serde_json::Value;
+
+use super::Tenant;
+use super::runs::{segment, text};
+use super::send::Call;
+use super::tokens::records;
+use crate::failure::Failure;
+
+/// As the vendor's client writes it, spaces included.
+const FILTER: &str = r#"{"$or": [{"level": "workspace"}, {"level": "admin-subrole"}]}"#;
+/// Roles in one page.
+const PAGE: usize = 100;
+
+/// A role of the tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    /// Its name, as in `$admin_connections`.
+    pub name: String,
+    /// What people call it, as in `Admins (Connections)`; the name where there is nothing better.
+    pub label: String,
+}
+
+impl Tenant {
+    /// The roles of people and the parts of the admin's role.
+    pub async fn roles(&self) -> Result<Vec<Role>, Failure> {
+        let mut roles = Vec::new();
+        for page in 0..self.settings.max_pages {
+            let filter = segment(FILTER).replace("%20", "+");
+            let target = format!("api/service/roles?count=True&offset={}&limit={PAGE}&filter={filter}", page * PAGE);
+            let call = Call::get("roles.list", target).needs("the right to see roles");
+            let body = self.read(&call).await?;
+            let records = records(&body).map_err(|problem| self.unexpected(&call, problem))?;
+            roles.extend(records.iter().filter_map(role));
+            if records.len() < PAGE {
+                break;
+            }
+        }
+        Ok(roles)
+    }
+}
+
+/// A role without a name can be given to nobody.
+fn role(record: &Value) -> Option<Role> {
+    let name = text(&record["name"])?;
+    Some(Role { label: text(&record["description"]).unwrap_or_else(|| name.clone()), name })
+}
+
+/// The role that is meant by its label, in any case, or by its name; or else the labels that there are, sorted.
+///
+/// ```
+/// # use iolaus_activities::tenant::{Role, role_named};
+/// let roles = [Role { name: "$admin".into(), label: "Admin".into() }];
+/// assert_eq!(role_named(&roles, " admin ").map(|role| role.name.as_str()), Ok("$admin"));
+/// assert_eq!(role_named(&roles, "king"), Err(vec!["Admin".to_owned()]));
+/// ```
+pub fn role_named<'a>(roles: &'a [Role], wanted: &str) -> Result<&'a Role, Vec<String>> {
+    let wanted = wanted.trim().to_lowercase();
+    let meant = |role: &&Role| role.label.trim().to_lowercase() == wanted || role.name.to_lowercase() == wanted;
+    roles.iter().find(meant).ok_or_else(|| {
+        let mut labels: Vec<_> = roles.iter().map(|role| role.label.clone()).collect();
+        labels.sort();
+        labels
+    })
+}

@@ -1,0 +1,256 @@
+//! OAuth clients from their creation to their purge: what is sent, what is printed, and where a secret never stands.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use iolaus::sandbox::{Fault, SandboxOptions};
+use serde_json::{Value, json};
+
+use super::harness::{Place, Ran};
+
+const CREATE: [&str; 6] = ["oauth-clients", "create", "--name", "ci", "--role", "Admin"];
+
+fn place() -> Place {
+    Place::with_tenant(SandboxOptions::default())
+}
+
+fn create(place: &Place, more: &[&str]) -> Ran {
+    place.iolaus(CREATE.iter().chain(more))
+}
+
+fn fault(place: &Place, fault: Value) {
+    place.sandbox().add_fault(serde_json::from_value::<Fault>(fault).expect("a fault"));
+}
+
+/// What was really applied, by kind.
+fn applied(place: &Place) -> Vec<String> {
+    let effects = serde_json::to_value(place.sandbox().effects()).expect("JSON");
+    effects.as_array().into_iter().flatten().map(|effect| effect["kind"].as_str().expect("a kind").to_owned()).collect()
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("no {key} in {value}"))
+}
+
+/// What differs from run to run.
+fn filtered(snapshot: impl FnOnce()) {
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"oauth-client-[0-9a-f]{32}", "[client]");
+    settings.add_filter(r#""client_secret":"[0-9a-f]{32}""#, r#""client_secret":"[secret]""#);
+    settings.add_filter(r"\b[0-9a-f]{32}\b", "[secret]");
+    settings.add_filter(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "[time]");
+    settings.add_filter(r"127\.0\.0\.1:\d+", "[address]");
+    settings.bind(snapshot);
+}
+
+#[test]
+fn a_client_created_so_is_at_once_our_own_login_until_it_is_purged() {
+    let mut place = place();
+    let ran = create(&place, &["--description", "for CI", "--persona", "Data Stewards"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
+    filtered(|| {
+        insta::assert_snapshot!(ran.stdout, @r#"{"client_id":"[client]","display_name":"ci","created_by":"service-account-apikey-11111111-2222-3333-4444-555555555555","created_at":"[time]","client_secret":"[secret]"}"#);
+    });
+    let created = ran.json();
+    let (client_id, secret) = (text(&created, "client_id").to_owned(), text(&created, "client_secret").to_owned());
+    let sent = place.sandbox().requests().pop().expect("a request").body;
+    let expected =
+        json!({"displayName": "ci", "description": "for CI", "role": "$admin", "personaQNs": ["default/xS2hdJ7TWUqhVcZHC3zoVN"]});
+    assert_eq!(sent, expected);
+
+    place.set("ATLAN_API_KEY", "");
+    place.set("ATLAN_OAUTH_CLIENT_ID", client_id.as_str());
+    place.set("ATLAN_OAUTH_CLIENT_SECRET", secret.as_str());
+    assert_eq!(place.run("workflows find snowflake").code, 0);
+    let asked = place.sandbox().requests().pop().expect("a request");
+    assert_eq!(asked.principal, Some(format!("service-account-{client_id}")));
+
+    let shown = place.run(&format!("oauth-clients get {client_id}")).json();
+    assert_eq!(
+        (text(&shown, "role"), text(&shown, "created_by")),
+        ("$admin", "service-account-apikey-11111111-2222-3333-4444-555555555555")
+    );
+    assert_eq!(
+        place.run(&format!("oauth-clients purge {client_id} --yes")).json(),
+        json!({"client_id": client_id, "purged": true})
+    );
+    let ran = place.run("workflows find snowflake");
+    assert!(ran.code == 3 && !format!("{ran:?}").contains(&secret), "{ran:?}");
+    assert_eq!(applied(&place), ["oauth_client_created", "oauth_client_purged"]);
+}
+
+#[test]
+fn people_see_a_table() {
+    let place = place();
+    let ran = create(&place, &["--output", "text"]);
+    filtered(|| {
+        insta::assert_snapshot!(ran.stdout, @r#"
+    OAUTH CLIENT
+    client id     [client]
+    name          ci
+    created       [time]
+    created by    service-account-apikey-11111111-2222-3333-4444-555555555555
+    secret        [secret]
+    "#);
+    });
+}
+
+#[test]
+fn a_secret_goes_to_a_new_file_of_its_owner_alone_and_nowhere_else() {
+    let mut place = place();
+    place.set("IOLAUS_LOG", "trace");
+    let file = place.file("directory", "").with_file_name("ci.secret");
+    let path = file.to_str().expect("a path");
+    let ran = create(&place, &["--secret-file", path]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let created = ran.json();
+    assert_eq!((text(&created, "secret_file"), created.get("client_secret")), (path, None));
+    let secret = fs::read_to_string(&file).expect("it is there");
+    assert_eq!((secret.trim().len(), fs::metadata(&file).expect("it is there").permissions().mode() & 0o777), (32, 0o600));
+    assert!(ran.stderr.contains("oauth-clients") && !format!("{ran:?}").contains(secret.trim()), "{ran:?}");
+    assert!(!place.database().exists(), "a secret enters no database");
+
+    for other in [path, "/no/such/directory/ci.secret"] {
+        let ran = create(&place, &["--secret-file", other]);
+        assert!(ran.code == 2 && ran.stderr.contains(&format!("{other} cannot be created")), "{ran:?}");
+    }
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), secret);
+    assert_eq!(applied(&place), ["oauth_client_created"], "the file is tried before anything is sent");
+}
+
+#[test]
+fn no_file_is_left_of_a_creation_that_was_refused_or_lost() {
+    let place = place();
+    let file = place.file("directory", "").with_file_name("ci.secret");
+    let path = file.to_str().expect("a path");
+    for kind in [
+        json!({"kind": "status", "status": 400}),
+        json!({"kind": "cut_before_applying"}),
+        json!({"kind": "garbage_after_applying"}),
+    ] {
+        fault(&place, json!({"method": "POST", "path": "/oauth-clients", "action": kind}));
+        assert_eq!(create(&place, &["--secret-file", path]).code, 3, "{kind}");
+        assert!(!file.exists(), "{kind}");
+    }
+}
+
+#[test]
+fn a_secret_that_stdout_does_not_take_is_no_success() {
+    let place = place();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let mut child = place.spawn("oauth-clients create --name ci --role Admin", Stdio::from(full));
+    assert_eq!(child.wait().expect("it ends").code(), Some(6));
+    assert_eq!(applied(&place), ["oauth_client_created"]);
+}
+
+#[test]
+fn an_unknown_role_or_persona_makes_no_post_and_tells_what_there_is() {
+    let place = place();
+    let ran = place.run("oauth-clients create --name ci --role king");
+    assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
+    insta::assert_snapshot!(ran.stderr, @r#"
+    error: tenant default has no role "king"
+    hint: the roles are Admin, Admins (Connections), Guest, Member
+    "#);
+    let ran = create(&place, &["--persona", "Readers"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
+    insta::assert_snapshot!(ran.stderr, @r#"
+    error: tenant default has 2 personas named "Readers"
+    hint: choose one by its qualified name: --persona default/rEaDeRs1TWUqhVcZHC3zoV or --persona default/rEaDeRs2TWUqhVcZHC3zoV
+    "#);
+    let ran = create(&place, &["--persona", "Nobody"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
+    insta::assert_snapshot!(ran.stderr, @r#"
+    error: tenant default has no persona named "Nobody"
+    hint: give its name as it is written there, or its qualified name: --persona default/…
+    "#);
+    let posts = place
+        .sandbox()
+        .requests()
+        .into_iter()
+        .filter(|request| request.method == "POST" && request.target.contains("/oauth-clients"));
+    assert_eq!(posts.count(), 0);
+    assert_eq!(create(&place, &["--persona", "default/rEaDeRs2TWUqhVcZHC3zoV"]).code, 0);
+    assert_eq!(create(&place, &["--persona", "default/none"]).code, 3, "the tenant refuses it");
+}
+
+#[test]
+fn a_lost_answer_names_the_client_that_may_be_there_and_the_command_that_purges_it() {
+    let place = place();
+    let earlier = create(&place, &[]).json();
+    fault(&place, json!({"method": "POST", "path": "/oauth-clients", "action": {"kind": "garbage_after_applying"}}));
+    // It is not older than the clocks may disagree, and so would be taken for the new one by its name.
+    place.run(&format!("oauth-clients update {} --name older", text(&earlier, "client_id")));
+    let ran = create(&place, &[]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (3, ""));
+    filtered(|| {
+        insta::assert_snapshot!(ran.stderr, @r#"
+    error: tenant `default` gave no readable answer to oauth_clients.create; possibly created, with a secret that is lost: [client] (tenant.unreadable)
+    hint: iolaus oauth-clients purge [client]
+    "#);
+    });
+    let command = ran.stderr.lines().find_map(|line| line.strip_prefix("hint: iolaus ")).expect("a command").to_owned();
+    assert_eq!(place.run(&format!("{command} --yes")).code, 0);
+    assert_eq!(applied(&place), ["oauth_client_created", "oauth_client_updated", "oauth_client_created", "oauth_client_purged"]);
+
+    fault(&place, json!({"method": "POST", "path": "/oauth-clients", "action": {"kind": "cut_before_applying"}}));
+    let ran = create(&place, &[]);
+    assert!(ran.code == 3 && ran.stderr.contains("hint: iolaus oauth-clients list"), "{ran:?}");
+}
+
+#[test]
+fn pages_are_printed_as_they_are_fetched_and_the_total_is_told() {
+    let place = place();
+    create(&place, &[]);
+    create(&place, &[]);
+    let ran = place.run("oauth-clients list --limit 2 --sort createdAt");
+    let pages: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let names: Vec<Vec<_>> = pages
+        .iter()
+        .map(|page| page["oauth_clients"].as_array().expect("a list").iter().map(|client| text(client, "display_name")).collect())
+        .collect();
+    assert_eq!((names, &pages[1]["total"], &pages[1]["offset"]), (vec![vec!["sandbox", "ci"], vec!["ci"]], &json!(3), &json!(2)));
+    assert_eq!(ran.stderr, "3 of 3 OAuth clients of tenant default are shown\n");
+    let targets: Vec<_> = place.sandbox().requests().into_iter().map(|request| request.target).collect();
+    let list = |offset: u8| format!("/api/service/oauth-clients?count=true&offset={offset}&limit=2&sort=createdAt");
+    assert_eq!(targets[targets.len() - 2..], [list(0), list(2)]);
+    let empty = place.run("oauth-clients list --offset 3");
+    assert_eq!((empty.code, &empty.json()["oauth_clients"]), (0, &json!([])));
+    let newest = place.run("oauth-clients list --limit 1 --sort -createdAt --output text");
+    assert!(newest.stdout.starts_with("CLIENT ID") && newest.stdout.contains("$admin"), "{newest:?}");
+}
+
+#[test]
+fn an_update_changes_what_is_given_and_needs_something_to_change() {
+    let place = place();
+    let shown = place.run("oauth-clients update oauth-client-sandbox --description nightly").json();
+    assert_eq!((text(&shown, "display_name"), text(&shown, "description")), ("sandbox", "nightly"));
+    let sent = place.sandbox().requests().pop().expect("a request");
+    assert_eq!((sent.method.as_str(), sent.body), ("PUT", json!({"description": "nightly"})));
+    assert_eq!(place.run("oauth-clients update oauth-client-sandbox").code, 2);
+    let ran = place.run("oauth-clients get oauth-client-none");
+    assert!(ran.code == 3 && ran.stderr.contains("hint: iolaus oauth-clients list"), "{ran:?}");
+}
+
+#[test]
+fn a_purge_without_anybody_to_ask_is_refused_and_nothing_is_sent() {
+    let place = place();
+    let ran = place.run("oauth-clients purge oauth-client-sandbox");
+    assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
+    insta::assert_snapshot!(ran.stderr, @r#"
+    error: purging oauth-client-sandbox cannot be undone, and nobody is there to be asked
+    hint: say that you mean it: --yes
+    "#);
+    assert!(place.sandbox().requests().is_empty());
+}
+
+#[test]
+fn who_may_not_manage_clients_is_told_what_is_needed() {
+    let mut place = place();
+    place.set("ATLAN_API_KEY", "sandbox-member");
+    let ran = create(&place, &[]);
+    assert_eq!(ran.code, 3);
+    assert!(ran.stderr.contains("joe needs the right to manage OAuth clients"), "{ran:?}");
+    assert!(applied(&place).is_empty());
+}

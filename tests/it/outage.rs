@@ -1,0 +1,88 @@
+//! A tenant that is down for ten minutes in the middle of two hundred reruns: every one of them passes, with one effect each.
+
+use std::time::Duration;
+
+use iolaus::embedded::{Worker, WorkerOptions};
+use iolaus::sandbox::{Generation, SandboxOptions};
+use iolaus_activities::{Clock, Status};
+use serde_json::{Value, json};
+
+use crate::support::tenant::{TestTenant, request};
+
+const RERUNS: usize = 200;
+/// How many have been submitted when the tenant goes down.
+const BEFORE: usize = 70;
+const DOWN: Duration = Duration::from_secs(600);
+
+/// Makes something to be run, and answers the input of its rerun.
+async fn make(http: &reqwest::Client, base: &str, generation: Generation, number: usize) -> Value {
+    let (path, body) = match generation {
+        Generation::Argo => {
+            let metadata = json!({"name": format!("atlan-outage-{number}"), "namespace": "default"});
+            ("workflows?submit=false", json!({"metadata": metadata, "spec": {}}))
+        }
+        Generation::Native => {
+            let body = json!({"app_id": "bigquery-crawler", "name": format!("outage-{number}"), "inputs": {}, "run": false});
+            ("v1/app", body)
+        }
+    };
+    let post = http.post(format!("{base}/api/service/{path}")).bearer_auth("sandbox-api-token").json(&body);
+    let answer = post.send().await.unwrap().error_for_status().unwrap();
+    let made: Value = answer.json().await.unwrap();
+    match generation {
+        Generation::Argo => json!({"workflow": made["metadata"]["name"]}),
+        Generation::Native => json!({"app": made["slug"]}),
+    }
+}
+
+async fn everything_passes_once(generation: Generation) {
+    let change = |options: &mut SandboxOptions| (options.generation, options.index_lag) = (generation, Duration::from_secs(5));
+    let tenant = TestTenant::with(change).await;
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let mut jobs = Vec::new();
+    for number in 0..RERUNS {
+        let input = make(&http, &tenant.sandbox.base_url(), generation, number).await;
+        jobs.push(tenant.host.enqueue(request("workflow_rerun", input)).await.unwrap().job_id);
+    }
+    let options = WorkerOptions { slots_waits: 50, ..tenant.host.worker_options() };
+    let worker = Worker::start(&tenant.host.embedded, options).await.unwrap();
+    let outage = async {
+        while tenant.submissions().len() < BEFORE {
+            tokio::task::yield_now().await;
+        }
+        // Some of what is under way is applied, and its answer is lost; everything after that is refused.
+        tenant.fault(json!({"times": 20, "action": {"kind": "cut_after_applying"}}));
+        tenant.fault(json!({"times": 0, "action": {"kind": "status", "status": 503, "headers": [], "body": null}}));
+        let (from, up_again) = (tenant.host.clock.now(), tenant.host.clock.monotonic() + DOWN);
+        while tenant.host.clock.monotonic() < up_again {
+            tokio::task::yield_now().await;
+        }
+        tenant.sandbox.clear_faults();
+        from
+    };
+    let step = Duration::from_millis(500);
+    tenant.host.pass_time(step, outage).await;
+    let refused = tenant.sandbox.faults_fired();
+    assert!(refused > 50, "the tenant was asked while it was down: {refused} times");
+    let mut runs = Vec::new();
+    for job in &jobs {
+        let verdict = tenant.host.verdict(job.as_str()).await;
+        assert_eq!(verdict.status, Status::Passed, "{verdict:#?}");
+        runs.push(verdict.facts["run"].as_str().unwrap().to_owned());
+    }
+    worker.drain().await.unwrap();
+    let mut submitted = tenant.submissions();
+    submitted.sort();
+    runs.sort();
+    assert_eq!(submitted, runs, "one effect for each verdict");
+}
+
+#[tokio::test]
+async fn two_hundred_reruns_outlive_ten_minutes_without_the_tenant() {
+    everything_passes_once(Generation::Argo).await;
+}
+
+#[tokio::test]
+async fn two_hundred_reruns_of_apps_outlive_ten_minutes_without_the_tenant() {
+    everything_passes_once(Generation::Native).await;
+}
