@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::activity::{Activity, ActivityError, ActivityOptions, InputError, SlotClass, Timeouts};
 use crate::context::ActivityContext;
 use crate::duration;
-use crate::follow::{Follow, OnCancel, Waiting, conclude, deadline};
+use crate::follow::{Follow, OnCancel, Waiting, conclude, deadline, with_the_tenants_words};
 use crate::inputs::{check_name, check_timeout, one_day};
 use crate::tenant::{Kind, Tenants};
 use crate::verdict::Verdict;
@@ -83,7 +83,8 @@ impl Activity for AwaitCompletion {
         let on_cancel = if input.stop_on_cancel { OnCancel::Stop } else { OnCancel::Leave };
         let (poll_interval, named_by_tenant) = (input.poll_interval, false);
         let follow = Follow { tenant: &tenant, kind, run, workflow: None, deadline, poll_interval, on_cancel, named_by_tenant };
-        Ok(conclude(&follow.to_its_end(ctx).await?))
+        let run = follow.to_its_end(ctx).await?;
+        Ok(conclude(&with_the_tenants_words(ctx, &tenant, run).await))
     }
 }
 

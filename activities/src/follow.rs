@@ -1,5 +1,7 @@
 //! Waiting for one run of a workflow or app: that run, and not the newest of its workflow. Shared by the activities that wait.
 
+mod telling;
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,9 +12,9 @@ use crate::activity::ActivityError;
 use crate::context::{ActivityContext, Stop};
 use crate::failure::{Category, Failure};
 use crate::tenant::{Kind, Run, Standing, Tenant};
-use crate::text::shell_word;
 use crate::timestamp;
-use crate::verdict::Verdict;
+
+pub(crate) use telling::{command, conclude, facts, resume, with_the_tenants_words};
 
 /// How often a long wait gives a sign of life; well within every heartbeat timeout that is of use.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
@@ -268,47 +270,6 @@ impl Patience {
         }
         tracing::info!(code = %failure.code, failed = self.failed, "a look at the tenant failed; looking again");
         Ok(failure.retry_after.unwrap_or_default())
-    }
-}
-
-/// The verdict that the end of a run is.
-pub(crate) fn conclude(run: &Run) -> Verdict {
-    let phase = run.phase.as_deref().unwrap_or("unknown");
-    let verdict = if run.standing() == Standing::Succeeded {
-        Verdict::passed(format!("run {} succeeded", run.name))
-    } else {
-        let said = run.message.as_deref().map(|said| format!(": {said}")).unwrap_or_default();
-        Verdict::failed(format!("run {} ended as {phase}{said}", run.name))
-    };
-    facts(run).into_iter().fold(verdict, |verdict, (name, value)| verdict.fact(&name, value))
-}
-
-/// What there is to say about a run, in every verdict alike.
-pub(crate) fn facts(run: &Run) -> Map<String, Value> {
-    Map::from_iter([
-        ("workflow".to_owned(), json!(run.workflow)),
-        ("run".to_owned(), json!(run.name)),
-        ("phase".to_owned(), json!(run.phase)),
-        ("created_at".to_owned(), json!(run.created_at.map(timestamp::format))),
-        ("creator".to_owned(), json!(run.creator)),
-        ("generation".to_owned(), json!(run.kind.generation())),
-    ])
-}
-
-/// The command that waits for a run again.
-pub(crate) fn resume(ctx: &ActivityContext, kind: Kind, run: &str) -> String {
-    let field = match kind {
-        Kind::Workflow => "run",
-        Kind::App => "app_run",
-    };
-    command(ctx, &format!("await_completion {} timeout=24h", shell_word(&format!("{field}={run}"))))
-}
-
-/// A command that executes an activity on this tenant. The words are quoted already.
-pub(crate) fn command(ctx: &ActivityContext, words: &str) -> String {
-    match ctx.tenant() {
-        "default" => format!("iolaus execute {words}"),
-        tenant => format!("iolaus execute {words} --tenant {}", shell_word(tenant)),
     }
 }
 

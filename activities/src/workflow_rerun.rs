@@ -13,7 +13,7 @@ use crate::activity::{Activity, ActivityError, ActivityOptions, InputError, Time
 use crate::await_completion::waits;
 use crate::context::ActivityContext;
 use crate::failure::{Category, Failure};
-use crate::follow::{Follow, OnCancel, alive, command, conclude, deadline, facts};
+use crate::follow::{Follow, OnCancel, alive, command, conclude, deadline, facts, with_the_tenants_words};
 use crate::submission::{Adopt, Effort, Obtained, Origin, Rules, Submitter};
 use crate::tenant::{Kind, Run, Standing, Tenant, Tenants, Workflow, find_command, is_absence, package_name, where_to_look};
 use crate::text::clip;
@@ -111,7 +111,7 @@ async fn finish(submitter: &Submitter<'_>, input: &WorkflowRerunInput, effort: &
             let verdict = Verdict::passed(format!("run {} is active; its outcome was not awaited", run.name));
             facts(&run).into_iter().fold(verdict, |verdict, (name, value)| verdict.fact(&name, value))
         } else {
-            conclude(&run)
+            conclude(&with_the_tenants_words(submitter.ctx, submitter.tenant, run).await)
         };
         return Ok(told(verdict, obtained.origin, input.since));
     }

@@ -13,6 +13,8 @@ use crate::support::tenant::{TestTenant, request};
 const RERUNS: usize = 200;
 /// How many have been submitted when the tenant goes down.
 const BEFORE: usize = 70;
+/// How many submissions are applied without an answer.
+const LOST: u64 = 10;
 const DOWN: Duration = Duration::from_secs(600);
 
 /// Makes something to be run, and answers the input of its rerun.
@@ -45,38 +47,45 @@ async fn everything_passes_once(generation: Generation) {
         let input = make(&http, &tenant.sandbox.base_url(), generation, number).await;
         jobs.push(tenant.host.enqueue(request("workflow_rerun", input)).await.unwrap().job_id);
     }
+    // The index shows all of them by now.
+    tenant.host.clock.advance(Duration::from_secs(60));
     let options = WorkerOptions { slots_waits: 50, ..tenant.host.worker_options() };
     let worker = Worker::start(&tenant.host.embedded, options).await.unwrap();
     let outage = async {
         while tenant.submissions().len() < BEFORE {
             tokio::task::yield_now().await;
         }
-        // Some of what is under way is applied, and its answer is lost; everything after that is refused.
-        tenant.fault(json!({"times": 20, "action": {"kind": "cut_after_applying"}}));
+        // The answers of some submissions are lost on the way down.
+        tenant.fault(json!({"path": "/submit", "times": 0, "action": {"kind": "cut_after_applying"}}));
+        while tenant.sandbox.faults_fired() < LOST {
+            tokio::task::yield_now().await;
+        }
+        tenant.sandbox.clear_faults();
         tenant.fault(json!({"times": 0, "action": {"kind": "status", "status": 503, "headers": [], "body": null}}));
-        let (from, up_again) = (tenant.host.clock.now(), tenant.host.clock.monotonic() + DOWN);
+        let up_again = tenant.host.clock.monotonic() + DOWN;
         while tenant.host.clock.monotonic() < up_again {
             tokio::task::yield_now().await;
         }
         tenant.sandbox.clear_faults();
-        from
     };
     let step = Duration::from_millis(500);
     tenant.host.pass_time(step, outage).await;
     let refused = tenant.sandbox.faults_fired();
-    assert!(refused > 50, "the tenant was asked while it was down: {refused} times");
+    assert!(refused > LOST + 50, "the tenant was asked while it was down: {refused} times");
     // Not by jumps over the sleeps: with fifty under way, one's sleep would end another's request.
     let verdicts = async {
-        let mut runs = Vec::new();
+        let (mut runs, mut adopted) = (Vec::new(), 0);
         for job in &jobs {
             let verdict = tenant.host.client.wait(target(job.as_str())).await.unwrap();
             assert_eq!(verdict.status, Status::Passed, "{verdict:#?}");
+            adopted += u64::from(verdict.facts["started"] == false);
             runs.push(verdict.facts["run"].as_str().unwrap().to_owned());
         }
-        runs
+        (runs, adopted)
     };
-    let mut runs = tenant.host.pass_time(step, verdicts).await;
+    let (mut runs, adopted) = tenant.host.pass_time(step, verdicts).await;
     worker.drain().await.unwrap();
+    assert!(adopted >= LOST, "what was submitted without an answer was found again: {adopted}");
     let mut submitted = tenant.submissions();
     submitted.sort();
     runs.sort();

@@ -11,6 +11,7 @@ use super::classify::Effect;
 use super::runs::{Kind, Run, segment, text, time};
 use super::send::Call;
 use crate::failure::Failure;
+use crate::text::clip;
 
 /// What the qualified name of every run begins with; the slug and the id of the run follow.
 const ROOT: &str = "default/apps/automation_engine/workflows/";
@@ -44,6 +45,15 @@ impl Tenant {
             creator: None,
             message: None,
         }))
+    }
+
+    /// What the steps of a run say went wrong; None if nothing is said.
+    pub async fn app_run_message(&self, id: &str) -> Result<Option<String>, Failure> {
+        let target = format!("api/service/package-workflows/native-status/{}?execution_mode=automation-engine", segment(id));
+        let body = self.read(&Call::get("app_runs.steps", target).needs("the right to see runs")).await?;
+        let steps = body["dag_nodes"].as_object().into_iter().flatten();
+        let said: Vec<_> = steps.filter_map(|(step, state)| Some(format!("{step}: {}", text(&state["error_message"])?))).collect();
+        Ok((!said.is_empty()).then(|| clip(said.join("; "))))
     }
 
     /// The runs of an app that the index shows: those that have not started yet, then the others, the newest first. Reads page by page

@@ -173,6 +173,9 @@ impl World {
 
     fn regular_of_apps(&mut self, request: &Recorded) -> Option<Reply> {
         let down = self.index_down.is_some_and(|(from, to)| (from..to).contains(&self.clock.now()));
+        if request.target.starts_with("/api/service/package-workflows/native-status/") {
+            return Some(Reply::ok(&json!({"dag_nodes": {"extract": {"error_message": "their words"}, "publish": {}}})));
+        }
         let path = request.target.strip_prefix("/api/service/v1/app");
         let body = match path {
             None if request.target != "/api/meta/search/indexsearch" => return None,
@@ -354,6 +357,8 @@ async fn a_run_that_ends_badly_is_the_tenants_no() {
         let verdict = case.attempt(json!({})).await.expect("a verdict");
         assert!(!verdict.is_passed());
         assert_eq!(fact(&verdict, "phase"), "Failed");
+        let words = if kind == Kind::App { ": extract: their words (adopted" } else { "Failed (adopted" };
+        assert!(verdict.message().contains(words), "{}", verdict.message());
     }
 }
 

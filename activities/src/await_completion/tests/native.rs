@@ -11,6 +11,11 @@ const ID: &str = "9e3779b97f4a7c15";
 struct Tenant {
     itself: Box<dyn FnMut() -> Option<&'static str> + Send>,
     indexed: Option<&'static str>,
+    steps: Reply,
+}
+
+fn said() -> Reply {
+    Reply::ok(&json!({"dag_nodes": {"extract": {"error_message": "their words"}, "publish": {"error_message": null}}}))
 }
 
 impl Tenant {
@@ -31,6 +36,7 @@ impl Tenant {
                 let entities: Vec<_> = self.indexed.into_iter().map(entity).collect();
                 Reply::ok(&json!({"approximateCount": entities.len(), "entities": entities}))
             }
+            target if target.contains("/native-status/") => self.steps.clone(),
             target if target.ends_with("/cancel") => Reply::ok(&json!({"run_id": ID, "cancelled": true, "status": "Stopped"})),
             _ => return None,
         })
@@ -39,7 +45,7 @@ impl Tenant {
 
 async fn case(indexed: Option<&'static str>, itself: impl FnMut() -> Option<&'static str> + Send + 'static) -> Case {
     let clock = clock();
-    let mut tenant = Tenant { itself: Box::new(itself), indexed };
+    let mut tenant = Tenant { itself: Box::new(itself), indexed, steps: said() };
     let server = Scripted::answering(move |request| tenant.answer(request)).await;
     Case { host: TestHost::new(clock.clone()), server, clock }
 }
@@ -67,6 +73,19 @@ async fn only_succeeded_passes_and_every_other_end_is_the_tenants_no() {
             assert_eq!(facts[name], value);
         }
         assert_eq!(facts["created_at"], "2026-01-01T00:00:00.000Z");
+        assert_eq!(verdict.message().ends_with("extract: their words"), phase != "Succeeded");
+    }
+}
+
+#[tokio::test]
+async fn an_end_is_told_although_the_tenant_does_not_say_why() {
+    for steps in [Reply::json(404, &json!({})), Reply::cut(), Reply::ok(&json!({}))] {
+        let clock = clock();
+        let mut tenant = Tenant { itself: Box::new(|| Some("Failed")), indexed: None, steps };
+        let server = Scripted::answering(move |request| tenant.answer(request)).await;
+        let case = Case { host: TestHost::new(clock.clone()), server, clock };
+        let verdict = attempt(&case, json!({})).await.expect("a verdict");
+        assert_eq!((verdict.is_passed(), verdict.message()), (false, format!("run {ID} ended as Failed").as_str()));
     }
 }
 
@@ -108,6 +127,7 @@ async fn an_index_that_stands_still_hides_no_end_for_long() {
     let mut tenant = Tenant {
         itself: Box::new(move || Some(if at.monotonic() < ends { "Running" } else { "Succeeded" })),
         indexed: Some("Running"),
+        steps: said(),
     };
     let server = Scripted::answering(move |request| tenant.answer(request)).await;
     let case = Case { host: TestHost::new(clock.clone()), server, clock };
@@ -127,7 +147,7 @@ async fn cancelling_cancels_the_run_only_if_that_was_asked_for() {
             stopping.stop(Some(Stop::Cancelled { reason: None }));
             Some("Running")
         };
-        let mut tenant = Tenant { itself: Box::new(itself), indexed: None };
+        let mut tenant = Tenant { itself: Box::new(itself), indexed: None, steps: said() };
         let server = Scripted::answering(move |request| tenant.answer(request)).await;
         let input = json!({"app_run": ID, "stop_on_cancel": asked});
         let ended = drive(&clock, host.attempt(AwaitCompletion::new(server.tenants(&clock)), input)).await;
