@@ -68,7 +68,7 @@ async fn everything_passes_once(generation: Generation) {
         }
         tenant.sandbox.clear_faults();
     };
-    let step = Duration::from_millis(500);
+    let step = Duration::from_secs(1);
     tenant.host.pass_time(step, outage).await;
     let refused = tenant.sandbox.faults_fired();
     assert!(refused > LOST + 50, "the tenant was asked while it was down: {refused} times");
