@@ -1,7 +1,7 @@
 //! `iolaus doctor`: what is wrong, one line each, with the mend.
 
 use clap::Args;
-use iolaus_activities::tenant::{Ping, Tenant};
+use iolaus_activities::tenant::{Generation, Ping, Tenant};
 use iolaus_activities::{Category, Failure, shell_word};
 use jiff::SignedDuration;
 use serde::Serialize;
@@ -234,9 +234,14 @@ async fn abilities(tenant: &Tenant, ping: &Ping) -> Vec<Finding> {
             .mend("use an API token that administers the connection, or one of a tenant's admin")
     };
     let endpoint = if privileged { "workflows/submit" } else { "package-workflows/submit" };
-    let find =
-        asked(what("workflow_rerun"), format!("may search workflows; submits by {endpoint}"), tenant.workflow(NOTHING).await);
-    let look = asked(what("await_completion"), "may search runs".to_owned(), tenant.look(NOTHING).await);
+    let (may_search, may_look) = (what("workflow_rerun"), what("await_completion"));
+    let (find, look) = if tenant.settings().generation == Generation::Native {
+        let find = asked(may_search, "may see apps".to_owned(), tenant.has_app(NOTHING).await);
+        (find, asked(may_look, "may see runs of apps".to_owned(), tenant.app_run(NOTHING).await))
+    } else {
+        let find = asked(may_search, format!("may search workflows; submits by {endpoint}"), tenant.workflow(NOTHING).await);
+        (find, asked(may_look, "may search runs".to_owned(), tenant.look(NOTHING).await))
+    };
     vec![look, preflight, grant, find]
 }
 

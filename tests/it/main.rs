@@ -19,3 +19,4 @@ mod readme;
 mod reruns;
 mod support;
 mod tidy;
+mod waits;

@@ -8,6 +8,9 @@ use super::send::Call;
 use super::{Generation, Permit, Submission, Tenant};
 use crate::failure::{Category, Failure};
 
+/// The workflow engine's "no such version", which it also says of one that it does not know yet.
+const NOT_YET_INDEXED: &str = "AE-WF-404-02";
+
 impl Tenant {
     /// Whether there is an app of this slug. A failure if the tenant has no apps at all.
     pub async fn has_app(&self, slug: &str) -> Result<bool, Failure> {
@@ -30,7 +33,10 @@ impl Tenant {
                 _ => Submission::UnknownFate(self.unexpected(&call, "it names no run of this app")),
             },
             Effect::Conflict(failure) => Submission::AlreadyActive(failure),
-            Effect::NotApplied(failure) => Submission::NotApplied(failure),
+            Effect::NotApplied(failure) => {
+                let soon_there = failure.source.tenant_code.as_deref() == Some(NOT_YET_INDEXED);
+                Submission::NotApplied(if soon_there { failure.with_retryable(true) } else { failure })
+            }
             Effect::UnknownFate(failure) => Submission::UnknownFate(failure),
         }
     }
@@ -96,4 +102,42 @@ impl Tenant {
 /// Whether an answer may mean that the tenant does not have this part of the API.
 pub(crate) fn is_absence(failure: &Failure) -> bool {
     failure.code == "tenant.not_found" || failure.code == "tenant.unsupported"
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::tenant::new_request_id;
+    use crate::tenant::scripted::{Reply, Scripted, clock};
+
+    async fn submission(reply: Reply) -> Submission {
+        let server = Scripted::script([reply]).await;
+        let tenant = server.tenant(&clock());
+        tenant.submit_app(tenant.permit().await, "a", &new_request_id()).await
+    }
+
+    #[tokio::test]
+    async fn a_version_that_is_not_there_yet_is_tried_again_and_an_app_that_is_not_there_is_not() {
+        for (code, retryable) in [("AE-WF-404-02", true), ("AE-WF-404-01", false)] {
+            let submitted = submission(Reply::json(404, &json!({"code": code, "message": "not found"}))).await;
+            assert!(matches!(&submitted, Submission::NotApplied(failure) if failure.retryable == retryable), "{submitted:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_an_answer_that_names_a_run_of_that_app_says_that_it_was_started() {
+        for (answer, applied) in [
+            (json!({"slug": "a", "run_id": "r"}), true),
+            (json!({"run_id": "r"}), true),
+            (json!({"slug": "b", "run_id": "r"}), false),
+            (json!({"slug": "a"}), false),
+            (json!({"slug": "a", "run_id": ""}), false),
+        ] {
+            let submitted = submission(Reply::ok(&answer)).await;
+            assert_eq!(matches!(submitted, Submission::Applied(_)), applied, "{answer}");
+            assert_eq!(matches!(submitted, Submission::UnknownFate(_)), !applied, "{answer}");
+        }
+    }
 }

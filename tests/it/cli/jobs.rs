@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use iolaus::sandbox::{Action, Fault, SandboxOptions};
+use iolaus::sandbox::{Action, Fault, Generation, SandboxOptions};
 
 use super::harness::{CONNECTION, Place, USER};
 
@@ -224,6 +224,17 @@ fn doctor_tells_trouble_with_a_tenant_by_3_and_its_mend() {
     let stranger = place.run("doctor --output text");
     assert!(stranger.code == 3 && stranger.stdout.contains("FAIL  tenant default credentials"), "{stranger:?}");
     assert!(!stranger.stdout.contains("wrong"), "no credential is shown: {}", stranger.stdout);
+}
+
+#[test]
+fn doctor_asks_a_native_tenant_for_apps_and_tells_one_that_has_none() {
+    for (generation, code) in [(Generation::Native, 0), (Generation::Argo, 3)] {
+        let mut place = Place::with_tenant(SandboxOptions { generation, ..SandboxOptions::default() });
+        place.set("IOLAUS_TENANTS__DEFAULT__GENERATION", "native");
+        let ran = place.run("doctor --output text");
+        let told = if code == 0 { "may see apps" } else { "tenants.default.generation" };
+        assert!(ran.code == code && ran.stdout.contains(told), "{ran:?}");
+    }
 }
 
 #[test]

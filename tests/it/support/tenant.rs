@@ -97,6 +97,13 @@ impl TestTenant {
         verdict
     }
 
+    /// A client of the tenant with other settings.
+    pub(crate) fn tenants_with(&self, change: impl FnOnce(&mut TenantSettings)) -> Arc<Tenants> {
+        let mut settings = settings(&self.sandbox);
+        change(&mut settings);
+        Tenants::new(BTreeMap::from([("default".to_owned(), settings)]), self.host.clock.clone()).unwrap()
+    }
+
     /// A client of the tenant of its own.
     pub(crate) fn tenants(&self) -> Arc<Tenants> {
         tenants(&self.sandbox, &self.host.clock)
