@@ -106,7 +106,7 @@ fn form(parts: &request::Parts, body: &[u8]) -> Option<Value> {
     content_type.starts_with("application/x-www-form-urlencoded").then(|| json!(fields))
 }
 
-/// Keys whose values are secrets, in lower case and without underscores.
+/// Keys whose values are secrets, in lower case, without underscores and hyphens.
 const SECRETS: [&str; 7] = ["accesstoken", "apikey", "clientsecret", "password", "refreshtoken", "secret", "subjecttoken"];
 
 /// Strikes out the secrets of a body.
@@ -119,7 +119,7 @@ fn redacted(body: Value) -> Value {
 }
 
 fn strike(key: String, value: Value) -> (String, Value) {
-    let plain = key.to_ascii_lowercase().replace('_', "");
+    let plain = key.to_ascii_lowercase().replace(['_', '-'], "");
     let value = if SECRETS.contains(&plain.as_str()) { json!("(struck out)") } else { redacted(value) };
     (key, value)
 }

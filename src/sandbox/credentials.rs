@@ -22,9 +22,9 @@ pub enum CredentialChange {
     },
     /// Accept every revoked bearer again.
     RestoreAll,
-    /// Let every access token that was issued expire now.
+    /// Let every access token that was issued expire now. The values of API tokens stay.
     ExpireIssued,
-    /// Replace the bearer that a principal was seeded with.
+    /// Replace the bearer that a principal has without logging in. It ends when the old one would have ended.
     Rotate {
         /// Its user name.
         username: String,
@@ -69,12 +69,12 @@ pub(super) fn apply(tenant: &mut Tenant, change: CredentialChange, now: i64) -> 
             Ok(())
         }
         Change::ExpireIssued => {
-            tenant.keys.expire_issued(now);
+            tenant.keys.expire_access(now);
             Ok(())
         }
         Change::Rotate { username, bearer } => {
             found(!bearer.is_empty(), "the bearer is empty")?;
-            found(tenant.keys.rotate(&username, &bearer), "no principal of this name was seeded with a bearer")
+            tenant.keys.rotate(&username, &bearer).map_err(str::to_owned)
         }
         Change::ClientSecret { client_id, secret } => {
             found(!secret.is_empty(), "the secret is empty")?;

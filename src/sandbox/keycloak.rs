@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Refusal, Reply};
 use super::identity::{ADMIN, MEMBER, Principal};
-use super::keys::Issued;
+use super::keys::{Issued, Kind};
 use super::state::{Call, SharedTenant, Tenant, route};
 use super::{jwt, keys};
 
@@ -97,7 +97,8 @@ fn issue(tenant: &mut Tenant, call: &Call, caller: &Caller, principal: Arc<Princ
         "iss": "http://sandbox/auth/realms/default", "sub": principal.user_id, "typ": "Bearer", "azp": caller.client_id,
         "preferred_username": principal.username, "scope": scope }));
     let until = call.now.saturating_add(seconds.saturating_mul(1_000));
-    tenant.keys.issue(bearer.clone(), principal, Issued { client_id: caller.client_id.clone(), until }, call.now);
+    let issued = Issued { client_id: caller.client_id.clone(), until, kind: Kind::AccessToken };
+    tenant.keys.issue(bearer.clone(), principal, issued, call.now);
     json!({ "access_token": bearer, "expires_in": seconds, "refresh_expires_in": 0, "token_type": "Bearer",
         "not-before-policy": 0, "scope": scope })
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Refusal, Reply};
 use super::identity::{Principal, Role, managing, role};
-use super::keys::{self, Issued};
+use super::keys::{self, Issued, Kind};
 use super::ledger::What;
 use super::state::{Call, SharedTenant, Tenant, route};
 use super::submit::text;
@@ -68,7 +68,8 @@ fn token(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
     let client = client.ok_or_else(|| Refusal::new(401, "the client id or the client secret is wrong"))?;
     let (seconds, principal) = (client.lifetime(tenant), client.principal.clone());
     let bearer = format!("oauth-{}", keys::secret());
-    let issued = Issued { client_id: client_id.to_owned(), until: call.now.saturating_add(seconds.saturating_mul(1_000)) };
+    let until = call.now.saturating_add(seconds.saturating_mul(1_000));
+    let issued = Issued { client_id: client_id.to_owned(), until, kind: Kind::AccessToken };
     tenant.keys.issue(bearer.clone(), principal, issued, call.now);
     Ok(json!({ "accessToken": bearer, "tokenType": "Bearer", "expiresIn": seconds }))
 }
@@ -146,7 +147,7 @@ fn purge(tenant: &mut Tenant, call: &Call, client_id: &str) -> Reply {
     managing(call)?;
     let at = find(tenant, client_id)?;
     let client = tenant.oauth_clients.remove(at);
-    tenant.keys.forget_client(client_id);
+    tenant.keys.forget(&client.principal.username);
     tenant.principals.retain(|principal| principal.username != client.principal.username);
     let by = call.principal.username.clone();
     tenant.ledger.record(call.now, What::OAuthClientPurged { client: client_id.to_owned(), by });

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Refusal, Reply};
 use super::identity::{API_TOKEN, Principal, managing};
-use super::keys::{self, Issued};
+use super::keys::{self, Issued, Kind};
 use super::ledger::What;
 use super::oauth_clients::optional;
 use super::state::{Call, SharedTenant, Tenant, route};
@@ -86,7 +86,7 @@ fn create(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
     };
     let value = format!("apitoken-{}", keys::secret());
     let until = call.now.saturating_add(token.lifespan.saturating_mul(1_000));
-    let issued = Issued { client_id: token.client_id.clone(), until };
+    let issued = Issued { client_id: token.client_id.clone(), until, kind: Kind::ApiToken };
     let principal = token.principal();
     tenant.keys.issue(value.clone(), principal.clone(), issued, call.now);
     tenant.principals.push(principal);
@@ -118,8 +118,7 @@ fn purge(tenant: &mut Tenant, call: &Call, guid: &str) -> Reply {
     managing(call)?;
     let at = find(tenant, guid)?;
     let token = tenant.tokens.remove(at);
-    tenant.keys.forget_client(&token.client_id);
-    tenant.keys.forget_seeded(&token.username());
+    tenant.keys.forget(&token.username());
     tenant.principals.retain(|principal| principal.username != token.username());
     let by = call.principal.username.clone();
     tenant.ledger.record(call.now, What::ApiTokenPurged { token: guid.to_owned(), by });

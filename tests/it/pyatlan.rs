@@ -1,4 +1,4 @@
-//! The vendor's own Python client, unchanged, judges the sandbox: the scripts of `tests/pyatlan` under the versions that are
+//! The vendor's own Python client, unchanged, judges the sandbox: the modules of `tests/pyatlan` under the versions that are
 //! pinned here. Where there is no Python, or no package registry for the first time, the test says so on stderr and passes,
 //! unless `IOLAUS_REQUIRE_PYATLAN=1`.
 
@@ -16,20 +16,17 @@ const NINE: &str = "9.11.0";
 const TEN: &str = "10.0.0";
 const ELEVEN: &str = "11.6.0";
 
-/// The scripts spend their time in the client's own pauses, so that all are run at once.
+/// They spend their time in the client's own pauses, so that all are run at once.
 #[test]
 fn the_vendors_client_works_unchanged_in_every_version_that_is_pinned() {
     let wanted = [
-        (NINE, "argo.py", argo()),
-        (NINE, "logins.py", argo()),
-        (TEN, "argo.py", argo()),
-        (TEN, "logins.py", argo()),
-        (TEN, "legacy.py", native()),
-        (ELEVEN, "native.py", native()),
-        (ELEVEN, "logins.py", native()),
+        (NINE, ["argo", "logins"].as_slice(), argo()),
+        (TEN, &["argo", "logins"], argo()),
+        (TEN, &["legacy"], native()),
+        (ELEVEN, &["native", "logins"], native()),
     ];
     std::thread::scope(|scope| {
-        let judges = wanted.map(|(version, script, options)| scope.spawn(move || judge(version, script, options)));
+        let judges = wanted.map(|(version, modules, options)| scope.spawn(move || judge(version, modules, options)));
         let failed: Vec<_> = judges.into_iter().filter_map(|judge| judge.join().unwrap().err()).collect();
         assert!(failed.is_empty(), "{}", failed.join("\n"));
     });
@@ -40,23 +37,23 @@ fn argo() -> SandboxOptions {
     SandboxOptions { running: Duration::from_secs(20), ..SandboxOptions::default() }
 }
 
-/// Runs outlast the index lag of the script and a slow machine.
+/// Runs outlast the index lag of the module and a slow machine.
 fn native() -> SandboxOptions {
-    SandboxOptions { generation: Generation::Native, running: Duration::from_secs(4), ..SandboxOptions::default() }
+    SandboxOptions { generation: Generation::Native, running: Duration::from_secs(10), ..SandboxOptions::default() }
 }
 
-/// Runs a script under a version of the client, against a sandbox of its own.
-fn judge(version: &str, script: &str, options: SandboxOptions) -> Result<(), String> {
+/// Runs modules of `tests/pyatlan` under a version of the client, against a sandbox of their own.
+fn judge(version: &str, modules: &[&str], options: SandboxOptions) -> Result<(), String> {
     let python = match client(version) {
         Ok(python) => python,
-        Err(why) => return skipped(&format!("no pyatlan {version} for {script}: {why}")),
+        Err(why) => return skipped(&format!("no pyatlan {version} for {}: {why}", modules.join(" and "))),
     };
     let runtime = Runtime::new().unwrap();
     let sandbox = runtime.block_on(Sandbox::start(options)).unwrap();
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pyatlan").join(script);
     let mut command = quiet(&python);
-    command.arg("-B").arg(file).env("ATLAN_BASE_URL", sandbox.base_url()).current_dir(env!("CARGO_TARGET_TMPDIR"));
-    run(&mut command).map(drop).map_err(|why| format!("pyatlan {version}, {script}: {why}"))
+    command.arg("-B").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pyatlan/judge.py")).args(modules);
+    command.env("ATLAN_BASE_URL", sandbox.base_url()).current_dir(env!("CARGO_TARGET_TMPDIR"));
+    run(&mut command).map(drop).map_err(|why| format!("pyatlan {version}: {why}"))
 }
 
 /// A Python that has this version of the client, in the build directory; installed there if it is not yet.

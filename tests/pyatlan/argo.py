@@ -1,7 +1,7 @@
 """pyatlan 9 and 10, unchanged, against a tenant of the argo generation. Its own pauses are waited for: 10 s before an idempotent
 rerun looks, 5 s between two looks of a monitor. The sandbox's runs take longer than the first."""
 
-from common import applies, client, raises, run, sandbox
+from common import applies, client, raises, sandbox
 from pyatlan.errors import AtlanError, InvalidRequestError, NotFoundError
 from pyatlan.model.assets import Asset, Connection
 from pyatlan.model.enums import AtlanConnectorType, AtlanWorkflowPhase, WorkflowPackage
@@ -40,8 +40,9 @@ def runs_are_found_by_name_phase_and_time():
     assert atlan.workflow.find_run_by_id("none") is None
     succeeded = list(atlan.workflow.get_runs(GRANT, AtlanWorkflowPhase.SUCCESS, size=1))
     assert [run.id for run in succeeded] == [f"{GRANT}-t7s8b"]
-    running = atlan.workflow.find_runs_by_status_and_time_range([AtlanWorkflowPhase.RUNNING], started_at="now-2h", size=1)
-    assert [run.id for run in running] == ["atlan-redshift-1684500800-k2v9d"]
+    phases = [AtlanWorkflowPhase.RUNNING, AtlanWorkflowPhase.SUCCESS]
+    recent = atlan.workflow.find_runs_by_status_and_time_range(phases, started_at="now-2h", size=1)
+    assert [run.id for run in recent] == ["atlan-redshift-1684500800-k2v9d"]
 
 
 def a_package_is_created_and_run():
@@ -175,19 +176,17 @@ def a_connection_is_read_and_its_admins_are_replaced():
         assert not atlan.asset.save(change).assets_updated(Connection)
 
 
-run(
-    [
-        workflows_are_found_by_type_and_by_name,
-        runs_are_found_by_name_phase_and_time,
-        a_package_is_created_and_run,
-        a_rerun_starts_one_run_and_an_idempotent_one_adopts_it,
-        an_idempotent_rerun_of_an_idle_workflow_starts_it_and_a_stop_fails_it,
-        a_monitor_sees_the_end_and_the_grant_has_happened,
-        a_lost_answer_of_a_503_is_asked_for_again_under_the_same_request_id,
-        a_member_is_sent_to_the_package_endpoint,
-        a_schedule_is_added_shown_and_removed,
-        a_workflow_is_handed_over_changed_and_archived,
-        tokens_are_found_by_each_of_their_names,
-        a_connection_is_read_and_its_admins_are_replaced,
-    ]
-)
+STEPS = [
+    workflows_are_found_by_type_and_by_name,
+    runs_are_found_by_name_phase_and_time,
+    a_package_is_created_and_run,
+    a_rerun_starts_one_run_and_an_idempotent_one_adopts_it,
+    an_idempotent_rerun_of_an_idle_workflow_starts_it_and_a_stop_fails_it,
+    a_monitor_sees_the_end_and_the_grant_has_happened,
+    a_lost_answer_of_a_503_is_asked_for_again_under_the_same_request_id,
+    a_member_is_sent_to_the_package_endpoint,
+    a_schedule_is_added_shown_and_removed,
+    a_workflow_is_handed_over_changed_and_archived,
+    tokens_are_found_by_each_of_their_names,
+    a_connection_is_read_and_its_admins_are_replaced,
+]

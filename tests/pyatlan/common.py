@@ -3,7 +3,6 @@
 import faulthandler
 import json
 import os
-import sys
 import urllib.request
 import warnings
 from contextlib import contextmanager
@@ -11,8 +10,8 @@ from contextlib import contextmanager
 from pyatlan.client.atlan import AtlanClient
 
 BASE = os.environ["ATLAN_BASE_URL"]
-# A script that hangs says where.
-faulthandler.dump_traceback_later(85, exit=True)
+# Whatever hangs says where.
+faulthandler.dump_traceback_later(300, exit=True)
 # What is deprecated there is what is judged here.
 warnings.simplefilter("ignore", DeprecationWarning)
 
@@ -49,12 +48,3 @@ def raises(kind, *parts):
             assert all(part in text for part in parts), (parts, text)
         else:
             raise AssertionError(f"no {kind.__name__}")
-
-
-def run(steps):
-    """Runs the steps in order; the first that fails ends the script."""
-    for step in steps:
-        print(step.__name__, flush=True)
-        step()
-    print(f"{len(steps)} steps passed", flush=True)
-    sys.exit(0)

@@ -1,6 +1,6 @@
 """pyatlan 10, unchanged, against a tenant of the native generation: its workflows are gone, and the client says so."""
 
-from common import applies, client, raises, run
+from common import applies, client, raises
 from pyatlan.errors import InvalidRequestError, NotFoundError
 from pyatlan.model.enums import WorkflowPackage
 from pyatlan.model.packages import APITokenConnectionAdmin
@@ -26,4 +26,8 @@ def its_client_of_apps_works():
     assert answer.run_id == effects[0]["run"]
 
 
-run([no_workflow_is_found, a_package_cannot_be_run, its_client_of_apps_works])
+STEPS = [
+    no_workflow_is_found,
+    a_package_cannot_be_run,
+    its_client_of_apps_works,
+]

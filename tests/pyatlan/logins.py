@@ -2,7 +2,7 @@
 
 import os
 
-from common import BASE, applies, client, raises, run, sandbox
+from common import BASE, applies, client, raises, sandbox
 from httpx import HTTPStatusError
 from httpx_retries import Retry
 from pyatlan.client.atlan import AtlanClient
@@ -101,14 +101,12 @@ def a_client_is_made_of_the_guid_of_a_token():
     assert AtlanClient.from_token_guid(guid, base_url=BASE).token.get_by_guid(guid).guid == guid
 
 
-run(
-    [
-        personas_are_found_by_name,
-        an_oauth_client_is_created_with_a_persona_and_logs_in_at_once,
-        an_expired_login_is_renewed_once_and_the_call_is_repeated,
-        oauth_clients_are_listed_changed_and_purged,
-        an_api_token_is_created_used_changed_and_purged,
-        a_user_is_impersonated_unless_disabled,
-        a_client_is_made_of_the_guid_of_a_token,
-    ]
-)
+STEPS = [
+    personas_are_found_by_name,
+    an_oauth_client_is_created_with_a_persona_and_logs_in_at_once,
+    an_expired_login_is_renewed_once_and_the_call_is_repeated,
+    oauth_clients_are_listed_changed_and_purged,
+    an_api_token_is_created_used_changed_and_purged,
+    a_user_is_impersonated_unless_disabled,
+    a_client_is_made_of_the_guid_of_a_token,
+]

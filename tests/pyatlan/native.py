@@ -2,7 +2,7 @@
 
 import time
 
-from common import applies, client, raises, run, sandbox
+from common import applies, client, raises, sandbox
 from pyatlan.errors import ApiError, InvalidRequestError, NotFoundError
 from pyatlan.model.app import AppSchedule
 from pyatlan.model.assets import AppWorkflowRun
@@ -14,10 +14,11 @@ LONG = "redshift-dwh-9a4be150"
 ROOT = "default/apps/automation_engine/workflows/"
 
 atlan = client()
+started = {}
 
 
 def ended(run_id):
-    """Polls as the vendor's documentation does; the script's own end bounds it."""
+    """Polls as the vendor's documentation does; the end of the whole bounds it."""
     while not (found := atlan.app.get_run(run_id)).is_terminal:
         time.sleep(0.2)
     return found
@@ -25,6 +26,12 @@ def ended(run_id):
 
 def submits(slug):
     return [request for request in sandbox("requests") if request["target"].endswith(f"{slug}/submit")]
+
+
+def a_run_that_will_fail_is_submitted():
+    with applies("app_run_submitted") as effects:
+        started["failing"] = atlan.app.submit("postgres-crm-18c2d9e6").run_id
+    assert started["failing"] == effects[0]["run"]
 
 
 def an_app_and_its_contract_are_described():
@@ -57,7 +64,7 @@ def a_workflow_is_created_once_and_reused_by_its_name():
         schedule = AppSchedule(cron="0 9 * * *", timezone="UTC")
         whole = atlan.app.create("snowflake-miner", "whole", {"connection": {}}, entrypoint="miner", schedule=schedule)
     assert (whole.run_id, whole.schedule_trigger_id) == (effects[2]["run"], effects[1]["trigger"])
-    assert ended(whole.run_id).is_success
+    assert not atlan.app.get_run(whole.run_id).is_terminal
 
 
 def workflows_are_listed_page_by_page_and_by_exact_name():
@@ -130,21 +137,26 @@ def a_run_is_submitted_followed_and_found_in_the_index():
 def an_idempotent_submit_starts_an_idle_workflow_and_waits_for_a_lagging_index():
     with applies("app_run_submitted"):
         answer = atlan.app.submit("snowflake-prod-5d01c7aa", idempotent=True)
-    assert ended(answer.run_id).is_success
-    # Another workflow, since the lagging index still shows the first one's run as running.
+    assert atlan.app.cancel_run(answer.run_id).cancelled
+    # Another workflow, since the lagging index still shows the first one's run as pending.
     slug = "snowflake-queries-77e3b0f4"
-    sandbox("index-lag", {"ms": 3000})
+    sandbox("index-lag", {"ms": 4000})
     with applies("app_run_submitted"):
         answer = atlan.app.submit(slug)
     with raises(InvalidRequestError, "ATLAN-PYTHON-400-080"):
         atlan.app.submit(slug, idempotent=True)
     assert [request["status"] for request in submits(slug)] == [200, 500], "the index did not show the run at first"
     sandbox("index-lag", {"ms": 0})
-    assert ended(answer.run_id).is_success
+    assert atlan.app.cancel_run(answer.run_id).cancelled
+
+
+def a_run_that_fails_is_followed_to_its_end():
+    found = ended(started["failing"])
+    assert (found.status, found.is_terminal, found.is_success) == ("Failed", True, False)
 
 
 def a_run_is_cancelled_once():
-    run_id = atlan.app.submit("postgres-crm-18c2d9e6").run_id
+    run_id = atlan.app.submit("snowflake-prod-5d01c7aa").run_id
     with applies("app_run_cancelled") as effects:
         answer = atlan.app.cancel_run(run_id)
     assert (answer.run_id, answer.cancelled, answer.status) == (effects[0]["run"], True, "Stopped") and answer.run_id == run_id
@@ -154,17 +166,16 @@ def a_run_is_cancelled_once():
         atlan.app.cancel_run(run_id)
     with raises(NotFoundError):
         atlan.app.get_run("none")
-    assert ended(atlan.app.submit("postgres-crm-18c2d9e6").run_id).status == "Failed"
 
 
-run(
-    [
-        an_app_and_its_contract_are_described,
-        a_workflow_is_created_once_and_reused_by_its_name,
-        workflows_are_listed_page_by_page_and_by_exact_name,
-        a_workflow_is_replaced_scheduled_and_deleted,
-        a_run_is_submitted_followed_and_found_in_the_index,
-        an_idempotent_submit_starts_an_idle_workflow_and_waits_for_a_lagging_index,
-        a_run_is_cancelled_once,
-    ]
-)
+STEPS = [
+    a_run_that_will_fail_is_submitted,
+    an_app_and_its_contract_are_described,
+    a_workflow_is_created_once_and_reused_by_its_name,
+    workflows_are_listed_page_by_page_and_by_exact_name,
+    a_workflow_is_replaced_scheduled_and_deleted,
+    a_run_is_submitted_followed_and_found_in_the_index,
+    an_idempotent_submit_starts_an_idle_workflow_and_waits_for_a_lagging_index,
+    a_run_is_cancelled_once,
+    a_run_that_fails_is_followed_to_its_end,
+]

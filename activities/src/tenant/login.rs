@@ -83,8 +83,7 @@ impl Tenant {
     async fn ask_for_token(&self, credentials: &Credentials, turn: &mut Turn) -> Result<Bearer, Failure> {
         let call = token_call(&credentials.way, &turn.secret);
         let asked = self.clock.monotonic();
-        // Boxed: sending a call may ask for a token, although this one does not.
-        let body = match Box::pin(self.read(&call)).await {
+        let body = match self.read(&call).await {
             Ok(body) => body,
             Err(failure) if failure.retryable => return Err(failure),
             Err(failure) => return Err(self.refused_login(credentials, &failure)),

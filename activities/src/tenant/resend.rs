@@ -12,14 +12,20 @@ use serde_json::Value;
 use super::Tenant;
 use super::classify::{is_denied, worth_resending};
 use super::send::{Call, LONGEST_WAIT, Sent};
+use crate::clock::BoxFuture;
 use crate::failure::Failure;
 
 /// How often a read is sent at most.
 const SENDS: usize = 3;
 
 impl Tenant {
-    /// Sends a call that changes nothing, a few times if need be, and reads its answer.
-    pub(super) async fn read(&self, call: &Call) -> Result<Value, Failure> {
+    /// Sends a call that changes nothing, a few times if need be, and reads its answer. Boxed, so that thousands of waits that are not
+    /// asking at the moment keep no room for it.
+    pub(super) fn read<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Value, Failure>> {
+        Box::pin(self.read_at_last(call))
+    }
+
+    async fn read_at_last(&self, call: &Call) -> Result<Value, Failure> {
         let mut delays = delays();
         loop {
             let sent = self.send(call).await;

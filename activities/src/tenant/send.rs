@@ -191,6 +191,11 @@ impl Tenant {
     /// Sends a call once, without waiting for anything before. A 401 proves that nothing was carried out: then it is sent once more with
     /// another token, if there is one.
     pub(super) async fn send_now(&self, _permit: Permit<'_>, call: &Call) -> Sent {
+        // Boxed for the same reason as reads are.
+        Box::pin(self.deliver(call)).await
+    }
+
+    async fn deliver(&self, call: &Call) -> Sent {
         if let Some(failure) = self.held_back(call).filter(|_| call.manner != Manner::Probe) {
             return Sent::NotDelivered(failure);
         }

@@ -2,7 +2,7 @@
 //! answer is shown once.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,10 @@ use crate::cli::App;
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::input::utf8;
 use crate::cli::render::table;
+use crate::cli::signals::Signals;
+
+/// Bytes that a secret may need on disk.
+const ROOM: usize = 1024;
 
 /// Create an OAuth client. Its secret is printed once, or written to a file
 #[derive(Debug, Clone, Args)]
@@ -74,9 +78,10 @@ impl Create {
             role: role(&tenant, &self.role).await?,
             personas: personas(&tenant, &self.personas).await?,
         };
+        let signals = Signals::listen(&app.clock)?;
         let file = self.secret_file.as_deref().map(SecretFile::create).transpose()?;
         let since = tenant.earliest(app.clock.now());
-        match tenant.create_oauth_client(&new).await {
+        match sent(app, &tenant, &new, &signals).await {
             OAuthCreation::Created(client, secret) => hand_over(app, &tenant, &client, &secret, file),
             OAuthCreation::NotCreated(failure) => {
                 discard(file);
@@ -88,6 +93,22 @@ impl Create {
             }
         }
     }
+}
+
+/// Creates the client. Whoever interrupts it is told what would be lost, and can insist.
+async fn sent(app: &App, tenant: &Tenant, new: &NewOAuthClient, signals: &Signals) -> OAuthCreation {
+    let mut creation = std::pin::pin!(tenant.create_oauth_client(new));
+    tokio::select! {
+        biased;
+        creation = &mut creation => return creation,
+        () = signals.stopped() => {}
+    }
+    let list = oauth_client_command(tenant.name(), "list", "");
+    app.out.note(&format!(
+        "the request is sent, and its answer holds the secret: waiting for it. Interrupted again, it is lost; {list} then shows \
+         whether there is a client"
+    ));
+    creation.await
 }
 
 /// The name of the role that is meant.
@@ -131,25 +152,38 @@ async fn persona(tenant: &Tenant, wanted: &str) -> anyhow::Result<String> {
     }
 }
 
-/// A new file that only its owner can read, empty until the secret is there.
+/// A new file that only its owner can read, blank until the secret is there.
 struct SecretFile<'a> {
     path: &'a Path,
     file: File,
 }
 
 impl<'a> SecretFile<'a> {
+    /// Makes the file and room in it, so that a full disk is found out while nothing is created.
     fn create(path: &'a Path) -> Result<Self, Problem> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let file = file.map_err(|error| {
+        let refused = |error: io::Error| {
             let problem = Problem::usage(format!("{} cannot be created: {error}", path.display()));
-            problem.hint("--secret-file takes a file that does not exist, in a directory that does")
-        })?;
-        Ok(Self { path, file })
+            problem.hint("--secret-file takes a file that does not exist, in a directory that does, on a disk with room")
+        };
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(refused)?;
+        let mut created = Self { path, file };
+        if let Err(error) = created.fill(&[b' '; ROOM]) {
+            discard(Some(created));
+            return Err(refused(error));
+        }
+        Ok(created)
     }
 
     fn write(&mut self, secret: &SecretString) -> io::Result<()> {
-        self.file.write_all(secret.expose_secret().as_bytes())?;
-        self.file.write_all(b"\n")?;
+        let line = SecretString::from(format!("{}\n", secret.expose_secret()));
+        self.file.rewind()?;
+        self.fill(line.expose_secret().as_bytes())?;
+        self.file.set_len(u64::try_from(line.expose_secret().len()).map_err(io::Error::other)?)?;
+        self.file.sync_all()
+    }
+
+    fn fill(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
         self.file.sync_all()
     }
 }
@@ -159,11 +193,12 @@ fn discard(file: Option<SecretFile<'_>>) {
     if let Some(file) = file
         && let Err(error) = std::fs::remove_file(file.path)
     {
-        tracing::warn!(file = %file.path.display(), %error, "an empty file is left over");
+        tracing::warn!(file = %file.path.display(), %error, "a file without a secret is left over");
     }
 }
 
-/// Gives the secret to whoever asked. If the file takes it no more it is printed, rather than lost.
+/// Gives the secret to whoever asked. If the file takes it no more it is lost, and not printed: a file was asked for so that no log
+/// of a terminal or a CI job holds it.
 fn hand_over(
     app: &App,
     tenant: &Tenant,
@@ -171,16 +206,19 @@ fn hand_over(
     secret: &SecretString,
     file: Option<SecretFile<'_>>,
 ) -> anyhow::Result<Exit> {
+    let lost = |problem: Problem| {
+        let purge = oauth_client_command(tenant.name(), "purge", &client.client_id);
+        problem.hint(format!("its secret is lost: {purge}"))
+    };
     let mut written = None;
     if let Some(mut file) = file {
-        match file.write(secret) {
-            Ok(()) => written = Some(file.path),
-            Err(error) => {
-                let path = file.path.display();
-                app.out.note(&format!("warning: {path} does not take the secret ({error}); it is printed instead"));
-                discard(Some(file));
-            }
+        let path = file.path;
+        if let Err(error) = file.write(secret) {
+            discard(Some(file));
+            let message = format!("{} was created, but {} does not take its secret: {error}", client.client_id, path.display());
+            return Err(lost(Problem::unusable(message)).into());
         }
+        written = Some(path);
     }
     let created = Handed {
         client_id: &client.client_id,
@@ -190,15 +228,9 @@ fn hand_over(
         client_secret: written.is_none().then(|| secret.expose_secret()),
         secret_file: written,
     };
-    let shown = app.out.delivered(&created, || text(&created));
-    shown.map_err(|error| {
+    app.out.delivered(&created, || text(&created)).map_err(|error| {
         let problem = Problem::unusable(format!("{} was created, but stdout takes nothing: {error}", client.client_id));
-        match written {
-            Some(_) => problem,
-            None => {
-                problem.hint(format!("its secret is lost: {}", oauth_client_command(tenant.name(), "purge", &client.client_id)))
-            }
-        }
+        if written.is_some() { problem } else { lost(problem) }
     })?;
     Ok(Exit::Passed)
 }
@@ -225,16 +257,23 @@ async fn explain_loss(tenant: &Tenant, new: &NewOAuthClient, since: Timestamp, f
         Ok(clients) => match clients.as_slice() {
             [] => ("no client of this name is there so far, but the request may still arrive".to_owned(), list),
             [client] => {
-                let found = format!("possibly created, with a secret that is lost: {}", client.client_id);
+                let found = format!("possibly created, with a secret that is lost: {}", described(client));
                 (found, oauth_client_command(tenant.name(), "purge", &client.client_id))
             }
             // One of them may be somebody else's.
             several => {
-                let ids: Vec<_> = several.iter().map(|client| client.client_id.as_str()).collect();
-                (format!("one of these was possibly created, with a secret that is lost: {}", ids.join(", ")), list)
+                let clients: Vec<_> = several.iter().map(described).collect();
+                (format!("one of these was possibly created, with a secret that is lost: {}", clients.join(", ")), list)
             }
         },
     };
     let message = format!("{}; {found}", failure.message);
     Failure { message, ..failure }.suggest(action)
+}
+
+/// A client with what tells it from that of somebody else.
+fn described(client: &OAuthClient) -> String {
+    let at = client.created_at.as_deref().unwrap_or("at an unknown time");
+    let by = client.created_by.as_deref().unwrap_or("somebody");
+    format!("{} (created {at} by {by})", client.client_id)
 }

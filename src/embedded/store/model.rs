@@ -1,25 +1,26 @@
 //! The life of a job, written once as a state machine without a database, and driven by random commands side by side with the store.
 //! After every command both must say the same of every execution.
 
-use std::time::Duration;
+mod commands;
+mod life;
+mod terms;
 
-use iolaus_activities::{ActivityOptions, Category, Failure, RetryPolicy, SlotClass, Timeouts, Verdict};
 use jiff::Timestamp;
-use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rusqlite::{Connection, OptionalExtension, params};
-use serde_json::{Map, json};
+use serde_json::json;
 
-use super::claim::{self, ClaimRequest, ClaimScope};
 use super::enqueue::{Admission, Retried};
-use super::rows::ms;
 use super::workers::{WorkerBeat, WorkerRegistration};
 use super::writer::Tx;
-use super::{Finished, Shares, schema};
+use super::{Finished, claim, schema};
 use crate::client::{Cancelled, PauseKind, Target};
 use crate::embedded::hub::After;
-use crate::executor::{self, Execution, Outcome};
-use crate::job::{IdConflictPolicy, IdReusePolicy, JobId, JobState, NewJob, RunId, TraceContext, limits};
+use crate::executor::{self, Execution};
+use crate::job::{IdConflictPolicy, IdReusePolicy, JobState, RunId, TraceContext};
+use commands::{Command, How, Wanted, commands};
+use life::Life;
+use terms::{Seen, job_id, new_job, outcome, request, seen};
 
 const CASES: u32 = 2_000;
 const COMMANDS: usize = 60;
@@ -28,205 +29,6 @@ const WORKERS: usize = 3;
 const TENANTS: [&str; 2] = ["one", "two"];
 /// The spread of retry delays: the store is told it, and the model computes with it.
 const JITTER: f64 = 0.5;
-
-#[derive(Debug, Clone)]
-enum Command {
-    Enqueue(Wanted),
-    Claim {
-        worker: usize,
-        free: usize,
-    },
-    Save {
-        lease: usize,
-        value: u8,
-    },
-    Finish {
-        lease: usize,
-        how: How,
-    },
-    Cancel {
-        job: u8,
-    },
-    Retry {
-        job: u8,
-    },
-    Beat {
-        worker: usize,
-    },
-    /// By somebody who has seen the newest beat, or by somebody who has not.
-    Rescue {
-        worker: usize,
-        saw_the_newest: bool,
-    },
-    Drain {
-        worker: usize,
-    },
-    /// Time passes, or the clock is set back.
-    Clock {
-        seconds: i8,
-    },
-    Settle,
-    Pause {
-        tenant: usize,
-    },
-    Resume {
-        tenant: usize,
-    },
-}
-
-#[derive(Debug, Clone)]
-struct Wanted {
-    job: u8,
-    delay: u8,
-    whole: Option<u8>,
-    start: Option<u8>,
-    attempts: u8,
-    priority: u8,
-    tenant: usize,
-    conflict: IdConflictPolicy,
-    reuse: IdReusePolicy,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum How {
-    Passed,
-    Retryable,
-    Final,
-    Drained,
-    TenantHeld,
-    Cancelled,
-}
-
-fn commands() -> impl Strategy<Value = Vec<Command>> {
-    let worker = 0..WORKERS;
-    let how = prop_oneof![
-        2 => Just(How::Passed), 4 => Just(How::Retryable), 1 => Just(How::Final), 2 => Just(How::Drained), 2 => Just(How::TenantHeld), 1 => Just(How::Cancelled)
-    ];
-    let command = prop_oneof![
-        6 => wanted().prop_map(Command::Enqueue),
-        8 => (worker.clone(), 1..4_usize).prop_map(|(worker, free)| Command::Claim { worker, free }),
-        3 => (0..64_usize, 0..4_u8).prop_map(|(lease, value)| Command::Save { lease, value }),
-        8 => (0..64_usize, how).prop_map(|(lease, how)| Command::Finish { lease, how }),
-        3 => (0..JOBS).prop_map(|job| Command::Cancel { job }),
-        2 => (0..JOBS).prop_map(|job| Command::Retry { job }),
-        1 => worker.clone().prop_map(|worker| Command::Beat { worker }),
-        3 => (worker.clone(), prop::bool::weighted(0.8))
-            .prop_map(|(worker, saw_the_newest)| Command::Rescue { worker, saw_the_newest }),
-        1 => worker.prop_map(|worker| Command::Drain { worker }),
-        6 => (-20..60_i8).prop_map(|seconds| Command::Clock { seconds }),
-        3 => Just(Command::Settle),
-        1 => (0..TENANTS.len()).prop_map(|tenant| Command::Pause { tenant }),
-        1 => (0..TENANTS.len()).prop_map(|tenant| Command::Resume { tenant }),
-    ];
-    prop::collection::vec(command, 1..COMMANDS)
-}
-
-fn wanted() -> impl Strategy<Value = Wanted> {
-    let conflict = prop_oneof![Just(IdConflictPolicy::Fail), Just(IdConflictPolicy::UseExisting)];
-    let reuse = prop_oneof![Just(IdReusePolicy::Allow), Just(IdReusePolicy::AllowFailedOnly), Just(IdReusePolicy::Reject)];
-    let seconds = || prop::option::weighted(0.3, 1..90_u8);
-    (0..JOBS, prop_oneof![3 => Just(0), 1 => 1..40_u8], seconds(), seconds(), 0..4_u8, 1..6_u8, 0..TENANTS.len(), conflict, reuse)
-        .prop_map(|(job, delay, whole, start, attempts, priority, tenant, conflict, reuse)| Wanted {
-            job,
-            delay,
-            whole,
-            start,
-            attempts,
-            priority,
-            tenant,
-            conflict,
-            reuse,
-        })
-}
-
-/// What the model knows of one execution.
-#[derive(Debug, Clone, PartialEq)]
-struct Life {
-    wanted: Wanted,
-    state: JobState,
-    attempt: u32,
-    drains: u32,
-    token: i64,
-    worker: Option<usize>,
-    run_at: Timestamp,
-    close_by: Option<Timestamp>,
-    expires: Option<Timestamp>,
-    cancel_requested: bool,
-    checkpoint: Option<u8>,
-    verdict: Option<&'static str>,
-}
-
-impl PartialEq for Wanted {
-    fn eq(&self, other: &Self) -> bool {
-        self.job == other.job
-    }
-}
-
-impl Life {
-    fn opened(wanted: &Wanted, now: Timestamp) -> Self {
-        let run_at = now + seconds(wanted.delay);
-        let mut life = Self {
-            wanted: wanted.clone(),
-            state: if wanted.delay > 0 { JobState::Scheduled } else { JobState::Available },
-            attempt: 0,
-            drains: 0,
-            token: 0,
-            worker: None,
-            run_at,
-            close_by: wanted.whole.map(|whole| run_at + seconds(whole)),
-            expires: None,
-            cancel_requested: false,
-            checkpoint: None,
-            verdict: None,
-        };
-        life.waits_from(run_at);
-        life
-    }
-
-    fn waits_from(&mut self, at: Timestamp) {
-        let start_by = self.wanted.start.map(|start| at + seconds(start));
-        self.expires = start_by.into_iter().chain(self.close_by).min();
-        self.worker = None;
-    }
-
-    fn close(&mut self, state: JobState, verdict: &'static str) {
-        (self.state, self.verdict, self.worker, self.expires) = (state, Some(verdict), None, None);
-    }
-
-    fn ends(&mut self, how: How, now: Timestamp) {
-        match how {
-            How::Passed => self.close(JobState::Completed, "passed"),
-            How::Cancelled => self.close(JobState::Cancelled, "cancelled"),
-            _ if self.cancel_requested => self.close(JobState::Cancelled, "cancelled"),
-            How::TenantHeld => self.goes_back(0, now),
-            How::Drained if self.drains < limits::DRAINS => self.goes_back(1, now),
-            How::Final => self.close(JobState::Discarded, "unresolved"),
-            How::Drained | How::Retryable => self.fails(now),
-        }
-    }
-
-    fn goes_back(&mut self, drains: u32, now: Timestamp) {
-        (self.state, self.attempt, self.drains) = (JobState::Available, self.attempt - 1, self.drains + drains);
-        self.waits_from(now);
-    }
-
-    fn fails(&mut self, now: Timestamp) {
-        let used_up = self.wanted.attempts != 0 && self.attempt >= u32::from(self.wanted.attempts);
-        // 1 s, doubled by each further attempt up to a minute; a quarter less by the jitter.
-        let delay = Duration::from_millis((1_000_u64 << (self.attempt - 1).min(10)).min(60_000) * 3 / 4);
-        let at = now + delay;
-        if used_up || self.close_by.is_some_and(|close_by| at > close_by) {
-            self.close(JobState::Discarded, "unresolved");
-        } else {
-            (self.state, self.run_at) = (JobState::Retryable, at);
-            self.waits_from(at);
-        }
-    }
-}
-
-fn seconds(seconds: u8) -> Duration {
-    Duration::from_secs(seconds.into())
-}
 
 /// A right that was handed out; it may be void by now.
 struct Lease {
@@ -508,84 +310,6 @@ impl Both {
             })
         });
         read.optional().expect("it reads")
-    }
-}
-
-/// An execution as both can tell it.
-#[derive(Debug, PartialEq)]
-struct Seen {
-    state: String,
-    /// Attempts, drains, token.
-    numbers: (u32, u32, i64),
-    run_at: i64,
-    expires: Option<i64>,
-    cancel_requested: bool,
-    checkpoint: Option<String>,
-    verdict: Option<String>,
-    verdicts: i64,
-}
-
-fn seen(life: &Life) -> Seen {
-    Seen {
-        state: life.state.as_str().to_owned(),
-        numbers: (life.attempt, life.drains, life.token),
-        run_at: ms(life.run_at),
-        expires: life.expires.map(ms),
-        cancel_requested: life.cancel_requested,
-        checkpoint: life.checkpoint.map(|value| value.to_string()),
-        verdict: life.verdict.map(str::to_owned),
-        verdicts: i64::from(life.verdict.is_some()),
-    }
-}
-
-fn outcome(how: How) -> Outcome {
-    match how {
-        How::Passed => Outcome::Verdict(Verdict::passed("it passed")),
-        How::Retryable => Outcome::Failed(Failure::new("probe.down", Category::DependencyUnavailable, "it is down")),
-        How::Final => Outcome::Failed(Failure::new("probe.denied", Category::Permission, "it is denied")),
-        How::Drained => Outcome::Drained,
-        How::TenantHeld => Outcome::TenantHeld(Failure::new("tenant.unauthenticated", Category::Auth, "nobody knows us")),
-        How::Cancelled => Outcome::Cancelled { message: None, facts: Map::new() },
-    }
-}
-
-fn job_id(job: u8) -> JobId {
-    JobId::from_caller(format!("job-{job}")).expect("an id")
-}
-
-fn new_job(wanted: &Wanted, run_id: RunId) -> NewJob {
-    NewJob {
-        job_id: job_id(wanted.job),
-        run_id,
-        activity: "probe".into(),
-        activity_version: 1,
-        tenant: TENANTS[wanted.tenant].into(),
-        input: json!({}),
-        options: ActivityOptions {
-            slot_class: SlotClass::Work,
-            retry: RetryPolicy { maximum_attempts: wanted.attempts.into(), ..RetryPolicy::default() },
-            timeouts: Timeouts {
-                schedule_to_close: wanted.whole.map(seconds),
-                schedule_to_start: wanted.start.map(seconds),
-                ..Timeouts::default()
-            },
-        },
-        labels: std::collections::BTreeMap::new(),
-        priority: wanted.priority,
-        delay: (wanted.delay > 0).then(|| seconds(wanted.delay)),
-        id_conflict_policy: wanted.conflict,
-        id_reuse_policy: wanted.reuse,
-        trace: TraceContext::generate(),
-    }
-}
-
-fn request(worker_id: i64, free: usize) -> ClaimRequest {
-    ClaimRequest {
-        worker_id,
-        scope: ClaimScope::Any,
-        activities: [("probe", 1)].into(),
-        work: Shares::unlimited(free),
-        waits: Shares::default(),
     }
 }
 

@@ -73,6 +73,7 @@ async fn a_wrong_secret_is_a_json_401_and_no_secret_is_ever_logged() {
         let (status, error) = harness.oauth((client_id, secret)).await;
         assert_eq!((status.as_u16(), &error["code"]), (401, &json!(401)));
     }
+    harness.anonymous("/api/service/oauth-clients/token", &json!({ "client-id": "x", "client-secret": "misspelt-secret" })).await;
     let token = bearer(&harness.oauth(OAUTH).await.1);
     let service = bearer(&harness.service_account("connector", "sandbox-connector-secret").await);
     let exchange = json!({ "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "client_id": "connector",
@@ -80,7 +81,9 @@ async fn a_wrong_secret_is_a_json_401_and_no_secret_is_ever_logged() {
     assert_eq!(harness.keycloak(&exchange).await.0, 403, "it may not become anyone");
     harness.whoami(&token).await;
     let logged = serde_json::to_string(&harness.sandbox.requests()).expect("serializes");
-    for secret in ["wrong-secret", "sandbox-oauth-secret", "sandbox-connector-secret", token.as_str(), service.as_str()] {
+    for secret in
+        ["wrong-secret", "misspelt-secret", "sandbox-oauth-secret", "sandbox-connector-secret", token.as_str(), service.as_str()]
+    {
         assert!(!logged.contains(secret), "{secret} stands in {logged}");
     }
     assert!(logged.contains(r#""client_id":"connector""#), "a form is readable: {logged}");
@@ -209,6 +212,8 @@ async fn credentials_change_by_an_admin_route_too_and_an_impossible_change_says_
     let cases = [
         json!({ "kind": "revoke", "bearer": "none" }),
         json!({ "kind": "rotate", "username": "none", "bearer": "x" }),
+        json!({ "kind": "rotate", "username": "jane", "bearer": "sandbox-member" }),
+        json!({ "kind": "rotate", "username": "service-account-oauth-client-sandbox", "bearer": "x" }),
         json!({ "kind": "client_secret", "client_id": "none", "secret": "x" }),
         json!({ "kind": "token_lifetime", "seconds": 0 }),
         json!({ "kind": "unknown" }),

@@ -153,6 +153,25 @@ async fn an_api_token_is_a_bearer_at_once_until_its_validity_ends() {
 }
 
 #[tokio::test]
+async fn the_value_of_an_api_token_outlives_access_tokens_and_is_rotated_until_the_same_end() {
+    let harness = Harness::start().await;
+    let body = json!({ "displayName": "new", "validitySeconds": 60 });
+    let (_, token) = harness.post("/api/service/apikeys", &body).await;
+    let value = token["attributes"]["accessToken"].as_str().expect("its value");
+    let username = format!("service-account-{}", token["clientId"].as_str().expect("an id"));
+    let change = |change: Value| {
+        let change = serde_json::from_value(change).expect("a change");
+        harness.sandbox.change_credentials(change).expect("it can be made");
+    };
+    change(json!({ "kind": "expire_issued" }));
+    assert_eq!(harness.whoami(value).await.0, 200);
+    change(json!({ "kind": "rotate", "username": username, "bearer": "new-value" }));
+    assert_eq!((harness.whoami(value).await.0, harness.whoami("new-value").await.0), (401, 200));
+    harness.pass(Duration::from_secs(60));
+    assert_eq!(harness.whoami("new-value").await.0, 401);
+}
+
+#[tokio::test]
 async fn a_purged_api_token_is_no_bearer_and_no_admin_any_more() {
     let harness = Harness::start().await;
     let (_, token) = harness.post("/api/service/apikeys", &json!({ "displayName": "new" })).await;

@@ -1,7 +1,7 @@
 //! A place of its own for each test: an empty home, a queue, and, where one is wanted, a sandbox.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -96,6 +96,15 @@ impl Place {
         self.iolaus(line.split_whitespace())
     }
 
+    /// Runs a shell's line, in which `$IOLAUS` is the program, and gives it this to read.
+    pub(crate) fn shell(&self, line: &str, stdin: &str) -> Ran {
+        let mut command = self.of_program("/bin/sh", ["-c", line]);
+        command.env("IOLAUS", env!("CARGO_BIN_EXE_iolaus")).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        child.stdin.take().expect("it is piped").write_all(stdin.as_bytes()).expect("it reads");
+        Ran::of(&child.wait_with_output().expect("it ends"))
+    }
+
     /// Starts a command and leaves it running.
     pub(crate) fn start(&self, line: &str) -> Running {
         let mut command = self.command(line.split_whitespace());
@@ -117,7 +126,11 @@ impl Place {
     }
 
     fn command<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_iolaus"));
+        self.of_program(env!("CARGO_BIN_EXE_iolaus"), arguments)
+    }
+
+    fn of_program<I: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = I>) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments).env_clear().env("HOME", self.directory.path()).env("TMPDIR", self.directory.path());
         command.envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
         command.current_dir(self.directory.path());

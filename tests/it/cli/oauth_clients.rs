@@ -40,6 +40,7 @@ fn filtered(snapshot: impl FnOnce()) {
     settings.add_filter(r#""client_secret":"[0-9a-f]{32}""#, r#""client_secret":"[secret]""#);
     settings.add_filter(r"\b[0-9a-f]{32}\b", "[secret]");
     settings.add_filter(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "[time]");
+    settings.add_filter(r"by service-account-apikey-[0-9a-f-]+", "by [us]");
     settings.add_filter(r"127\.0\.0\.1:\d+", "[address]");
     settings.bind(snapshot);
 }
@@ -120,6 +121,16 @@ fn a_secret_goes_to_a_new_file_of_its_owner_alone_and_nowhere_else() {
 }
 
 #[test]
+fn a_file_that_has_no_room_for_a_secret_is_refused_before_anything_is_created() {
+    let place = place();
+    // A limit of the file size stands for a full disk.
+    let line = "trap '' XFSZ; ulimit -f 0; exec $IOLAUS oauth-clients create --name ci --role Admin --secret-file ci.secret";
+    let ran = place.shell(line, "");
+    assert!(ran.code == 2 && ran.stderr.contains("ci.secret cannot be created: File too large"), "{ran:?}");
+    assert!(applied(&place).is_empty() && place.files().is_empty(), "{:?}", place.files());
+}
+
+#[test]
 fn no_file_is_left_of_a_creation_that_was_refused_or_lost() {
     let place = place();
     let file = place.file("directory", "").with_file_name("ci.secret");
@@ -186,7 +197,7 @@ fn a_lost_answer_names_the_client_that_may_be_there_and_the_command_that_purges_
     assert_eq!((ran.code, ran.stdout.as_str()), (3, ""));
     filtered(|| {
         insta::assert_snapshot!(ran.stderr, @r#"
-    error: tenant `default` gave no readable answer to oauth_clients.create; possibly created, with a secret that is lost: [client] (tenant.unreadable)
+    error: tenant `default` gave no readable answer to oauth_clients.create; possibly created, with a secret that is lost: [client] (created [time] by [us]) (tenant.unreadable)
     hint: iolaus oauth-clients purge [client]
     "#);
     });
@@ -194,8 +205,37 @@ fn a_lost_answer_names_the_client_that_may_be_there_and_the_command_that_purges_
     assert_eq!(place.run(&format!("{command} --yes")).code, 0);
     assert_eq!(applied(&place), ["oauth_client_created", "oauth_client_updated", "oauth_client_created", "oauth_client_purged"]);
 
-    fault(&place, json!({"method": "POST", "path": "/oauth-clients", "action": {"kind": "cut_before_applying"}}));
+    for (kind, hint) in [("cut_after_applying", "purge oauth-client-"), ("cut_before_applying", "list")] {
+        fault(&place, json!({"method": "POST", "path": "/oauth-clients", "action": {"kind": kind}}));
+        let ran = place.run(&format!("oauth-clients create --name {kind} --role Admin"));
+        assert!(ran.code == 3 && ran.stderr.contains(&format!("hint: iolaus oauth-clients {hint}")), "{ran:?}");
+        assert_eq!(applied(&place).len(), 5, "the first of the two alone is applied");
+    }
+}
+
+#[test]
+fn several_that_a_lost_answer_may_have_left_are_told_apart_and_none_is_offered_for_purging() {
+    let mut place = place();
+    place.set("IOLAUS_TENANTS__DEFAULT__CLOCK_TOLERANCE", "1m");
+    assert_eq!(create(&place, &[]).code, 0);
+    fault(&place, json!({"method": "POST", "path": "/oauth-clients", "action": {"kind": "cut_after_applying"}}));
     let ran = create(&place, &[]);
+    assert!(ran.code == 3 && ran.stderr.contains("one of these was possibly created"), "{ran:?}");
+    assert!(ran.stderr.matches("(created 20").count() == 2 && ran.stderr.ends_with("hint: iolaus oauth-clients list\n"), "{ran:?}");
+}
+
+#[test]
+fn an_interrupted_creation_waits_for_the_answer_that_holds_the_secret() {
+    let mut place = place();
+    place.set("IOLAUS_TENANTS__DEFAULT__REQUEST_TIMEOUT", "5s");
+    fault(&place, json!({"method": "POST", "path": "/oauth-clients", "action": {"kind": "hang"}}));
+    let mut running = place.start("oauth-clients create --name ci --role Admin");
+    while !place.sandbox().requests().iter().any(|request| request.method == "POST") {
+        std::thread::yield_now();
+    }
+    running.ask_to_stop();
+    running.until("its answer holds the secret");
+    let ran = running.end();
     assert!(ran.code == 3 && ran.stderr.contains("hint: iolaus oauth-clients list"), "{ran:?}");
 }
 
@@ -243,6 +283,25 @@ fn a_purge_without_anybody_to_ask_is_refused_and_nothing_is_sent() {
     hint: say that you mean it: --yes
     "#);
     assert!(place.sandbox().requests().is_empty());
+}
+
+#[test]
+fn a_person_at_a_terminal_is_asked_and_only_a_clear_yes_purges() {
+    let place = place();
+    // It makes a terminal, and ends as the program in it does.
+    let line = "exec script --quiet --return --echo never --command \"$IOLAUS oauth-clients purge oauth-client-sandbox\" /dev/null";
+    for (said, code) in [("n\n", 4), ("\n", 4), ("yes\n", 0)] {
+        assert!(applied(&place).is_empty(), "before {said:?}");
+        let ran = place.shell(line, said);
+        assert_eq!(ran.code, code, "{ran:?}");
+        if code == 0 {
+            insta::assert_snapshot!(ran.stdout.replace('\r', ""), @r"
+            sandbox (oauth-client-sandbox) of tenant default and all its tokens will be gone.
+            This cannot be undone. Purge it? [y/N] oauth-client-sandbox is purged
+            ");
+        }
+    }
+    assert_eq!(applied(&place), ["oauth_client_purged"]);
 }
 
 #[test]

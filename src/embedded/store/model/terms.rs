@@ -1,0 +1,91 @@
+//! What the store and the model say to each other.
+
+use iolaus_activities::{ActivityOptions, Category, Failure, RetryPolicy, SlotClass, Timeouts, Verdict};
+use serde_json::{Map, json};
+
+use super::TENANTS;
+use super::commands::{How, Wanted};
+use super::life::{Life, seconds};
+use crate::embedded::store::Shares;
+use crate::embedded::store::claim::{ClaimRequest, ClaimScope};
+use crate::embedded::store::rows::ms;
+use crate::executor::Outcome;
+use crate::job::{JobId, NewJob, RunId, TraceContext};
+
+/// An execution as both can tell it.
+#[derive(Debug, PartialEq)]
+pub(super) struct Seen {
+    pub(super) state: String,
+    /// Attempts, drains, token.
+    pub(super) numbers: (u32, u32, i64),
+    pub(super) run_at: i64,
+    pub(super) expires: Option<i64>,
+    pub(super) cancel_requested: bool,
+    pub(super) checkpoint: Option<String>,
+    pub(super) verdict: Option<String>,
+    pub(super) verdicts: i64,
+}
+
+pub(super) fn seen(life: &Life) -> Seen {
+    Seen {
+        state: life.state.as_str().to_owned(),
+        numbers: (life.attempt, life.drains, life.token),
+        run_at: ms(life.run_at),
+        expires: life.expires.map(ms),
+        cancel_requested: life.cancel_requested,
+        checkpoint: life.checkpoint.map(|value| value.to_string()),
+        verdict: life.verdict.map(str::to_owned),
+        verdicts: i64::from(life.verdict.is_some()),
+    }
+}
+
+pub(super) fn outcome(how: How) -> Outcome {
+    match how {
+        How::Passed => Outcome::Verdict(Verdict::passed("it passed")),
+        How::Retryable => Outcome::Failed(Failure::new("probe.down", Category::DependencyUnavailable, "it is down")),
+        How::Final => Outcome::Failed(Failure::new("probe.denied", Category::Permission, "it is denied")),
+        How::Drained => Outcome::Drained,
+        How::TenantHeld => Outcome::TenantHeld(Failure::new("tenant.unauthenticated", Category::Auth, "nobody knows us")),
+        How::Cancelled => Outcome::Cancelled { message: None, facts: Map::new() },
+    }
+}
+
+pub(super) fn job_id(job: u8) -> JobId {
+    JobId::from_caller(format!("job-{job}")).expect("an id")
+}
+
+pub(super) fn new_job(wanted: &Wanted, run_id: RunId) -> NewJob {
+    NewJob {
+        job_id: job_id(wanted.job),
+        run_id,
+        activity: "probe".into(),
+        activity_version: 1,
+        tenant: TENANTS[wanted.tenant].into(),
+        input: json!({}),
+        options: ActivityOptions {
+            slot_class: SlotClass::Work,
+            retry: RetryPolicy { maximum_attempts: wanted.attempts.into(), ..RetryPolicy::default() },
+            timeouts: Timeouts {
+                schedule_to_close: wanted.whole.map(seconds),
+                schedule_to_start: wanted.start.map(seconds),
+                ..Timeouts::default()
+            },
+        },
+        labels: std::collections::BTreeMap::new(),
+        priority: wanted.priority,
+        delay: (wanted.delay > 0).then(|| seconds(wanted.delay)),
+        id_conflict_policy: wanted.conflict,
+        id_reuse_policy: wanted.reuse,
+        trace: TraceContext::generate(),
+    }
+}
+
+pub(super) fn request(worker_id: i64, free: usize) -> ClaimRequest {
+    ClaimRequest {
+        worker_id,
+        scope: ClaimScope::Any,
+        activities: [("probe", 1)].into(),
+        work: Shares::unlimited(free),
+        waits: Shares::default(),
+    }
+}
