@@ -116,6 +116,13 @@ impl Credentials {
         Some(bearer)
     }
 
+    /// What the tenant says, without the token in use, should it quote that.
+    pub(super) fn hush(&self, said: &str) -> String {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let header = current.as_ref().and_then(|bearer| bearer.header.to_str().ok());
+        without(said, header.and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default())
+    }
+
     /// Reads the secret's file again; whether it holds another one now. A file that cannot be read is left for what it was: it may be
     /// in the middle of being replaced.
     pub(super) fn reread(&self, turn: &mut Turn) -> bool {
@@ -154,6 +161,11 @@ impl Credentials {
         };
         format!("set tenants.{tenant}.{setting} to a secret that is valid now")
     }
+}
+
+/// A text without a secret. One that is too short to be one stays: taking it out would show where it stood.
+pub(super) fn without(text: &str, secret: &str) -> String {
+    if secret.len() < 6 { text.to_owned() } else { text.replace(secret, "…") }
 }
 
 type Found = (Secret, SecretString);
