@@ -17,7 +17,7 @@ use crate::failure::{Category, Failure};
 use crate::follow::{alive, command};
 use crate::inputs::check_name;
 use crate::submission::Effort;
-use crate::tenant::{Connection, Generation, Kind, TOKEN_ADMIN_PACKAGE, Tenant, Tenants};
+use crate::tenant::{Connection, Generation, Kind, TOKEN_ADMIN_PACKAGE, Tenant, Tenants, is_absence};
 use crate::text::shell_word;
 use crate::timestamp;
 use crate::verdict::Verdict;
@@ -185,8 +185,11 @@ impl Grant<'_> {
             Method::Auto if self.tenant.settings().generation == Generation::Native => false,
             Method::Auto => {
                 let progress = Progress { step: "choosing the method", connection: &self.input.connection_qualified_name };
-                let found = self.tenant.workflows_of_package(TOKEN_ADMIN_PACKAGE);
-                !alive(self.ctx, &progress, found).await??.is_empty()
+                match alive(self.ctx, &progress, self.tenant.workflows_of_package(TOKEN_ADMIN_PACKAGE)).await? {
+                    // It has no workflows at all.
+                    Err(failure) if is_absence(&failure) => false,
+                    found => !found?.is_empty(),
+                }
             }
         };
         if !package {
