@@ -142,10 +142,17 @@ impl Activity for TokenAdminGrant {
             None if grant.is_seen(&connection) => return Ok(grant.already(&connection)),
             None => grant.choose().await?,
         };
-        let method = way.method();
+        let mut method = way.method();
         let granted = match way {
             Way::Direct(writes) => grant.directly(writes).await,
-            Way::Package(creating) => grant.by_package(*creating).await,
+            Way::Package(creating) => match grant.by_package(*creating).await {
+                // What was found are leftovers of a package that the tenant has no more. Nothing was created.
+                Err(ActivityError::Failed(failure)) if input.method == Method::Auto && failure.code == package::ABSENT => {
+                    method = "direct";
+                    grant.directly(direct::Writes::default()).await
+                }
+                granted => granted,
+            },
         };
         granted.map_err(|error| grant.with_facts(error, &connection, method))
     }

@@ -395,6 +395,17 @@ async fn auto_grants_directly_at_a_tenant_that_turns_out_to_have_no_workflows() 
 }
 
 #[tokio::test]
+async fn auto_grants_directly_where_only_old_workflows_of_the_package_are_left() {
+    let case = Case::new(|world| {
+        let gone = json!({"message": "clusterworkflowtemplates.argoproj.io \"csa-api-token-connection-admin\" not found"});
+        world.creations.push_back(does(false, Reply::json(404, &gone)));
+    })
+    .await;
+    let verdict = case.attempt("auto").await.expect("a verdict");
+    assert_eq!((verdict.is_passed(), fact(&verdict, "method"), case.applied()), (true, &json!("direct"), DIRECTLY));
+}
+
+#[tokio::test]
 async fn a_native_tenant_has_no_package() {
     let case = Case::new(|_| {}).await;
     let native = tenants(crate::tenant::TenantSettings { generation: Generation::Native, ..case.server.settings() }, &case.clock);
