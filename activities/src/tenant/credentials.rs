@@ -163,9 +163,20 @@ impl Credentials {
     }
 }
 
-/// A text without a secret. One that is too short to be one stays: taking it out would show where it stood.
+/// What is shorter is no secret, and stands in many a word.
+const LEAST_SECRET: usize = 6;
+
+/// A text without a secret, nor the beginning of one where the text was cut off.
 pub(super) fn without(text: &str, secret: &str) -> String {
-    if secret.len() < 6 { text.to_owned() } else { text.replace(secret, "…") }
+    if secret.len() < LEAST_SECRET {
+        return text.to_owned();
+    }
+    let text = text.replace(secret, "…");
+    let beginnings = (LEAST_SECRET..secret.len()).rev().filter_map(|end| secret.get(..end));
+    match beginnings.filter_map(|beginning| text.strip_suffix(beginning)).next() {
+        Some(rest) => format!("{rest}…"),
+        None => text,
+    }
 }
 
 type Found = (Secret, SecretString);

@@ -187,6 +187,14 @@ async fn a_token_that_the_tenant_quotes_is_not_passed_on() {
     .await;
     let failure = server.tenant(&clock()).workflow("w").await.expect_err("it is denied");
     assert!(!failure.message.contains("test-api-key") && failure.message.contains("may not"), "{failure}");
+
+    let server = Scripted::answering(|request| {
+        let quoted = &request.headers["authorization"];
+        Some(Reply::text(403, &format!("{}: {quoted}", "x".repeat(180))))
+    })
+    .await;
+    let failure = server.tenant(&clock()).workflow("w").await.expect_err("it is denied");
+    assert!(!failure.message.contains("test-a"), "half of it: {failure}");
 }
 
 #[tokio::test]
