@@ -302,7 +302,7 @@ mod tests {
     #[tokio::test]
     async fn a_tenant_that_once_refused_a_long_look_is_asked_for_many_again_later() {
         let clock = clock();
-        let mut refusals = 3;
+        let mut refusals = 2;
         let server = Scripted::answering(move |request| {
             let names = request.body["query"]["bool"]["filter"][0]["terms"]["_id"].as_array().cloned().unwrap_or_default();
             let refused = names.len() > 1 && refusals > 0;
