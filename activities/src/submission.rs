@@ -19,6 +19,7 @@ use crate::context::ActivityContext;
 use crate::failure::{Category, Failure};
 use crate::follow::{Patience, alive, interval};
 use crate::tenant::{Kind, Run, Submission, Tenant, new_request_id};
+use crate::timestamp;
 
 pub(crate) use creation::Created;
 use effort::Intent;
@@ -100,9 +101,16 @@ impl Submitter<'_> {
         let identity = match effort.kind {
             // Which part of the API serves us depends on who we are.
             Kind::Workflow => Some(alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| stopped(stop, effort))??),
-            Kind::App => None,
+            Kind::App => {
+                if self.tenant.clock_ahead().is_none() {
+                    // The intent is to be put on the tenant's clock, which only an answer shows.
+                    alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| stopped(stop, effort))??;
+                }
+                None
+            }
         };
-        let permit = alive(self.ctx, &progress, self.tenant.permit()).await.map_err(|stop| stopped(stop, effort))?;
+        let ready = alive(self.ctx, &progress, self.tenant.ready(effort.operation())).await;
+        let permit = ready.map_err(|stop| stopped(stop, effort))?.map_err(|failure| explain(failure, effort))?;
         if self.ctx.now() >= self.rules.deadline {
             return Err(self.timed_out(effort, "no run was submitted").into());
         }
@@ -191,9 +199,14 @@ impl Submitter<'_> {
         let begun = ctx.now();
         let settled = match (&conflict, adopt) {
             (Some(_), _) => add(begun, settings.index_lag),
-            (None, Adopt::Since(..)) => add(self.rules.begun, settings.index_lag),
+            // A run that is submitted earlier would not satisfy whoever asks for the same again.
+            (None, Adopt::Since(since, _)) => add(self.rules.begun, settings.index_lag).max(since),
             _ => begun,
         };
+        if settled > self.rules.deadline {
+            let settled = timestamp::format(settled);
+            return Err(self.timed_out(effort, &format!("none may be submitted before {settled}, as `since` says")).into());
+        }
         let mut patience = Patience::default();
         loop {
             let asked = ctx.now();

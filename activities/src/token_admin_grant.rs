@@ -17,7 +17,7 @@ use crate::failure::{Category, Failure};
 use crate::follow::{alive, command};
 use crate::inputs::check_name;
 use crate::submission::Effort;
-use crate::tenant::{Connection, Generation, Kind, TOKEN_ADMIN_PACKAGE, Tenant, Tenants};
+use crate::tenant::{Connection, Generation, Kind, TOKEN_ADMIN_PACKAGE, Tenant, Tenants, is_absence};
 use crate::text::shell_word;
 use crate::timestamp;
 use crate::verdict::Verdict;
@@ -142,10 +142,17 @@ impl Activity for TokenAdminGrant {
             None if grant.is_seen(&connection) => return Ok(grant.already(&connection)),
             None => grant.choose().await?,
         };
-        let method = way.method();
+        let mut method = way.method();
         let granted = match way {
             Way::Direct(writes) => grant.directly(writes).await,
-            Way::Package(creating) => grant.by_package(*creating).await,
+            Way::Package(creating) => match grant.by_package(*creating).await {
+                // What was found are leftovers of a package that the tenant has no more. Nothing was created.
+                Err(ActivityError::Failed(failure)) if input.method == Method::Auto && failure.code == package::ABSENT => {
+                    method = "direct";
+                    grant.directly(direct::Writes::default()).await
+                }
+                granted => granted,
+            },
         };
         granted.map_err(|error| grant.with_facts(error, &connection, method))
     }
@@ -185,8 +192,11 @@ impl Grant<'_> {
             Method::Auto if self.tenant.settings().generation == Generation::Native => false,
             Method::Auto => {
                 let progress = Progress { step: "choosing the method", connection: &self.input.connection_qualified_name };
-                let found = self.tenant.workflows_of_package(TOKEN_ADMIN_PACKAGE);
-                !alive(self.ctx, &progress, found).await??.is_empty()
+                match alive(self.ctx, &progress, self.tenant.workflows_of_package(TOKEN_ADMIN_PACKAGE)).await? {
+                    // It has no workflows at all.
+                    Err(failure) if is_absence(&failure) => false,
+                    found => !found?.is_empty(),
+                }
             }
         };
         if !package {

@@ -87,7 +87,8 @@ impl Submitter<'_> {
     async fn create_once(&self, effort: &mut Effort, workflow: &Value) -> Result<Creation, ActivityError> {
         let progress = Progress { step: "creating", workflow: &effort.workflow };
         let identity = alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| stopped(stop, effort))??;
-        let permit = alive(self.ctx, &progress, self.tenant.permit()).await.map_err(|stop| stopped(stop, effort))?;
+        let ready = alive(self.ctx, &progress, self.tenant.ready("workflows.create")).await;
+        let permit = ready.map_err(|stop| stopped(stop, effort))?.map_err(|failure| explain(failure, effort))?;
         if self.ctx.now() >= self.rules.deadline {
             return Err(self.timed_out(effort, "it was not created").into());
         }

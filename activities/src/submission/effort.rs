@@ -86,6 +86,14 @@ impl Effort {
         self
     }
 
+    /// What submitting is called.
+    pub(super) fn operation(&self) -> &'static str {
+        match self.kind {
+            Kind::Workflow => "workflows.submit",
+            Kind::App => "apps.submit",
+        }
+    }
+
     /// The run, once there is one.
     pub(crate) fn obtained(&self) -> Option<&Obtained> {
         self.obtained.as_ref()

@@ -19,36 +19,42 @@ pub(super) enum Judged {
 
 impl Submitter<'_> {
     /// One search: what it says, and all that it shows. A run of an app is gone by only once the tenant has shown the run itself: the
-    /// index lags, and the id is taken from a name. A hit that cannot be confirmed so is not adopted, and is no proof of absence either.
+    /// index lags, and the id is taken from a name. A hit that cannot be confirmed so is not adopted, and is no proof of absence either;
+    /// but it hides no run that can be.
     pub(super) async fn find(
         &self,
         effort: &Effort,
         adopt: Adopt,
         step: &'static str,
     ) -> Result<Result<(Judged, Vec<Run>), Failure>, ActivityError> {
-        let mut runs = match self.runs(effort, self.search_bound(effort, adopt), step).await? {
+        let shown = match self.runs(effort, self.search_bound(effort, adopt), step).await? {
             Ok(runs) => runs,
             Err(failure) => return Ok(Err(failure)),
         };
+        let (mut runs, mut doubtful) = (shown.clone(), None);
         let mut confirmed = BTreeSet::new();
         loop {
             let judged = self.judge(effort, adopt, &runs);
             let (hit, vital) = match &judged {
                 Judged::Satisfied(run, origin) => (run.clone(), *origin != Origin::Running),
                 Judged::Older(run) => (run.clone(), false),
-                Judged::Nothing => return Ok(Ok((judged, runs))),
+                Judged::Nothing => return Ok(doubtful.map_or(Ok((judged, shown)), |hit| Err(unconfirmed(&hit)))),
             };
             if hit.kind == Kind::Workflow || confirmed.contains(&hit.name) {
-                return Ok(Ok((judged, runs)));
+                return Ok(Ok((judged, shown)));
             }
             match self.shown(effort, &hit, step).await? {
                 Ok(Some(run)) => {
                     confirmed.insert(run.name.clone());
                     runs.iter_mut().filter(|known| known.name == run.name).for_each(|known| known.clone_from(&run));
                 }
-                // Should it be active all the same, the tenant refuses another one.
-                Ok(None) if !vital => runs.retain(|run| run.name != hit.name),
-                Ok(None) => return Ok(Err(unconfirmed(&hit))),
+                Ok(None) => {
+                    runs.retain(|run| run.name != hit.name);
+                    // Should another one be active all the same, the tenant refuses a second.
+                    if vital {
+                        doubtful = Some(hit);
+                    }
+                }
                 Err(failure) => return Ok(Err(failure)),
             }
         }

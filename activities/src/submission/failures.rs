@@ -5,7 +5,6 @@ use crate::activity::ActivityError;
 use crate::context::Stop;
 use crate::failure::{Category, Failure, FailureSource};
 use crate::follow::command;
-use crate::tenant::Kind;
 use crate::timestamp;
 
 impl Submitter<'_> {
@@ -19,12 +18,8 @@ impl Submitter<'_> {
         let (workflow, window) = (&effort.workflow, self.tenant.settings().reconcile_window.as_secs());
         let times = if effort.submissions == 1 { "once".to_owned() } else { format!("{} times", effort.submissions) };
         let message = format!("{workflow} was submitted {times}, the answer was lost, and no run has appeared within {window} s");
-        let operation = match effort.kind {
-            Kind::Workflow => "workflows.submit",
-            Kind::App => "apps.submit",
-        };
         let source = FailureSource {
-            operation: Some(operation.to_owned()),
+            operation: Some(effort.operation().to_owned()),
             request_id: effort.intent.as_ref().map(|intent| intent.request_id.clone()),
             ..FailureSource::default()
         };

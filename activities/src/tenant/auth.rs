@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::credentials::Bearer;
 use super::send::{Call, Sent};
 use super::{Tenant, classify};
 use crate::clock::BoxFuture;
@@ -46,6 +47,16 @@ pub struct Ping {
     pub round_trip: Duration,
     /// By how much its clock is ahead of ours, to the second, where it shows one.
     pub clock_ahead: Option<SignedDuration>,
+}
+
+/// Whether the tenant knows us at all.
+pub(super) enum Doubt {
+    /// It does, by this token.
+    Known(Bearer),
+    /// It does not, and is held.
+    Unknown,
+    /// It gave no answer that says. The next one who asks finds out.
+    Unsettled,
 }
 
 #[derive(Deserialize)]
@@ -93,23 +104,24 @@ impl Tenant {
     }
 
     /// After a 401 that no other token cured. If the tenant does not know us at all, it is held until it does. If it does know us, the
-    /// 401 is about this call alone.
-    pub(super) async fn doubt(&self, call: &Call, sent: &Sent) {
+    /// 401 is about this call alone, or from before it did.
+    pub(super) async fn doubt(&self, call: &Call, refused: &Failure) -> Doubt {
         let _turn = self.doubts.lock().await;
         if self.is_locked_out() {
-            return;
+            return Doubt::Unknown;
+        }
+        if call.operation == WHOAMI {
+            self.locked_out(refused.clone());
+            return Doubt::Unknown;
         }
         let asked = whoami();
-        let refused = if call.operation == WHOAMI { self.unauthenticated(call, sent) } else { self.ask_in_doubt(&asked).await };
-        if let Some(failure) = refused {
+        let Ok(bearer) = self.bearer(&asked).await else { return Doubt::Unsettled };
+        let sent = self.exchange(&asked, Some(&bearer)).await;
+        if let Some(failure) = self.unauthenticated(&asked, &sent) {
             self.locked_out(failure);
+            return Doubt::Unknown;
         }
-    }
-
-    /// The failure, if the tenant does not know us. Whether it does may stay unknown; then the next one who asks finds out.
-    async fn ask_in_doubt(&self, asked: &Call) -> Option<Failure> {
-        let bearer = self.bearer(asked).await.ok()?;
-        self.unauthenticated(asked, &self.exchange(asked, Some(&bearer)).await)
+        if classify::is_settled(&sent) { Doubt::Known(bearer) } else { Doubt::Unsettled }
     }
 
     /// The user name that the tenant last called us by.

@@ -85,6 +85,10 @@ impl Tenant {
         let (code, problem) = match answer.body {
             Body::Json(value) => return Ok(value),
             Body::Text(text) if text.trim().is_empty() => ("tenant.unreadable", "an empty body".to_owned()),
+            // What was meant to be JSON says nothing to people, and may hold a token.
+            Body::Text(text) if call.is_anonymous() || text.trim_start().starts_with(['{', '[']) => {
+                ("tenant.unreadable", "a body that is no JSON".to_owned())
+            }
             Body::Text(text) => ("tenant.unreadable", format!("a body that is no JSON: {}", quote(&text))),
             Body::TooLong => (OVERSIZED, format!("more than {} bytes", self.settings.body_limit)),
             Body::Cut(why) => ("tenant.connection_lost", format!("a body that broke off: {why}")),
@@ -105,7 +109,9 @@ impl Tenant {
         if answer.status == 403 {
             message = format!("{message}: {who} needs {}", call.needs);
         }
-        if let Some(said) = said {
+        // The part of a text that is cut off could leave half of a secret.
+        if let Some(said) = said.filter(|_| !(call.is_anonymous() && matches!(answer.body, Body::Text(_)))) {
+            let said = credentials.map_or_else(|| said.clone(), |credentials| credentials.hush(&said));
             message = format!("{message}: {said}");
         }
         let source = FailureSource { http_status: Some(answer.status), tenant_code, ..call.source() };
@@ -149,6 +155,11 @@ pub(super) fn is_denied(sent: &Sent) -> bool {
 /// Whether the tenant did not accept the token.
 pub(super) fn is_unauthenticated(sent: &Sent) -> bool {
     matches!(sent, Sent::Answered(answer) if answer.status == 401)
+}
+
+/// Whether the tenant itself answered, and neither failed nor put us off.
+pub(super) fn is_settled(sent: &Sent) -> bool {
+    matches!(sent, Sent::Answered(answer) if is_success(answer.status) || answer.status == 403)
 }
 
 /// How long the tenant asks everybody to stay away: only with a 429 or a 503 that names a time.

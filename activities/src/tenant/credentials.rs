@@ -116,6 +116,13 @@ impl Credentials {
         Some(bearer)
     }
 
+    /// What the tenant says, without the token in use, should it quote that.
+    pub(super) fn hush(&self, said: &str) -> String {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let header = current.as_ref().and_then(|bearer| bearer.header.to_str().ok());
+        without(said, header.and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default())
+    }
+
     /// Reads the secret's file again; whether it holds another one now. A file that cannot be read is left for what it was: it may be
     /// in the middle of being replaced.
     pub(super) fn reread(&self, turn: &mut Turn) -> bool {
@@ -153,6 +160,22 @@ impl Credentials {
             (Way::Keycloak { .. }, Secret::Setting) => "keycloak_client_secret",
         };
         format!("set tenants.{tenant}.{setting} to a secret that is valid now")
+    }
+}
+
+/// What is shorter is no secret, and stands in many a word.
+const LEAST_SECRET: usize = 6;
+
+/// A text without a secret, nor the beginning of one where the text was cut off.
+pub(super) fn without(text: &str, secret: &str) -> String {
+    if secret.len() < LEAST_SECRET {
+        return text.to_owned();
+    }
+    let text = text.replace(secret, "…");
+    let beginnings = (LEAST_SECRET..secret.len()).rev().filter_map(|end| secret.get(..end));
+    match beginnings.filter_map(|beginning| text.strip_suffix(beginning)).next() {
+        Some(rest) => format!("{rest}…"),
+        None => text,
     }
 }
 

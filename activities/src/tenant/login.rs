@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::Tenant;
-use super::credentials::{Bearer, Credentials, Turn, Way};
+use super::credentials::{Bearer, Credentials, Turn, Way, without};
 use super::runs::{segment, text};
 use super::send::Call;
 use crate::failure::{Category, Failure, FailureSource};
@@ -85,8 +85,11 @@ impl Tenant {
         let asked = self.clock.monotonic();
         let body = match self.read(&call).await {
             Ok(body) => body,
-            Err(failure) if failure.retryable => return Err(failure),
-            Err(failure) => return Err(self.refused_login(credentials, &failure)),
+            Err(failure) => {
+                let message = without(&failure.message, turn.secret.expose_secret());
+                let failure = Failure { message, ..failure };
+                return Err(if failure.retryable { failure } else { self.refused_login(credentials, &failure) });
+            }
         };
         let token = text(&body["accessToken"]).or_else(|| text(&body["access_token"]));
         let token = token.ok_or_else(|| self.unexpected(&call, "it holds no token"))?;

@@ -6,7 +6,6 @@
 //! few of them never more than five. If the one that asks goes away, the others queue again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +18,8 @@ use crate::failure::Failure;
 
 /// How many runs one request asks for, unless the tenant turns out to bear only fewer.
 const MOST: usize = 500;
+/// For how long a refusal of so many is believed. Then twice as many are tried, so that one odd answer does not cost requests for ever.
+const BELIEVED: Duration = Duration::from_secs(600);
 /// How many requests there are at most in one `poll_interval`, as long as fewer than [`MOST`] runs are waiting in each.
 const PER_INTERVAL: u32 = 5;
 
@@ -32,7 +33,14 @@ pub(super) struct Looks {
     full: Notify,
     /// Held by the one that asks; when (monotonic) the last request was made.
     turn: tokio::sync::Mutex<Option<Duration>>,
-    most: AtomicUsize,
+    most: Mutex<Most>,
+}
+
+/// How many runs one request asks for.
+struct Most {
+    runs: usize,
+    /// Until when (monotonic) it is believed that the tenant bears no more.
+    until: Duration,
 }
 
 struct Asked {
@@ -43,35 +51,43 @@ struct Asked {
 impl Looks {
     pub(super) fn at(kind: Kind) -> Self {
         let (queue, full, turn) = Default::default();
-        Self { kind, queue, full, turn, most: AtomicUsize::new(MOST) }
+        Self { kind, queue, full, turn, most: Mutex::new(Most { runs: MOST, until: Duration::ZERO }) }
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut Vec<Asked>) -> T) -> T {
         f(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn most(&self) -> usize {
-        self.most.load(Ordering::Relaxed)
+    fn most(&self, now: Duration) -> usize {
+        let mut most = self.most.lock().unwrap_or_else(PoisonError::into_inner);
+        while most.runs < MOST && now >= most.until {
+            *most = Most { runs: (most.runs * 2).min(MOST), until: most.until.saturating_add(BELIEVED) };
+        }
+        most.runs
     }
 
-    fn ask(&self, run: &str) -> oneshot::Receiver<Seen> {
+    fn bears_only(&self, runs: usize, now: Duration) {
+        *self.most.lock().unwrap_or_else(PoisonError::into_inner) = Most { runs, until: now.saturating_add(BELIEVED) };
+    }
+
+    fn ask(&self, run: &str, now: Duration) -> oneshot::Receiver<Seen> {
         let (answer, answered) = oneshot::channel();
         let waiting = self.with(|queue| {
             queue.push(Asked { run: run.to_owned(), answer });
             queue.len()
         });
-        if waiting >= self.most() {
+        if waiting >= self.most(now) {
             self.full.notify_one();
         }
         answered
     }
 
-    fn is_full(&self) -> bool {
-        self.with(|queue| queue.len()) >= self.most()
+    fn is_full(&self, now: Duration) -> bool {
+        self.with(|queue| queue.len()) >= self.most(now)
     }
 
-    fn take(&self) -> Vec<Asked> {
-        let most = self.most();
+    fn take(&self, now: Duration) -> Vec<Asked> {
+        let most = self.most(now);
         self.with(|queue| {
             queue.retain(|asked| !asked.answer.is_closed());
             queue.drain(..queue.len().min(most)).collect()
@@ -88,10 +104,11 @@ impl Tenant {
     /// One look at what the index shows of one run, together with all others who want to look.
     pub(super) async fn look_with_others(&self, looks: &Looks, run: &str) -> Result<Option<Run>, Failure> {
         loop {
-            if looks.most() == 1 {
+            let now = self.clock.monotonic();
+            if looks.most(now) == 1 {
                 return Ok(self.ask_for(looks.kind, &BTreeSet::from([run])).await?.remove(run));
             }
-            let mut answered = looks.ask(run);
+            let mut answered = looks.ask(run, now);
             let seen = tokio::select! {
                 biased;
                 seen = &mut answered => seen.ok(),
@@ -123,7 +140,7 @@ impl Tenant {
             return;
         }
         let mut sleep = self.clock.sleep(early);
-        while !looks.is_full() {
+        while !looks.is_full(self.clock.monotonic()) {
             tokio::select! {
                 () = &mut sleep => return,
                 () = looks.full.notified() => {}
@@ -133,8 +150,9 @@ impl Tenant {
 
     async fn look_together(&self, looks: &Looks, last: &mut Option<Duration>) {
         self.gather(looks, *last).await;
-        *last = Some(self.clock.monotonic());
-        let asked = looks.take();
+        let now = self.clock.monotonic();
+        *last = Some(now);
+        let asked = looks.take(now);
         let names: BTreeSet<_> = asked.iter().map(|asked| asked.run.as_str()).collect();
         let seen = self.ask_for(looks.kind, &names).await;
         if let Err(failure) = &seen
@@ -142,7 +160,7 @@ impl Tenant {
             && classify::is_about_size(failure)
         {
             tracing::warn!(tenant = self.name, runs = names.len(), %failure, "too many runs for one look; looking at fewer at once");
-            looks.most.store(names.len() / 2, Ordering::Relaxed);
+            looks.bears_only(names.len() / 2, self.clock.monotonic());
             return;
         }
         for Asked { run, answer } in asked {
@@ -278,6 +296,39 @@ mod tests {
             let seen = looks_of(&server, names.clone()).await;
             assert!(seen.iter().zip(&names).all(|(seen, name)| shows(seen, name)), "{seen:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_once_refused_a_long_look_is_asked_for_many_again_later() {
+        let clock = clock();
+        let mut refusals = 2;
+        let server = Scripted::answering(move |request| {
+            let names = request.body["query"]["bool"]["filter"][0]["terms"]["_id"].as_array().cloned().unwrap_or_default();
+            let refused = names.len() > 1 && refusals > 0;
+            refusals -= i32::from(refused);
+            Some(if refused {
+                Reply::json(413, &json!({}))
+            } else {
+                Reply::ok(&hits(&names.iter().map(named).collect::<Vec<_>>()))
+            })
+        })
+        .await;
+        let tenant = server.tenant(&clock);
+        let all = |tenant: Arc<Tenant>| async move {
+            let looks = (0..8).map(|n| {
+                let tenant = Arc::clone(&tenant);
+                tokio::spawn(async move { tenant.look(&format!("run-{n}")).await })
+            });
+            for look in looks.collect::<Vec<_>>() {
+                look.await.expect("no panic").expect("an answer");
+            }
+        };
+        drive(&clock, all(tenant.clone())).await;
+        clock.advance(Duration::from_secs(3600));
+        let before = server.requests().len();
+        drive(&clock, all(tenant.clone())).await;
+        let asked = server.requests().len() - before;
+        assert!(asked <= 4, "{asked} requests for 8 runs");
     }
 
     #[tokio::test]

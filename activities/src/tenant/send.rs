@@ -17,6 +17,7 @@ use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::Tenant;
+use super::auth::Doubt;
 use super::classify::{asks_to_wait, is_unauthenticated};
 use super::credentials::Bearer;
 use super::link::Bases;
@@ -178,6 +179,17 @@ impl Tenant {
         permit
     }
 
+    /// What an effect waits for before its intent is saved, so that nothing stands between that and the request: a permit, and a token
+    /// that is valid for a while. A failure if the tenant is held.
+    pub async fn ready(&self, operation: &'static str) -> Result<Permit<'_>, Failure> {
+        let permit = self.permit().await;
+        let call = Call::get(operation, "");
+        match self.held_back(&call) {
+            Some(failure) => Err(failure),
+            None => self.bearer(&call).await.map(|_| permit),
+        }
+    }
+
     /// Sends a call once.
     pub(super) async fn send(&self, call: &Call) -> Sent {
         if call.is_anonymous() {
@@ -211,10 +223,13 @@ impl Tenant {
                 Err(failure) => return Sent::NotDelivered(failure),
             }
         }
-        if is_unauthenticated(&sent) {
-            self.doubt(call, &sent).await;
+        let Some(failure) = self.unauthenticated(call, &sent) else { return sent };
+        match self.doubt(call, &failure).await {
+            Doubt::Unknown => Sent::NotDelivered(failure.holding_tenant()),
+            // It may have been let in again since.
+            Doubt::Known(bearer) => self.exchange(call, Some(&bearer)).await,
+            Doubt::Unsettled => Sent::NotDelivered(failure.with_retryable(true)),
         }
-        sent
     }
 
     /// One exchange in a span of its own. Whatever time the tenant asks for is heeded by all that follow.

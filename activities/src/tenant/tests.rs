@@ -179,9 +179,9 @@ async fn only_proof_makes_an_effect_applied_or_not_applied() {
     for (reply, expected) in rows {
         let clock = clock();
         let shown = format!("{reply:?}");
-        let mut replies = Some(reply);
         let me = Reply::ok(&json!({"username": "jane", "roles": []}));
-        let server = Scripted::answering(move |_| replies.take().or(Some(me.clone()))).await;
+        let answer = move |request: &Recorded| if request.target.ends_with("/whoami") { me.clone() } else { reply.clone() };
+        let server = Scripted::answering(move |request| Some(answer(request))).await;
         let tenant = server.tenant(&clock);
         let call = Call::post("test.act", "api/service/act", None);
         let sent = tenant.send(&call).await;

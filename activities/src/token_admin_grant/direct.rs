@@ -44,7 +44,7 @@ impl Grant<'_> {
             return Ok(Some(self.seen(&before, &Way::Direct(writes.clone()))));
         }
         let admins: Vec<_> = before.admin_users.iter().chain([&self.user]).cloned().collect();
-        let permit = alive(self.ctx, &progress, self.tenant.permit()).await?;
+        let permit = alive(self.ctx, &progress, self.tenant.ready("connections.write_admins")).await??;
         self.ctx.may_act()?;
         let written = self.tenant.write_admin_users(permit, &before, &admins, &request_id).await;
         if let AdminsWritten::NotApplied(failure) = written {

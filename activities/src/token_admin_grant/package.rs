@@ -15,6 +15,8 @@ use crate::verdict::Verdict;
 
 /// What a run of the package ended as.
 const RUN_SUCCEEDED: &str = "PackageRunSucceeded";
+/// The code of a failure to create a workflow of a package that the tenant does not have.
+pub(super) const ABSENT: &str = "grant.package_absent";
 /// How many seconds are tried for a name that is free.
 const MOST_NAMES: i64 = 60;
 
@@ -143,8 +145,7 @@ impl Grant<'_> {
             }
             "tenant.not_found" if operation == Some("workflows.create") => {
                 let message = format!("the tenant does not have the package {TOKEN_ADMIN_PACKAGE}: {}", failure.message);
-                Failure { code: "grant.package_absent".into(), message: clip(message), ..failure }
-                    .suggest(self.again(Method::Direct))
+                Failure { code: ABSENT.into(), message: clip(message), ..failure }.suggest(self.again(Method::Direct))
             }
             // Asking again reads the connection first, which is more than waiting for the run would tell.
             "wait.timed_out" | "run.not_found" => failure.suggest(self.again(self.input.method)),

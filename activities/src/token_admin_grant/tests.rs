@@ -51,6 +51,8 @@ struct World {
     /// Breaks the exchange of this number, counted from 1.
     fault: Option<(usize, Does)>,
     exchanges: usize,
+    /// What everything about workflows is answered with, if there is none.
+    no_workflows: Option<u16>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
@@ -107,6 +109,7 @@ impl World {
             rival: false,
             fault: None,
             exchanges: 0,
+            no_workflows: None,
         }
     }
 
@@ -128,6 +131,9 @@ impl World {
     fn regular(&mut self, request: &Recorded) -> Option<Reply> {
         let path = request.target.split('?').next().expect("a path");
         Some(match path {
+            _ if path.starts_with("/api/service/workflows") && self.no_workflows.is_some() => {
+                Reply::json(self.no_workflows.unwrap_or_default(), &json!({}))
+            }
             "/api/service/whoami" => Reply::ok(&json!({"username": "service-account-x", "roles": [{"name": "$admin"}]})),
             "/api/service/apikeys" => Reply::ok(&json!({"totalRecord": 1, "records":
                 [{"id": TOKEN, "clientId": "apikey-3333", "attributes": {"clientId": "apikey-3333", "accessToken": "hush"}}]})),
@@ -377,6 +383,26 @@ async fn auto_takes_the_package_only_where_a_workflow_of_it_shows_that_it_is_ena
     let case = Case::new(|world| world.templates.clear()).await;
     assert_eq!(fact(&case.attempt("auto").await.expect("a verdict"), "method"), "direct");
     assert_eq!(case.applied(), DIRECTLY);
+}
+
+#[tokio::test]
+async fn auto_grants_directly_at_a_tenant_that_turns_out_to_have_no_workflows() {
+    for status in [404, 405, 501] {
+        let case = Case::new(|world| world.no_workflows = Some(status)).await;
+        let verdict = case.attempt("auto").await.expect("a verdict");
+        assert_eq!((verdict.is_passed(), fact(&verdict, "method"), case.applied()), (true, &json!("direct"), DIRECTLY), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn auto_grants_directly_where_only_old_workflows_of_the_package_are_left() {
+    let case = Case::new(|world| {
+        let gone = json!({"message": "clusterworkflowtemplates.argoproj.io \"csa-api-token-connection-admin\" not found"});
+        world.creations.push_back(does(false, Reply::json(404, &gone)));
+    })
+    .await;
+    let verdict = case.attempt("auto").await.expect("a verdict");
+    assert_eq!((verdict.is_passed(), fact(&verdict, "method"), case.applied()), (true, &json!("direct"), DIRECTLY));
 }
 
 #[tokio::test]

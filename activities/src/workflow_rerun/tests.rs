@@ -178,6 +178,7 @@ impl World {
         }
         let path = request.target.strip_prefix("/api/service/v1/app");
         let body = match path {
+            None if request.target == "/api/service/whoami" => json!({"username": "service-account-x", "roles": []}),
             None if request.target != "/api/meta/search/indexsearch" => return None,
             None if down => return Some(Reply::json(500, &json!({}))),
             None => self.search_app_runs(&request.body["dsl"]["query"]["bool"]["filter"]),
@@ -698,6 +699,61 @@ async fn since_submits_only_once_the_index_has_had_its_time() {
         let verdict = case.attempt(input()).await.expect("a verdict");
         assert_eq!((case.submits(), fact(&verdict, "run")), (0, &json!("theirs")));
     }
+}
+
+#[tokio::test]
+async fn a_since_that_lies_ahead_is_waited_for_so_that_a_lost_disk_makes_no_second_run() {
+    for kind in BOTH {
+        // Whoever said when it began has a clock that is 30 s ahead of ours.
+        let input = || json!({"since": "2026-01-01T00:00:30Z"});
+        let mut case = Case::of(kind, |_| {}).await;
+        assert!(case.attempt(input()).await.expect("a verdict").is_passed());
+        case.host = Arc::new(TestHost::new(case.clock.clone()));
+        let again = case.to_the_verdict(input()).await;
+        assert_eq!((case.submits(), case.world().applied, fact(&again, "started")), (1, 1, &json!(false)), "{again:?}");
+
+        let case = Case::of(kind, |_| {}).await;
+        let failure = case.failure(json!({"since": "2027-01-01T00:00:00Z"})).await;
+        assert_eq!((failure.code.as_ref(), failure.retryable, case.submits()), ("wait.timed_out", false, 0), "{failure}");
+        assert!(failure.message.contains("2027-01-01"), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_before_the_intent_is_saved_and_nothing_stands_between_intent_and_submission() {
+    let clock = clock();
+    let host = Arc::new(TestHost::new(clock.clone()));
+    let intents = Arc::new(Mutex::new(Vec::new()));
+    let (ticking, saving, noting) = (clock.clone(), host.clone(), intents.clone());
+    let server = Scripted::answering(move |request| {
+        let body = match request.target.as_str() {
+            "/api/service/oauth-clients/token" => {
+                let saved = saving.saves().last().is_some_and(|saved| saved["effort"]["intent"].is_object());
+                noting.lock().expect("no panic").push(saved);
+                json!({"accessToken": "t", "expiresIn": 10})
+            }
+            "/api/service/whoami" => {
+                ticking.advance(Duration::from_secs(9));
+                json!({"username": "service-account-x", "roles": [{"name": "$admin"}]})
+            }
+            "/api/service/workflows/indexsearch" => hits(&[json!({"metadata": {"name": W}})]),
+            "/api/service/runs/indexsearch" => hits(&[]),
+            "/api/service/workflows/submit" => json!({"metadata": {"name": "r-1"}, "status": {"phase": "Succeeded"}}),
+            _ => return None,
+        };
+        Some(Reply::ok(&body))
+    })
+    .await;
+    let settings = TenantSettings {
+        api_key: None,
+        oauth_client_id: "oauth-client-1".into(),
+        oauth_client_secret: Some("hush".into()),
+        max_requests: 1,
+        ..server.settings()
+    };
+    let rerun = WorkflowRerun::new(tenants(settings, &clock));
+    assert!(drive(&clock, host.attempt(rerun, json!({"workflow": W}))).await.expect("a verdict").is_passed());
+    assert_eq!(*intents.lock().expect("no panic"), [false, false]);
 }
 
 #[tokio::test]

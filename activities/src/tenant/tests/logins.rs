@@ -130,6 +130,74 @@ async fn a_401_for_one_call_of_an_identity_that_the_tenant_knows_holds_nothing()
 }
 
 #[tokio::test]
+async fn a_401_from_just_before_the_tenant_knew_us_again_is_asked_once_more() {
+    let mut knows = false;
+    let server = Scripted::answering(move |request| {
+        let is_whoami = request.target.ends_with("/whoami");
+        let reply = match (is_whoami, knows) {
+            (true, _) => me(),
+            (false, true) => Reply::ok(&json!({"hits": {"hits": []}})),
+            (false, false) => Reply::json(401, &json!({"message": "not you"})),
+        };
+        knows = true;
+        Some(reply)
+    })
+    .await;
+    let tenant = server.tenant(&clock());
+    assert_eq!(tenant.workflow("w").await, Ok(None));
+    let ids: Vec<_> = server.requests().iter().map(|it| it.headers["x-atlan-request-id"].clone()).collect();
+    assert!(ids.len() == 3 && ids[0] == ids[2], "it is the same call: {ids:?}");
+}
+
+#[tokio::test]
+async fn a_401_is_not_final_while_nobody_can_say_whether_the_tenant_knows_us() {
+    let clock = clock();
+    let server = Scripted::answering(|request| {
+        Some(if request.target.ends_with("/whoami") { Reply::text(503, "") } else { Reply::json(401, &json!({})) })
+    })
+    .await;
+    let tenant = server.tenant(&clock);
+    let failure = drive(&clock, tenant.workflow("w")).await.expect_err("it is refused");
+    assert!(failure.category == Category::Auth && failure.retryable && !failure.tenant_held, "{failure:?}");
+    assert!(tenant.hold().is_none());
+}
+
+#[tokio::test]
+async fn an_answer_to_a_login_is_never_quoted() {
+    let clock = clock();
+    for reply in [
+        Reply::text(200, "access_token=a-s3cr3t&expires_in=600"),
+        Reply::text(200, "{\"accessToken\": \"a-s3cr3t\""),
+        Reply::text(400, "no client has the secret s3cr3t"),
+        Reply::json(401, &json!({"message": "no client has the secret s3cr3t"})),
+    ] {
+        let server = Scripted::answering(move |_| Some(reply.clone())).await;
+        let tenant = with(oauth(&server), &clock);
+        let failure = drive(&clock, tenant.whoami()).await.expect_err("no token can be read");
+        assert!(!format!("{failure:?} {:?}", tenant.hold()).contains("s3cr3t"), "{failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_the_tenant_quotes_is_not_passed_on() {
+    let server = Scripted::answering(|request| {
+        let quoted = &request.headers["authorization"];
+        Some(Reply::json(403, &json!({"message": format!("may not: {quoted}")})))
+    })
+    .await;
+    let failure = server.tenant(&clock()).workflow("w").await.expect_err("it is denied");
+    assert!(!failure.message.contains("test-api-key") && failure.message.contains("may not"), "{failure}");
+
+    let server = Scripted::answering(|request| {
+        let quoted = &request.headers["authorization"];
+        Some(Reply::text(403, &format!("{}: {quoted}", "x".repeat(180))))
+    })
+    .await;
+    let failure = server.tenant(&clock()).workflow("w").await.expect_err("it is denied");
+    assert!(!failure.message.contains("test-a"), "half of it: {failure}");
+}
+
+#[tokio::test]
 async fn a_login_that_the_tenant_refuses_holds_it_and_never_shows_the_secret() {
     for status in [400, 401, 403] {
         let clock = clock();

@@ -131,6 +131,59 @@ async fn a_ghost_in_the_index_keeps_no_first_submission_back() {
 }
 
 #[tokio::test]
+async fn a_ghost_in_the_index_hides_nothing_of_what_became_of_a_submission() {
+    for (applies, submits) in [(true, 1), (false, 2)] {
+        let case = app(|world| {
+            // So young that it could be the effect, had it not been there before.
+            world.with_run("ghost", 2, Some((1, "Succeeded")));
+            world.stale = Some("Running");
+            world.hidden = Some("ghost");
+            world.submits.push_back(does(applies, Reply::cut()));
+        })
+        .await;
+        let verdict = case.to_the_verdict(json!({})).await;
+        assert!(verdict.is_passed() && fact(&verdict, "run") != "ghost", "{verdict:?}");
+        assert_eq!((case.submits(), case.world().applied), (submits, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_ghost_that_appears_afterwards_hides_no_run_of_ours_but_forbids_another_submission() {
+    for applies in [true, false] {
+        let case = app(|world| {
+            world.with_run("ghost", 0, Some((0, "Succeeded")));
+            world.runs[0].seen_from = world.now() + 3.seconds();
+            world.stale = Some("Running");
+            world.hidden = Some("ghost");
+            world.submits.push_back(does(applies, Reply::cut()));
+        })
+        .await;
+        if applies {
+            let verdict = case.to_the_verdict(json!({})).await;
+            assert_eq!((verdict.is_passed(), fact(&verdict, "run")), (true, &json!(format!("{A}-ours1"))));
+        } else {
+            assert_eq!(case.failure(json!({})).await.code.as_ref(), "run.unconfirmed");
+        }
+        assert_eq!(case.submits(), 1);
+    }
+}
+
+#[tokio::test]
+async fn another_process_learns_the_tenants_clock_before_it_submits() {
+    let mut case = app(|world| {
+        world.skew = SignedDuration::from_mins(-2);
+        world.lasts = Duration::from_secs(10);
+        world.submits.extend([does(false, Reply::text(429, "")), does(true, Reply::cut())]);
+    })
+    .await;
+    let input = || json!({"idempotent": false});
+    assert_eq!(case.failure(input()).await.code.as_ref(), "tenant.rate_limited");
+    case.tenants = tenants(case.server.settings(), &case.clock);
+    let verdict = case.to_the_verdict(input()).await;
+    assert_eq!((verdict.is_passed(), case.world().applied, case.submits()), (true, 1, 2), "{verdict:?}");
+}
+
+#[tokio::test]
 async fn an_index_that_still_shows_a_run_as_active_is_not_believed() {
     let case = app(|world| {
         world.with_run("theirs", 600, Some((300, "Succeeded")));
