@@ -18,7 +18,7 @@ use iolaus_activities::tenant::Tenants;
 use iolaus_activities::{Clock, SystemClock};
 use serde_json::{Value, json};
 
-/// How many waits there are at once, in each round.
+/// How many waits there are at once, in each round, unless arguments say otherwise: `cargo bench --bench waits -- 1000`.
 const WAITS: [usize; 3] = [1, 100, 10_000];
 const WORKFLOW: &str = "atlan-snowflake-1684500500";
 /// The `poll_interval` of every wait, in seconds.
@@ -46,13 +46,17 @@ fn main() {
     );
     let said: Value = serde_json::from_str(&said).expect("one line of JSON");
     let base = said["base_url"].as_str().expect("an address");
+    let mut rounds: Vec<usize> = std::env::args().filter_map(|word| word.parse().ok()).collect();
+    if rounds.is_empty() {
+        rounds = WAITS.to_vec();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let runs = runtime.block_on(submit(base, WAITS.into_iter().max().unwrap_or(0)));
+    let runs = runtime.block_on(submit(base, rounds.iter().copied().max().unwrap_or(0)));
     println!(
         "| waits | requests per interval | fewer than one look per run | worker's CPU per interval | of one core | resident memory |"
     );
     println!("|---|---|---|---|---|---|");
-    for waits in WAITS {
+    for waits in rounds {
         round(&runtime, directory.path(), base, &runs[..waits]);
     }
     drop(sandbox);
