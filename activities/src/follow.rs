@@ -96,10 +96,11 @@ impl<'a> Follow<'a> {
         let mut seen = Seen { run: None, since: ctx.now(), found: begun, logged: None, looks: 0, asked_itself: None };
         let mut patience = Patience::default();
         loop {
-            let look = self.look(ctx, &mut seen);
+            // Boxed: between two looks, which is nearly always, a wait keeps no room for one.
+            let look = Box::pin(self.look(ctx, &mut seen));
             let looked = alive(ctx, &seen.progress(self.run), look).await;
             let wanted = match looked {
-                Err(stop) => return Err(self.stopped(ctx, stop, &seen).await),
+                Err(stop) => return Err(Box::pin(self.stopped(ctx, stop, &seen)).await),
                 Ok(Err(failure)) => patience.after(failure).map_err(|failure| self.explain(failure, &seen))?,
                 Ok(Ok(found)) => {
                     patience = Patience::default();
@@ -120,7 +121,7 @@ impl<'a> Follow<'a> {
             let jittered = interval.mul_f64(ctx.random().mul_add(0.5, 0.75));
             let nap = ctx.clock().sleep(jittered.max(wanted).min(left));
             if let Err(stop) = alive(ctx, &progress, nap).await {
-                return Err(self.stopped(ctx, stop, &seen).await);
+                return Err(Box::pin(self.stopped(ctx, stop, &seen)).await);
             }
         }
     }

@@ -52,34 +52,39 @@ pub struct Assignment {
     /// The code.
     pub activity: Arc<dyn ErasedActivity>,
     /// The execution that it belongs to.
-    pub execution: Execution,
+    pub execution: Arc<Execution>,
     /// What it was asked.
     pub input: Value,
     /// What the last attempt saved.
     pub checkpoint: Option<Value>,
 }
 
-/// Runs one attempt to its end. `stop` carries the host's reasons to stop.
+/// Runs one attempt to its end. `stop` carries the host's reasons to stop. Boxed and not taken apart, because thousands of waits wait
+/// in here.
 pub async fn run_attempt(
-    assignment: Assignment,
+    mut assignment: Box<Assignment>,
     store: Arc<dyn AttemptStore>,
     stop: watch::Sender<Option<Stop>>,
     clock: Arc<dyn Clock>,
     settings: &ExecutorSettings,
 ) -> Outcome {
-    let Assignment { activity, execution, input, checkpoint } = assignment;
-    let host = Arc::new(AttemptHost::new(store, stop, clock.clone(), checkpoint.clone()));
-    let attempt = Attempt {
+    let host = Arc::new(AttemptHost::new(store, stop, clock.clone(), assignment.checkpoint.clone()));
+    let ctx = Box::new(ActivityContext::new(attempt(&mut assignment), host.clone(), clock));
+    let input = assignment.input.take();
+    let end = watch_over(assignment.activity.run(&ctx, input), &host, &assignment.execution, settings).await;
+    host.classify(end)
+}
+
+fn attempt(assignment: &mut Assignment) -> Attempt {
+    let execution = &assignment.execution;
+    Attempt {
         job_id: execution.job_id.to_string(),
         run_id: execution.run_id.to_string(),
         tenant: execution.tenant.clone(),
         number: execution.attempts,
         enqueued_at: execution.enqueued_at,
-        checkpoint,
-    };
-    let ctx = ActivityContext::new(attempt, host.clone(), clock);
-    let end = watch_over(activity.run(&ctx, input), &host, &execution, settings).await;
-    host.classify(end)
+        checkpoint: assignment.checkpoint.take(),
+    }
 }
 
 /// How the activity's future ended.
@@ -186,8 +191,9 @@ struct Signs {
     last: Duration,
     changed: Duration,
     changed_at: Timestamp,
-    checkpoint: Option<Value>,
-    progress: Option<Value>,
+    /// Both as JSON: a value of a few fields takes ten times the room, and there may be ten thousand of them.
+    checkpoint: Option<Box<str>>,
+    progress: Option<Box<str>>,
     stalled: bool,
     unreported: bool,
 }
@@ -200,6 +206,7 @@ impl AttemptHost {
         checkpoint: Option<Value>,
     ) -> Self {
         let (last, changed_at) = (clock.monotonic(), clock.now());
+        let checkpoint = checkpoint.map(|checkpoint| text(&checkpoint));
         let signs = Signs { last, changed: last, changed_at, checkpoint, progress: None, stalled: false, unreported: false };
         let (news, sender) = (Notify::new(), tokio::sync::Mutex::new(()));
         Self { store, stop, clock, signs: Mutex::new(signs), news, sender, fault: Mutex::default() }
@@ -239,7 +246,7 @@ impl AttemptHost {
             return None;
         }
         let stalled_since = signs.stalled.then_some(signs.changed_at);
-        let progress = signs.progress.clone().map(bounded);
+        let progress = signs.progress.as_deref().map(bounded);
         drop(signs);
         Some(Box::pin(async move {
             let _turn = self.sender.lock().await;
@@ -253,7 +260,12 @@ impl AttemptHost {
 
     fn note_checkpoint(&self, checkpoint: &Value) {
         let mut signs = self.signs();
-        signs.sign_of_life(self.clock.as_ref(), |signs| signs.checkpoint.replace(checkpoint.clone()).as_ref() != Some(checkpoint));
+        signs.sign_of_life(self.clock.as_ref(), |signs| {
+            let checkpoint = text(checkpoint);
+            let changed = signs.checkpoint.as_ref() != Some(&checkpoint);
+            signs.checkpoint = Some(checkpoint);
+            changed
+        });
         if signs.unreported {
             self.news.notify_one();
         }
@@ -310,11 +322,15 @@ impl AttemptHost {
     }
 }
 
+fn text(value: &Value) -> Box<str> {
+    value.to_string().into_boxed_str()
+}
+
 /// Progress is for people: one that is too large is shown as its size alone.
-fn bounded(progress: Value) -> Value {
-    match json_len(&progress) {
+fn bounded(progress: &str) -> Value {
+    match progress.len() {
         size if size > limits::CHECKPOINT => serde_json::json!({ "progress_dropped_bytes": size }),
-        _ => progress,
+        _ => serde_json::from_str(progress).unwrap_or_else(|_| Value::String(progress.to_owned())),
     }
 }
 
@@ -362,6 +378,7 @@ impl Host for AttemptHost {
     fn heartbeat(&self, progress: Value) {
         let mut signs = self.signs();
         let changed = signs.sign_of_life(self.clock.as_ref(), |signs| {
+            let progress = text(&progress);
             let changed = signs.progress.as_ref() != Some(&progress);
             signs.progress = Some(progress);
             changed

@@ -3,6 +3,7 @@
 //! that this worker cannot run.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use iolaus_activities::{Category, Failure, SlotClass, codes};
 use jiff::Timestamp;
@@ -73,7 +74,7 @@ pub(crate) struct Claimed {
     pub(crate) id: i64,
     pub(crate) token: i64,
     pub(crate) slot_class: SlotClass,
-    pub(crate) execution: Execution,
+    pub(crate) execution: Arc<Execution>,
     pub(crate) input: Value,
     pub(crate) checkpoint: Option<Value>,
     /// Milliseconds from being due to this claim.
@@ -296,7 +297,7 @@ fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Option<Claimed>, St
         token: stored.token,
         slot_class: stored.slot_class,
         waited_ms: u64::try_from(ms(tx.now) - ms(stored.run_at)).unwrap_or(0),
-        execution: stored.execution,
+        execution: Arc::new(stored.execution),
         // Text that is no JSON stays text, and is refused where inputs are decoded.
         input: serde_json::from_str(&stored.input).unwrap_or(Value::String(stored.input)),
         checkpoint: checkpoint.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),

@@ -145,7 +145,7 @@ impl Both {
             (taken.attempt, taken.token) = (taken.attempt + 1, taken.token + 1);
             assert_eq!((job.token, job.execution.attempts), (taken.token, taken.attempt));
             assert_eq!(job.checkpoint, taken.checkpoint.map(|value| json!(value)));
-            self.leases.push(Lease { life, id: job.id, token: job.token, execution: job.execution });
+            self.leases.push(Lease { life, id: job.id, token: job.token, execution: (*job.execution).clone() });
         }
         let passed_over = self.lives.iter().find(|life| {
             let left = life.state == JobState::Available && !self.paused[life.wanted.tenant];

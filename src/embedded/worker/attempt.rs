@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use iolaus_activities::{BoxFuture, SlotClass, Stop};
+use iolaus_activities::{BoxFuture, ErasedActivity, SlotClass, Stop};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -23,7 +23,7 @@ const WAITS_PROGRESS: Duration = Duration::from_secs(60);
 const FINISH_PAUSE: Duration = Duration::from_millis(500);
 
 /// One attempt: run, decide, store, then tell.
-pub(super) async fn attempt(shared: Arc<Shared>, job: Claimed, stop: watch::Sender<Option<Stop>>) {
+pub(super) async fn attempt(shared: Arc<Shared>, job: Box<Claimed>, stop: watch::Sender<Option<Stop>>) {
     let (id, token, class) = (job.id, job.token, job.slot_class);
     let execution = job.execution.clone();
     let span = telemetry::process_span(
@@ -46,7 +46,7 @@ pub(super) async fn attempt(shared: Arc<Shared>, job: Claimed, stop: watch::Send
     shared.store.nudge(false).await;
 }
 
-async fn run(shared: &Arc<Shared>, job: Claimed, stop: watch::Sender<Option<Stop>>) -> Outcome {
+async fn run(shared: &Arc<Shared>, job: Box<Claimed>, stop: watch::Sender<Option<Stop>>) -> Outcome {
     // A claim takes only what is registered.
     let Some(activity) = shared.options.registry.get(&job.execution.activity).cloned() else { return Outcome::Drained };
     let settings = ExecutorSettings {
@@ -58,8 +58,13 @@ async fn run(shared: &Arc<Shared>, job: Claimed, stop: watch::Sender<Option<Stop
         },
     };
     let store = Arc::new(Lease { shared: shared.clone(), id: job.id, token: job.token });
-    let assignment = Assignment { activity, execution: job.execution, input: job.input, checkpoint: job.checkpoint };
-    executor::run_attempt(assignment, store, stop, shared.clock.clone(), &settings).await
+    executor::run_attempt(assignment(activity, job), store, stop, shared.clock.clone(), &settings).await
+}
+
+/// Not in the future above, which would keep room for what moves through it.
+fn assignment(activity: Arc<dyn ErasedActivity>, job: Box<Claimed>) -> Box<Assignment> {
+    let Claimed { execution, input, checkpoint, .. } = *job;
+    Box::new(Assignment { activity, execution, input, checkpoint })
 }
 
 /// A worker lets the job of a held tenant wait, which costs it nothing. Whoever works one job alone is answered instead.

@@ -44,7 +44,7 @@ pub struct Worker {
 }
 
 /// A job under a lease, and the way to stop its attempt.
-type Delivered = (Claimed, watch::Sender<Option<Stop>>);
+type Delivered = (Box<Claimed>, watch::Sender<Option<Stop>>);
 
 struct Shared {
     store: Arc<Store>,
@@ -197,7 +197,7 @@ impl Claimer for Shared {
                 stop.send_replace(Some(Stop::Draining));
             }
             // The receiver lives as long as the worker; a job claimed after that is rescued as any of a dead worker.
-            self.claimed.send((job, stop)).ok();
+            self.claimed.send((Box::new(job), stop)).ok();
         }
     }
 
