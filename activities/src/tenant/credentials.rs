@@ -172,8 +172,8 @@ pub(super) fn without(text: &str, secret: &str) -> String {
         return text.to_owned();
     }
     let text = text.replace(secret, "…");
-    let beginnings = (LEAST_SECRET..secret.len()).rev().filter_map(|end| secret.get(..end));
-    match beginnings.filter_map(|beginning| text.strip_suffix(beginning)).next() {
+    let mut beginnings = (LEAST_SECRET..secret.len()).rev().filter_map(|end| secret.get(..end));
+    match beginnings.find_map(|beginning| text.strip_suffix(beginning)) {
         Some(rest) => format!("{rest}…"),
         None => text,
     }

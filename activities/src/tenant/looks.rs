@@ -268,8 +268,7 @@ mod tests {
         for look in looks {
             drive(&clock, look).await.expect("no panic").expect("an answer");
         }
-        let asked = asked.lock().expect("no panic").split_off(1);
-        asked
+        asked.lock().expect("no panic").split_off(1)
     }
 
     #[tokio::test]
