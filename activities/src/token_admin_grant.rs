@@ -57,7 +57,8 @@ pub struct TokenAdminGrantInput {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
-    /// By the package if the tenant has a workflow of it already, which shows that the package is enabled there; else directly.
+    /// By the package if the tenant has a workflow of it already, which shows that the package is enabled there; else, or if it turns
+    /// out to be gone, directly.
     #[default]
     Auto,
     /// By a workflow of the package `@csa/api-token-connection-admin`, which is created for it. The package also drops admins that no

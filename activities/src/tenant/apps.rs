@@ -18,13 +18,14 @@ impl Tenant {
         Ok(self.read_of_apps(&call).await?.is_some())
     }
 
-    /// Submits an app once. The permit was waited for before, and no other request is made, so nothing stands between a caller's saved
-    /// intent and this one.
+    /// Submits an app once. The permit was waited for before, and no other request is made first, so nothing stands between a caller's
+    /// saved intent and this one.
     pub async fn submit_app(&self, permit: Permit<'_>, slug: &str, request_id: &str) -> Submission {
         let call = Call::post("apps.submit", format!("api/service/v1/app/{}/submit", segment(slug)), None)
             .with_request_id(request_id)
             .needs("the right to run apps");
         let sent = self.send_now(permit, &call).await;
+        self.learn_who_was_denied(&call, &sent).await;
         match self.effect(&call, sent) {
             Effect::Applied(body) => match text(&body["run_id"]) {
                 Some(run) if body["slug"].as_str().is_none_or(|named| named == slug) => {

@@ -157,9 +157,9 @@ pub(super) fn is_unauthenticated(sent: &Sent) -> bool {
     matches!(sent, Sent::Answered(answer) if answer.status == 401)
 }
 
-/// Whether the tenant itself answered, and neither failed nor put us off.
+/// Whether the tenant has made up its mind: it neither failed, nor put us off, nor sent us elsewhere.
 pub(super) fn is_settled(sent: &Sent) -> bool {
-    matches!(sent, Sent::Answered(answer) if is_success(answer.status) || answer.status == 403)
+    matches!(sent, Sent::Answered(answer) if matches!(answer.status, 200..=299 | 400..=407 | 409..=428 | 430..=499))
 }
 
 /// How long the tenant asks everybody to stay away: only with a 429 or a 503 that names a time.

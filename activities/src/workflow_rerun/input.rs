@@ -30,7 +30,8 @@ pub struct WorkflowRerunInput {
     /// Whether an active run, whoever started it, is taken for the run that is wanted. With `since`, that rule decides instead.
     #[serde(default = "yes")]
     pub idempotent: bool,
-    /// A run created at or after this time satisfies the request unless it ended badly; an older one does not. RFC 3339.
+    /// A run created at or after this time satisfies the request unless it ended badly; an older one does not. Until it is past, nothing is
+    /// submitted. RFC 3339.
     #[serde(default, with = "timestamp::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub since: Option<Timestamp>,

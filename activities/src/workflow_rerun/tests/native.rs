@@ -119,6 +119,13 @@ async fn a_hit_that_cannot_be_confirmed_is_neither_adopted_nor_proof_of_absence(
 }
 
 #[tokio::test]
+async fn a_denied_submission_names_who_asked() {
+    let case = app(|world| world.submits.push_back(does(false, Reply::json(403, &json!({}))))).await;
+    let failure = case.failure(json!({})).await;
+    assert!(failure.message.contains("service-account-x needs the right to run apps"), "{failure}");
+}
+
+#[tokio::test]
 async fn a_ghost_in_the_index_keeps_no_first_submission_back() {
     let case = app(|world| {
         world.with_run("ghost", 600, Some((599, "Succeeded")));
