@@ -37,7 +37,9 @@ pub(super) async fn attempt(shared: Arc<Shared>, job: Box<Claimed>, stop: watch:
     telemetry::record_wait(&span, Duration::from_millis(job.waited_ms));
     let outcome = run(&shared, job, stop.clone()).instrument(span.clone()).await;
     let outcome = wait_for_tenant(&shared, outcome);
-    let decision = finish(&shared, id, token, &execution, outcome, &stop).instrument(span.clone()).await;
+    // Boxed, like all that a wait does not need while it waits.
+    let finished = Box::pin(finish(&shared, id, token, &execution, outcome, &stop).instrument(span.clone()));
+    let decision = finished.await;
     let (named, error) = telling(&decision);
     telemetry::record_outcome(&span, named, error.as_deref());
     drop(span);
