@@ -106,13 +106,14 @@ impl Tenant {
         loop {
             let now = self.clock.monotonic();
             if looks.most(now) == 1 {
-                return Ok(self.ask_for(looks.kind, &BTreeSet::from([run])).await?.remove(run));
+                return Ok(Box::pin(self.ask_for(looks.kind, &BTreeSet::from([run]))).await?.remove(run));
             }
             let mut answered = looks.ask(run, now);
             let seen = tokio::select! {
                 biased;
                 seen = &mut answered => seen.ok(),
-                mut turn = looks.turn.lock() => self.lead(looks, &mut turn, &mut answered).await,
+                // Boxed: all others wait without room for what only one does.
+                mut turn = looks.turn.lock() => Box::pin(self.lead(looks, &mut turn, &mut answered)).await,
             };
             if let Some(seen) = seen {
                 return seen;
