@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use iolaus_activities::{BoxFuture, ErasedActivity, SlotClass, Stop};
+use iolaus_activities::{BoxFuture, SlotClass, Stop};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -60,13 +60,9 @@ async fn run(shared: &Arc<Shared>, job: Box<Claimed>, stop: watch::Sender<Option
         },
     };
     let store = Arc::new(Lease { shared: shared.clone(), id: job.id, token: job.token });
-    executor::run_attempt(assignment(activity, job), store, stop, shared.clock.clone(), &settings).await
-}
-
-/// Not in the future above, which would keep room for what moves through it.
-fn assignment(activity: Arc<dyn ErasedActivity>, job: Box<Claimed>) -> Box<Assignment> {
     let Claimed { execution, input, checkpoint, .. } = *job;
-    Box::new(Assignment { activity, execution, input, checkpoint })
+    let assignment = Box::new(Assignment { activity, execution, input, checkpoint });
+    executor::run_attempt(assignment, store, stop, shared.clock.clone(), &settings).await
 }
 
 /// A worker lets the job of a held tenant wait, which costs it nothing. Whoever works one job alone is answered instead.
