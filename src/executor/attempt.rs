@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 
+use super::signs::{Signs, bounded, text};
 use super::{Execution, Outcome};
 use crate::job::{json_len, limits};
 
@@ -187,17 +188,6 @@ struct AttemptHost {
     fault: Mutex<Option<Failure>>,
 }
 
-struct Signs {
-    last: Duration,
-    changed: Duration,
-    changed_at: Timestamp,
-    /// Both as JSON: a value of a few fields takes ten times the room, and there may be ten thousand of them.
-    checkpoint: Option<Box<str>>,
-    progress: Option<Box<str>>,
-    stalled: bool,
-    unreported: bool,
-}
-
 impl AttemptHost {
     fn new(
         store: Arc<dyn AttemptStore>,
@@ -322,18 +312,6 @@ impl AttemptHost {
     }
 }
 
-fn text(value: &Value) -> Box<str> {
-    value.to_string().into_boxed_str()
-}
-
-/// Progress is for people: one that is too large is shown as its size alone.
-fn bounded(progress: &str) -> Value {
-    match progress.len() {
-        size if size > limits::CHECKPOINT => serde_json::json!({ "progress_dropped_bytes": size }),
-        _ => serde_json::from_str(progress).unwrap_or_else(|_| Value::String(progress.to_owned())),
-    }
-}
-
 fn by_stop(stop: Option<Stop>) -> Outcome {
     match stop {
         Some(Stop::Cancelled { reason }) => Outcome::Cancelled { message: reason, facts: Map::new() },
@@ -358,20 +336,6 @@ pub(crate) fn timed_out(kind: TimeoutKind) -> Failure {
         TimeoutKind::Heartbeat => (codes::TIMEOUT_HEARTBEAT, "the attempt gave no sign of life within its heartbeat timeout", true),
     };
     Failure::new(code, Category::Timeout, message).with_retryable(retryable)
-}
-
-impl Signs {
-    fn sign_of_life(&mut self, clock: &dyn Clock, change: impl FnOnce(&mut Self) -> bool) -> bool {
-        self.last = clock.monotonic();
-        let changed = change(self);
-        if changed {
-            self.changed = self.last;
-            self.changed_at = clock.now();
-            self.unreported |= self.stalled;
-            self.stalled = false;
-        }
-        changed
-    }
 }
 
 impl Host for AttemptHost {

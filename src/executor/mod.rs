@@ -3,6 +3,7 @@
 
 mod attempt;
 mod decide;
+mod signs;
 
 pub(crate) use attempt::timed_out;
 pub use attempt::{Assignment, AttemptStore, ExecutorSettings, SaveError, run_attempt};
