@@ -15,25 +15,23 @@ pub(crate) struct Shares {
 #[derive(Debug, Clone, Default)]
 struct Share {
     running: usize,
-    /// Kept for it, running or not.
+    /// Kept for it, running or not, held or not: attempts that wait may take hours, and a hold may last a second.
     reserved: usize,
     /// It never runs more.
     most: usize,
-    /// Nothing can be asked of it now, and nothing is kept for it.
+    /// Nothing can be asked of it now.
     held: bool,
 }
 
 impl Shares {
     /// Of a class with so many slots in all, so many of them free.
     pub(crate) fn new(slots: usize, free: usize, tenants: &[TenantShare]) -> Self {
-        let able = tenants.iter().filter(|tenant| !tenant.held).count();
+        let count = tenants.len();
         // At least one each, as long as there are as many.
-        let reserved = (slots / 2).checked_div(able).unwrap_or(0).max(usize::from(able > 1 && slots >= able));
-        let share = |tenant: &TenantShare| Share {
-            running: tenant.running,
-            reserved: if tenant.held { 0 } else { reserved },
-            most: if tenant.max_jobs == 0 { usize::MAX } else { tenant.max_jobs },
-            held: tenant.held,
+        let reserved = (slots / 2).checked_div(count).unwrap_or(0).max(usize::from(count > 1 && slots >= count));
+        let share = |tenant: &TenantShare| {
+            let most = if tenant.max_jobs == 0 { usize::MAX } else { tenant.max_jobs };
+            Share { running: tenant.running, reserved: reserved.min(most), most, held: tenant.held }
         };
         Self { free, tenants: tenants.iter().map(|tenant| (tenant.name.clone(), share(tenant))).collect() }
     }
@@ -121,11 +119,21 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_its_own_holds_and_who_is_held_gets_and_keeps_nothing() {
-        let limited = TenantShare { max_jobs: 2, ..tenant("a", 1) };
-        assert_eq!(Shares::new(8, 7, &[limited]).room("a"), 1);
-        let held = TenantShare { held: true, ..tenant("a", 0) };
-        let shares = Shares::new(8, 8, &[held, tenant("b", 0)]);
-        assert_eq!((shares.room("a"), shares.room("b"), shares.is_held("a")), (0, 8, true));
+    fn a_limit_of_its_own_holds_and_nothing_is_kept_beyond_it() {
+        let limited = |running| TenantShare { max_jobs: 2, ..tenant("a", running) };
+        assert_eq!(Shares::new(8, 7, &[limited(1)]).room("a"), 1);
+        let room = |slots, running| Shares::new(slots, slots - running, &[limited(running), tenant("b", 0)]).room("b");
+        assert_eq!((room(32, 0), room(32, 2)), (30, 30), "two are all that it may ever use");
+    }
+
+    #[test]
+    fn who_is_held_gets_nothing_and_finds_its_share_afterwards() {
+        let tenants = |held| [TenantShare { held, ..tenant("a", 0) }, tenant("b", 0)];
+        let mut shares = Shares::new(8, 8, &tenants(true));
+        assert_eq!((shares.room("a"), shares.is_held("a")), (0, true));
+        let taken = (0..8).filter(|_| shares.take("b")).count();
+        assert_eq!(taken, 6, "what others took meanwhile, it would wait for as long as they run");
+        let [a, b] = tenants(false);
+        assert_eq!(Shares::new(8, 8 - taken, &[a, TenantShare { running: taken, ..b }]).room("a"), 2);
     }
 }
