@@ -220,6 +220,43 @@ async fn a_tenant_that_wants_to_be_left_alone_is_and_its_jobs_go_on_when_the_tim
     }
 }
 
+/// Whoever asks one tenant whether it knows us again may wait for its answer for long. Nobody else waits with him.
+#[tokio::test]
+async fn a_probe_that_hangs_keeps_no_other_tenant_from_going_on_in_time() {
+    let clock = clock();
+    let (locked, busy) = (sandbox(&clock).await, sandbox(&clock).await);
+    locked.change_credentials(CredentialChange::RevokeAll).unwrap();
+    let fault = json!({"action": {"kind": "status", "status": 503, "headers": [["retry-after", "23"]]}});
+    busy.add_fault(serde_json::from_value(fault).unwrap());
+    let host = host(&clock, [("locked", unpaced(&locked)), ("busy", unpaced(&busy))]);
+    let worker = Worker::start(&host.embedded, WorkerOptions { slots_work: 2, ..host.worker_options() }).await.unwrap();
+    for n in 0..10 {
+        host.enqueue_for(job(&format!("busy-{n}"), "busy", ENABLED)).await;
+    }
+    host.enqueue_for(job("locked", "locked", ENABLED)).await;
+    host.until_sql("SELECT count(*) = 2 FROM worker_holds").await;
+    host.until_sql(NOTHING_RUNS).await;
+    // The one that was asked is due again when the time is over, and would take the others along.
+    host.client.cancel(target("busy-0"), None).await.unwrap();
+    locked.add_fault(serde_json::from_value(json!({"times": 0, "action": {"kind": "hang"}})).unwrap());
+    let asked_before = locked.requests().len();
+    clock.advance(Duration::from_secs(4));
+    while locked.requests().len() == asked_before {
+        host.client.presence().await.unwrap();
+    }
+    // The last of the host's own rounds over the queue, which would find those jobs, is over before their time has come.
+    clock.advance(Duration::from_secs(18));
+    for _ in 0..20 {
+        host.client.presence().await.unwrap();
+    }
+    assert_eq!(busy.requests().len(), 1);
+    clock.advance(Duration::from_secs(1));
+    host.until_sql("SELECT count(*) = 0 FROM jobs WHERE tenant = 'busy' AND finished_at IS NULL").await;
+    assert_eq!(clock.monotonic(), Duration::from_secs(23));
+    host.client.cancel(target("locked"), None).await.unwrap();
+    worker.drain().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_tenant_never_has_more_jobs_at_once_than_it_may() {
     let clock = clock();

@@ -3,17 +3,17 @@
 //!
 //! A hold is a process's own, on purpose: another worker may have newer credentials, and then goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use iolaus_activities::Failure;
-use iolaus_activities::tenant::Hold;
+use iolaus_activities::tenant::{Hold, Tenant};
 use jiff::Timestamp;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::Shared;
-use crate::embedded::store::StoredHold;
+use crate::embedded::store::{StoreError, StoredHold};
 
 /// The first probe of a tenant that does not accept our credentials comes after this long.
 const FIRST_PROBE: Duration = Duration::from_secs(5);
@@ -22,56 +22,90 @@ const LONGEST_PROBE: Duration = Duration::from_secs(60);
 /// When what is shown could not be stored.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// When the next probe of a tenant is due (monotonic), and how long after the last.
-struct Probe {
-    at: Duration,
-    after: Duration,
-}
+/// The holds as they were stored, under which row of the worker.
+type Shown = (i64, Vec<StoredHold>);
 
 /// Runs as long as the worker.
 pub(super) async fn watch(shared: Arc<Shared>) {
     let mut changes = shared.options.tenants.holds_changed();
-    let mut shown = (shared.id.load(Ordering::SeqCst), Vec::new());
-    let mut probes: BTreeMap<String, Probe> = BTreeMap::new();
+    let mut shown: Shown = (shared.id.load(Ordering::SeqCst), Vec::new());
+    let mut held = BTreeSet::new();
+    let mut probes = Probes::default();
     loop {
+        let changed = changes.has_changed().unwrap_or(false);
         changes.mark_unchanged();
         let holds = shared.options.tenants.holds();
-        if let Err(nap) = show(&shared, &holds, &mut shown).await {
-            shared.clock.deadline(nap).await;
-            continue;
+        let names = holds.iter().map(|(name, _)| name.clone()).collect();
+        // A hold may also have begun and ended since the last look, and a claim may have passed its jobs over meanwhile.
+        if changed || !held.is_subset(&names) {
+            shared.store.nudge(true).await;
         }
-        let now = shared.clock.monotonic();
-        probes.retain(|name, _| holds.iter().any(|(held, hold)| held == name && hold.until.is_none()));
-        for (name, _) in holds.iter().filter(|(_, hold)| hold.until.is_none()) {
-            probes.entry(name.clone()).or_insert_with(|| Probe { at: now + jittered(&shared, FIRST_PROBE), after: FIRST_PROBE });
+        held = names;
+        probes.follow(&shared, &holds);
+        let stored = show(&shared, &holds, &mut shown).await;
+        if let Err(error) = &stored {
+            tracing::warn!(%error, "what is held could not be shown");
         }
-        if let Some((name, probe)) = probes.iter_mut().find(|(_, probe)| probe.at <= now) {
-            if let Err(failure) = ask(&shared, name).await {
-                tracing::debug!(tenant = name, code = %failure.code, "the tenant does not accept our credentials yet");
-            }
-            probe.after = (probe.after * 2).min(LONGEST_PROBE);
-            probe.at = shared.clock.monotonic() + jittered(&shared, probe.after);
-            continue;
-        }
-        let next = probes.values().map(|probe| probe.at).chain(holds.iter().filter_map(|(_, hold)| hold.until)).min();
+        let ends = holds.iter().filter_map(|(_, hold)| hold.until).min();
         tokio::select! {
             biased;
             // The tenants live as long as this worker's options.
             _ = changes.changed() => {}
             () = shared.registered.notified() => {}
-            () = until(&shared, next) => {}
+            () = until(&shared, ends) => {}
+            () = shared.clock.deadline(PAUSE), if stored.is_err() => {}
         }
     }
 }
 
-async fn ask(shared: &Shared, tenant: &str) -> Result<(), Failure> {
-    shared.options.tenants.get(tenant)?.probe().await
+async fn until(shared: &Shared, ends: Option<Duration>) {
+    match ends {
+        Some(ends) => shared.clock.sleep(ends.saturating_sub(shared.clock.monotonic())).await,
+        None => std::future::pending().await,
+    }
 }
 
-async fn until(shared: &Shared, next: Option<Duration>) {
-    match next {
-        Some(next) => shared.clock.sleep(next.saturating_sub(shared.clock.monotonic())).await,
-        None => std::future::pending().await,
+/// One probe for each tenant that does not accept our credentials, in a task of its own, since one may hang. They end with the watch.
+#[derive(Default)]
+struct Probes {
+    tasks: JoinSet<()>,
+    /// By the tenant, and since when it is held.
+    of: BTreeMap<(String, Timestamp), AbortHandle>,
+}
+
+impl Probes {
+    /// Ends the probes of holds that are over, and starts those of new ones.
+    fn follow(&mut self, shared: &Arc<Shared>, holds: &[(String, Hold)]) {
+        let locked_out: BTreeSet<_> =
+            holds.iter().filter(|(_, hold)| hold.until.is_none()).map(|(name, hold)| (name.clone(), hold.since)).collect();
+        self.of.retain(|hold, probe| {
+            let stands = locked_out.contains(hold);
+            if !stands {
+                probe.abort();
+            }
+            stands
+        });
+        while self.tasks.try_join_next().is_some() {}
+        for hold in locked_out.into_iter().filter(|hold| !self.of.contains_key(hold)).collect::<Vec<_>>() {
+            // A tenant that is held is known.
+            let Ok(tenant) = shared.options.tenants.get(&hold.0) else { continue };
+            let probe = self.tasks.spawn(probe(shared.clone(), tenant));
+            self.of.insert(hold, probe);
+        }
+    }
+}
+
+/// Asks whether the tenant knows us again, until it is aborted.
+async fn probe(shared: Arc<Shared>, tenant: Arc<Tenant>) {
+    let mut after = FIRST_PROBE;
+    loop {
+        shared.clock.sleep(jittered(&shared, after)).await;
+        if tenant.hold().is_some_and(|hold| hold.until.is_none())
+            && let Err(failure) = tenant.probe().await
+        {
+            tracing::debug!(tenant = tenant.name(), code = %failure.code, "the tenant does not accept our credentials yet");
+        }
+        after = (after * 2).min(LONGEST_PROBE);
     }
 }
 
@@ -80,23 +114,16 @@ fn jittered(shared: &Shared, time: Duration) -> Duration {
     time.mul_f64(shared.clock.random().mul_add(0.5, 0.5))
 }
 
-/// Shows what is held, and wakes the claims when less is held than before. On an error, after how long to try again.
-async fn show(shared: &Shared, holds: &[(String, Hold)], shown: &mut (i64, Vec<StoredHold>)) -> Result<(), Duration> {
+/// Stores what is held for people to see, if it is not what they see already.
+async fn show(shared: &Shared, holds: &[(String, Hold)], shown: &mut Shown) -> Result<(), StoreError> {
     let worker = shared.id.load(Ordering::SeqCst);
     let now = (worker, holds.iter().map(|(tenant, hold)| stored(shared, tenant, hold)).collect::<Vec<_>>());
     if *shown == now {
         return Ok(());
     }
     let rows = now.1.clone();
-    if let Err(error) = shared.store.write(move |tx| tx.show_holds(worker, &rows)).await {
-        tracing::warn!(%error, "what is held could not be shown");
-        return Err(PAUSE);
-    }
-    let ended = shown.1.iter().any(|before| now.1.iter().all(|hold| hold.tenant != before.tenant));
+    shared.store.write(move |tx| tx.show_holds(worker, &rows)).await?;
     *shown = now;
-    if ended {
-        shared.store.nudge(true).await;
-    }
     Ok(())
 }
 
