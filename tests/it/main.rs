@@ -19,4 +19,5 @@ mod readme;
 mod reruns;
 mod support;
 mod tidy;
+mod upgrades;
 mod waits;

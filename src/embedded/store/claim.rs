@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn every_statement_of_a_claim_seeks_in_its_index() {
         let dir = tempfile::tempdir().unwrap();
-        let conn = super::super::schema::open_writer(&dir.path().join("t.db")).unwrap();
+        let conn = super::super::schema::open_writer(&dir.path().join("t.db"), Timestamp::UNIX_EPOCH).unwrap();
         let ready = "USING INDEX jobs_ready";
         let covering = "USING COVERING INDEX jobs_ready";
         let next = format!("{LANE} AND (activity, activity_version, slot_class, tenant) > ('a', 1, 'work', 't') {LANE_ORDER}");

@@ -316,13 +316,13 @@ impl Both {
 #[test]
 fn the_store_and_the_state_machine_agree_after_every_command() {
     let dir = tempfile::tempdir().unwrap();
-    let conn = schema::open_writer(&dir.path().join("model.db")).unwrap();
+    let conn = schema::open_writer(&dir.path().join("model.db"), Timestamp::UNIX_EPOCH).unwrap();
     conn.pragma_update(None, "synchronous", "OFF").unwrap();
     let kept = std::cell::RefCell::new(Some(conn));
     let mut runner = TestRunner::new(Config { cases: CASES, max_shrink_iters: 2_000, ..Config::default() });
     let outcome = runner.run(&commands(), |commands| {
         // A case that failed took the connection with it.
-        let conn = kept.take().unwrap_or_else(|| schema::open_writer(&dir.path().join("model.db")).unwrap());
+        let conn = kept.take().unwrap_or_else(|| schema::open_writer(&dir.path().join("model.db"), Timestamp::UNIX_EPOCH).unwrap());
         for table in ["jobs", "job_inputs", "job_checkpoints", "job_verdicts", "job_failures", "workers", "pauses", "worker_holds"]
         {
             conn.execute_batch(&format!("DELETE FROM {table}")).unwrap();

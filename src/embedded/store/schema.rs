@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::StoreError;
+use super::rows::ms;
 use crate::embedded::files;
 
 /// `IOLA`, so that `file(1)` and we know whose database it is.
@@ -14,13 +16,14 @@ const SCHEMA: &[&str] = &[include_str!("schema/001_initial.sql"), include_str!("
 /// The schema version that this build reads and writes.
 #[expect(clippy::cast_possible_wrap, reason = "a handful of files")]
 pub(super) const VERSION: i64 = SCHEMA.len() as i64;
-/// A worker of another version that has not renewed its row for this long, in milliseconds, does not keep a file from being upgraded.
+/// A worker that has not renewed its row for this long, in milliseconds, does not keep a file from being upgraded.
 const SILENT_FOR_MS: i64 = 60_000;
 /// A backstop: between our own processes the turnstile keeps order.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Opens the one writing connection of a process, creating or migrating the file. The caller holds the turnstile.
-pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+/// Opens the one writing connection of a process, creating or migrating the file. The caller holds the turnstile. `now` tells workers
+/// that are alive from those that are not, should the file be of an older schema.
+pub(super) fn open_writer(path: &Path, now: Timestamp) -> Result<Connection, StoreError> {
     files::create_private_file(path).map_err(StoreError::io)?;
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
@@ -38,7 +41,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     conn.pragma_update(None, "cache_size", -4096)?;
     conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
     conn.set_prepared_statement_cache_capacity(64);
-    migrate(&conn)?;
+    migrate(&conn, now)?;
     Ok(conn)
 }
 
@@ -62,28 +65,27 @@ pub(super) fn check_version(conn: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn migrate(conn: &Connection) -> Result<(), StoreError> {
+fn migrate(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
     check_version(conn)?;
     if pragma(conn, "user_version")? == VERSION {
         return Ok(());
     }
     conn.execute_batch("BEGIN IMMEDIATE")?;
-    let migrated = migrate_within(conn);
+    let migrated = migrate_within(conn, now);
     conn.execute_batch(if migrated.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
     migrated
 }
 
-fn migrate_within(conn: &Connection) -> Result<(), StoreError> {
+fn migrate_within(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
     let from = usize::try_from(pragma(conn, "user_version")?).unwrap_or(usize::MAX);
     if from > 0 {
-        // All processes of a file are on one machine, and share its clock. A worker that only seems dead is told by its next write that
-        // the file was upgraded.
+        // Whoever is registered in a file of an older schema is of an older build, whatever version it says it is. All processes of a
+        // file are on one machine, and share its clock. A worker that only seems dead is told by its next write that the file was
+        // upgraded, and writes nothing more.
         let other: Option<String> = conn
-            .query_row(
-                "SELECT version FROM workers WHERE version <> ?1 AND abs(unixepoch() * 1000 - beat_at) < ?2 LIMIT 1",
-                params![env!("CARGO_PKG_VERSION"), SILENT_FOR_MS],
-                |row| row.get(0),
-            )
+            .query_row("SELECT version FROM workers WHERE abs(?1 - beat_at) < ?2 LIMIT 1", params![ms(now), SILENT_FOR_MS], |row| {
+                row.get(0)
+            })
             .optional()?;
         if let Some(version) = other {
             return Err(StoreError::OldWorker { version });
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn the_file_says_what_it_is_and_how_it_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let conn = open_writer(&dir.path().join("t.db")).unwrap();
+        let conn = open_writer(&dir.path().join("t.db"), Timestamp::UNIX_EPOCH).unwrap();
         let text = |name: &str| conn.pragma_query_value::<String, _>(None, name, |row| row.get(0)).unwrap();
         assert_eq!(pragma(&conn, "application_id").unwrap(), APPLICATION_ID);
         assert_eq!(pragma(&conn, "auto_vacuum").unwrap(), 2, "incremental");
@@ -124,44 +126,45 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.db");
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs(x)").unwrap();
-        assert!(matches!(open_writer(&path), Err(StoreError::Foreign)));
+        assert!(matches!(open_writer(&path, Timestamp::UNIX_EPOCH), Err(StoreError::Foreign)));
     }
 
     #[test]
     fn a_file_from_a_newer_version_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let conn = open_writer(&dir.path().join("t.db")).unwrap();
+        let conn = open_writer(&dir.path().join("t.db"), Timestamp::UNIX_EPOCH).unwrap();
         conn.execute("UPDATE meta SET value = 'iolaus 9.0.0'", []).unwrap();
         conn.pragma_update(None, "user_version", VERSION + 1).unwrap();
         let refused = check_version(&conn).unwrap_err();
         assert_eq!(refused.to_string(), "the file was upgraded by iolaus 9.0.0; restart with that version");
     }
 
-    fn first_schema(path: &Path, worker_beat: &str) {
+    fn first_schema(path: &Path, worker_version: &str) {
         let conn = Connection::open(path).unwrap();
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL").unwrap();
         conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
         conn.execute_batch(SCHEMA[0]).unwrap();
         let worker = format!(
-            "INSERT INTO workers(name, version, activities, beat_at, started_at) VALUES ('w', '0.0.1', '[]', {worker_beat}, 0); \
-             INSERT INTO pauses VALUES ('tenant', 'acme', NULL, 0); PRAGMA user_version = 1"
+            "INSERT INTO workers(name, version, activities, beat_at, started_at) VALUES ('w', '{worker_version}', '[]', 1000, 0); \
+             PRAGMA user_version = 1"
         );
         conn.execute_batch(&worker).unwrap();
     }
 
     #[test]
-    fn a_file_of_the_first_schema_is_upgraded_with_what_is_in_it_unless_an_older_worker_is_alive() {
+    fn a_file_of_the_first_schema_is_upgraded_unless_a_worker_of_it_is_alive_whatever_its_version_says() {
         let dir = tempfile::tempdir().unwrap();
-        let (alive, silent) = (dir.path().join("alive.db"), dir.path().join("silent.db"));
-        first_schema(&alive, "unixepoch() * 1000 - 5000");
-        assert!(matches!(open_writer(&alive), Err(StoreError::OldWorker { version }) if version == "0.0.1"));
-        first_schema(&silent, "unixepoch() * 1000 - 61000");
-        let conn = open_writer(&silent).unwrap();
-        assert_eq!(pragma(&conn, "user_version").unwrap(), VERSION);
-        let kept: (String, i64) = conn
-            .query_row("SELECT name, (SELECT count(*) FROM worker_holds) FROM pauses", [], |row| Ok((row.get(0)?, row.get(1)?)))
-            .unwrap();
-        assert_eq!(kept, ("acme".to_owned(), 0));
+        let at = |ms: i64| Timestamp::from_millisecond(1_000 + ms).unwrap();
+        for worker in ["0.0.1", env!("CARGO_PKG_VERSION")] {
+            let path = dir.path().join(worker);
+            first_schema(&path, worker);
+            for alive in [at(0), at(59_999), at(-59_999)] {
+                assert!(matches!(open_writer(&path, alive), Err(StoreError::OldWorker { version }) if version == worker));
+            }
+            let conn = open_writer(&path, at(60_000)).unwrap();
+            assert_eq!(pragma(&conn, "user_version").unwrap(), VERSION);
+            assert_eq!(conn.query_row("SELECT count(*) FROM worker_holds", [], |row| row.get(0)), Ok(0));
+        }
     }
 
     #[cfg(unix)]
@@ -170,7 +173,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.db");
-        let conn = open_writer(&path).unwrap();
+        let conn = open_writer(&path, Timestamp::UNIX_EPOCH).unwrap();
         conn.execute("INSERT INTO meta VALUES ('a', 'b')", []).unwrap();
         for file in ["t.db", "t.db-wal", "t.db-shm"] {
             let mode = std::fs::metadata(dir.path().join(file)).unwrap().permissions().mode();

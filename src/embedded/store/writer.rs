@@ -114,7 +114,7 @@ impl Writer {
         let turnstile = Arc::new(Turnstile::open(path)?);
         let conn = {
             let _turn = turnstile.enter_or_give_up()?;
-            schema::open_writer(path)?
+            schema::open_writer(path, clock.now())?
         };
         let mut writer = Self {
             path: path.to_owned(),
@@ -278,7 +278,7 @@ impl Writer {
     /// After a failed transaction nothing is assumed of the connection.
     fn reopen(&mut self) {
         let opened = match self.turnstile.enter_or_give_up() {
-            Ok(_turn) => schema::open_writer(&self.path),
+            Ok(_turn) => schema::open_writer(&self.path, self.clock.now()),
             Err(error) => Err(StoreError::io(error)),
         };
         match opened {

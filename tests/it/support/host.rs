@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,16 +35,23 @@ impl TestHost {
 
     /// An empty disk under a clock that stands somewhere already.
     pub(crate) fn on(clock: Arc<ManualClock>) -> Self {
-        Self::create(clock, Duration::from_secs(24 * 3600))
+        Self::create(clock, Duration::from_secs(24 * 3600), |_| {})
     }
 
     pub(crate) fn with_worker_timeout(worker_timeout: Duration) -> Self {
-        Self::create(Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap())), worker_timeout)
+        Self::create(clock(), worker_timeout, |_| {})
     }
 
-    fn create(clock: Arc<ManualClock>, worker_timeout: Duration) -> Self {
+    /// On a file that is there already.
+    pub(crate) fn on_file(worker_timeout: Duration, write: impl FnOnce(&Path)) -> Self {
+        Self::create(clock(), worker_timeout, write)
+    }
+
+    fn create(clock: Arc<ManualClock>, worker_timeout: Duration, write: impl FnOnce(&Path)) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
-        let options = EmbeddedOptions { worker_timeout, ..EmbeddedOptions::at(dir.path().join("state/iolaus.db")) };
+        let path = dir.path().join("state/iolaus.db");
+        write(&path);
+        let options = EmbeddedOptions { worker_timeout, ..EmbeddedOptions::at(path) };
         Self::open(options, clock, Probe::new(), Some(dir))
     }
 
@@ -164,6 +171,10 @@ impl TestHost {
     pub(crate) fn sql<T: rusqlite::types::FromSql>(&self, query: &str) -> T {
         rusqlite::Connection::open(self.path()).unwrap().query_row(query, [], |row| row.get(0)).unwrap()
     }
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap()))
 }
 
 impl Drop for TestHost {
