@@ -2,7 +2,7 @@
 
 use clap::Args;
 use iolaus_activities::tenant::{Generation, Ping, Tenant};
-use iolaus_activities::{Category, Failure, shell_word};
+use iolaus_activities::{Category, Failure, shell_word, timestamp};
 use jiff::SignedDuration;
 use serde::Serialize;
 
@@ -162,9 +162,11 @@ fn workers(status: &HostStatus) -> Vec<Finding> {
             .mend(format!("iolaus resume {kind} {}", shell_word(name)))
     }));
     findings.extend(status.presence.holds.iter().map(|hold| {
-        let TenantHold { tenant, worker, reason, .. } = hold;
+        let TenantHold { tenant, worker, reason, since, .. } = hold;
         let mend = "it goes on by itself once the tenant lets it; a worker with newer credentials need not wait for that";
-        Finding::new("holds", State::Warn, format!("worker {worker} asks nothing of tenant {tenant}: {reason}")).mend(mend)
+        let since = timestamp::format(*since);
+        Finding::new("holds", State::Warn, format!("worker {worker} asks nothing of tenant {tenant} since {since}: {reason}"))
+            .mend(mend)
     }));
     findings
 }

@@ -162,8 +162,9 @@ fn holds(detail: &JobDetail, status: &Presence, by: By, now: Timestamp) -> Vec<H
     let live = |hold: &&TenantHold| status.workers.iter().any(|worker| worker.live && worker.name == hold.worker);
     if job.state == JobState::Available && by == By::Others {
         for hold in status.holds.iter().filter(|hold| hold.tenant == job.tenant).filter(live) {
-            let TenantHold { tenant, worker, reason, .. } = hold;
-            let text = format!("worker {worker} takes no job of tenant {tenant} for now, and goes on by itself: {reason}");
+            let TenantHold { tenant, worker, reason, since, .. } = hold;
+            let since = timestamp::format(*since);
+            let text = format!("worker {worker} takes no job of tenant {tenant} since {since}, and goes on by itself: {reason}");
             holds.push(Hold::new(Kind::TenantHeld, worker, text));
         }
     }

@@ -92,7 +92,7 @@ fn a_pause_says_its_reason_and_how_it_ends() {
 }
 
 #[test]
-fn a_tenant_that_a_worker_leaves_alone_says_which_and_why() {
+fn a_tenant_that_a_worker_leaves_alone_says_which_since_when_and_why() {
     let mut status = status(Some(true));
     let hold = |tenant: &str| TenantHold {
         tenant: tenant.into(),
@@ -102,7 +102,7 @@ fn a_tenant_that_a_worker_leaves_alone_says_which_and_why() {
         until: None,
     };
     status.holds = vec![hold("acme"), hold("default")];
-    let told = "worker elsewhere-1-0 takes no job of tenant default for now, and goes on by itself: nobody knows us";
+    let told = "worker elsewhere-1-0 takes no job of tenant default since 1970-01-01T00:00:00.000Z, and goes on by itself: nobody knows us";
     assert_eq!(texts(&job(JobState::Available), &status, By::Others), [told]);
     status.workers[0].live = false;
     assert!(texts(&job(JobState::Available), &status, By::Others)[0].starts_with("no live worker"));

@@ -209,6 +209,31 @@ fn a_pause_holds_jobs_until_it_is_resumed() {
 }
 
 #[test]
+fn status_doctor_and_whoever_waits_say_which_worker_holds_which_tenant_back_since_when_and_why() {
+    let mut place = place();
+    place.set("ATLAN_API_KEY", "not-known-here");
+    let mut worker = place.start("worker");
+    worker.until("the worker is ready");
+    let mut waiting = place.start(&format!("enqueue publish_preflight {USER} {CONNECTION} --job-id held --wait"));
+    waiting.until("takes no job of tenant default since 20");
+    assert_eq!(waiting.terminate().code, 5);
+    let status = place.run("status").json();
+    let (hold, holder) = (&status["holds"][0], status["workers"][0]["name"].as_str().expect("a worker"));
+    assert!(hold["tenant"] == "default" && hold["worker"] == holder && hold["until"].is_null(), "{status}");
+    let since = hold["since"].as_str().expect("a time");
+    let told = place.run("status --output text").stdout;
+    assert!(told.contains("TENANT HELD") && told.contains(since) && told.contains("(401)"), "{told}");
+    let doctor = place.run("doctor --output text").stdout;
+    assert!(doctor.contains(&format!("worker {holder} asks nothing of tenant default since {since}: ")), "{doctor}");
+    let job = place.run("jobs show held").json();
+    assert_eq!((job["state"].as_str(), job["attempts"].as_u64()), (Some("available"), Some(0)), "{job}");
+    assert_eq!(worker.terminate().code, 0);
+    let after = place.run("status");
+    assert!(after.json()["holds"] == serde_json::json!([]), "{after:?}");
+    assert!(![told, doctor].iter().any(|text| text.contains("not-known-here")), "no key is shown");
+}
+
+#[test]
 fn doctor_tells_trouble_with_a_tenant_by_3_and_its_mend() {
     let bare = Place::new();
     let ran = bare.run("doctor");
