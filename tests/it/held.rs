@@ -109,6 +109,9 @@ async fn a_job_of_a_held_tenant_is_closed_when_its_time_is_up_and_can_be_cancell
     let verdict = host.client.wait(target("late")).await.unwrap();
     assert_eq!((verdict.status, verdict.attempts), (Status::Unresolved, 0));
     assert_eq!(verdict.failure.unwrap().code, "timeout.schedule_to_close");
+    let why = format!("; worker {} asks nothing of tenant default since 2026-01-01T00:00:00.000Z: ", worker.name());
+    let message = verdict.message.unwrap();
+    assert!(message.contains(&why) && message.contains("(401)") && !message.contains("sandbox-api-token"), "{message}");
     worker.drain().await.unwrap();
     assert!(host.client.presence().await.unwrap().holds.is_empty(), "who is gone holds nothing");
 }

@@ -116,8 +116,8 @@ pub(super) fn next_timer(conn: &Connection) -> Result<Option<Timestamp>, StoreEr
     Ok(statement.query_row([], |row| rows::optional_time(row, 0))?)
 }
 
-/// Promotes what is due and closes what is past its time, then takes leases for a worker. `turn` rotates which tenant goes first. The second answer is whether there
-/// may be more for this worker once it has free slots.
+/// Promotes what is due and closes what is past its time, then takes leases for a worker. `turn` rotates which tenant goes first. The
+/// second answer is whether there may be more for this worker once it has free slots.
 pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turn: usize) -> Result<(Vec<Claimed>, bool), StoreError> {
     tx.promote()?;
     // What has waited too long is closed, and not started late.

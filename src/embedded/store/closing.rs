@@ -1,9 +1,9 @@
 //! Everything that ends an attempt or an execution. Writes of an attempt are fenced by its lease token: zero rows is a lost lease, a
 //! normal outcome. Every closed execution gets exactly one verdict, in the same transaction.
 
-use iolaus_activities::{FailureRecord, TimeoutKind};
+use iolaus_activities::{FailureRecord, TimeoutKind, clip, timestamp};
 use jiff::Timestamp;
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 use serde_json::Value;
 
 use super::rows::{self, ms, to_json};
@@ -144,10 +144,27 @@ impl Tx<'_> {
             let Some(stored) = rows::load(self.conn, *id)? else { continue };
             let whole = stored.execution.close_by.is_some_and(|at| at <= self.now);
             let kind = if whole { TimeoutKind::ScheduleToClose } else { TimeoutKind::ScheduleToStart };
-            let closing = executor::discarded(&stored.execution, &executor::timed_out(kind), self.now);
+            let mut failure = executor::timed_out(kind);
+            if let Some(held) = self.what_held(&stored.execution.tenant)? {
+                failure.message = clip(failure.message + &held);
+            }
+            let closing = executor::discarded(&stored.execution, &failure, self.now);
             self.close(*id, stored.token, &closing)?;
         }
         Ok(ids.len() >= usize::try_from(SWEEP).unwrap_or(usize::MAX))
+    }
+
+    /// What to add for people about a job that waited too long while a worker held its tenant back.
+    fn what_held(&self, tenant: &str) -> Result<Option<String>, StoreError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT w.name, h.since, h.reason FROM worker_holds h JOIN workers w ON w.id = h.worker_id WHERE h.tenant = ?1 \
+             ORDER BY h.since LIMIT 1",
+        )?;
+        let held = statement.query_row([tenant], |row| {
+            let (worker, since, reason): (String, _, String) = (row.get(0)?, timestamp::format(rows::time(row, 1)?), row.get(2)?);
+            Ok(format!("; worker {worker} asks nothing of tenant {tenant} since {since}: {reason}"))
+        });
+        Ok(held.optional()?)
     }
 
     /// Forgets executions that were closed before `before`, a few at a time. True when there may be more.

@@ -32,12 +32,12 @@ pub(super) async fn watch(shared: Arc<Shared>) {
     let mut held = BTreeSet::new();
     let mut probes = Probes::default();
     loop {
-        let changed = changes.has_changed().unwrap_or(false);
+        let is_news = changes.has_changed().unwrap_or(false);
         changes.mark_unchanged();
         let holds = shared.options.tenants.holds();
         let names = holds.iter().map(|(name, _)| name.clone()).collect();
         // A hold may also have begun and ended since the last look, and a claim may have passed its jobs over meanwhile.
-        if changed || !held.is_subset(&names) {
+        if is_news || !held.is_subset(&names) {
             shared.store.nudge(true).await;
         }
         held = names;
