@@ -36,7 +36,8 @@ pub struct AwaitCompletionInput {
     #[serde(default = "one_day", with = "duration")]
     #[schemars(with = "String")]
     pub timeout: Duration,
-    /// How long to wait between two looks at most. By default the tenant's setting, and more for a run that is hours old.
+    /// About how long to wait between two looks, a quarter more or less; less while the run is young. By default the tenant's setting,
+    /// and more for a run that is hours old.
     #[serde(default, with = "duration::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub poll_interval: Option<Duration>,
