@@ -1,10 +1,12 @@
-//! Logs on stderr, traces by OTLP when the standard `OTEL_*` variables ask for it. Telemetry is a lossy copy: the verdict in the
+//! Logs on stderr, traces and metrics by OTLP when the standard `OTEL_*` variables ask for it, metrics for Prometheus. Telemetry is a lossy copy: the verdict in the
 //! queue is the truth, and nothing here can fail a job.
 //!
 //! The SDK honours `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_EXPORTER_OTLP_*`, `OTEL_TRACES_SAMPLER*` and `OTEL_BSP_*`
-//! itself. `OTEL_SDK_DISABLED` and `OTEL_TRACES_EXPORTER=none` are honoured here, because it does not know them. Spans get real ids in
+//! itself. `OTEL_SDK_DISABLED`, `OTEL_TRACES_EXPORTER=none` and `OTEL_METRICS_EXPORTER=none` are honoured here, because it does not know them. Spans get real ids in
 //! any case: a verdict names its trace, and the tenant is sent a `traceparent`, whether or not anybody collects spans.
 
+mod meters;
+mod metrics;
 pub mod names;
 mod trace;
 
@@ -21,6 +23,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, filter, fmt};
 
+pub use meters::Meters;
+pub use metrics::{AttemptEnd, Known, Metrics, OTHER};
 pub use trace::{command_span, context_of, process_span, record_outcome, record_wait, send_span, verdict_event};
 
 /// How long the last spans may take to leave when nobody says otherwise.
@@ -48,24 +52,33 @@ pub struct TelemetrySettings {
     pub format: LogFormat,
 }
 
-/// Flushes the last spans when it goes.
+/// Flushes the last spans and metrics when it goes.
 #[must_use = "dropping it at once ends telemetry"]
 pub struct Guard {
     provider: Option<SdkTracerProvider>,
+    meters: Meters,
 }
 
 impl Guard {
+    /// The metrics of this process.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
     /// Sends what is left, in at most this long. Whether it arrived is unknown: the SDK answers Ok when the collector is away.
     pub fn shutdown(mut self, deadline: Duration) {
         self.flush(deadline);
     }
 
     fn flush(&mut self, deadline: Duration) {
-        if let Some(provider) = self.provider.take()
-            && let Err(error) = provider.shutdown_with_timeout(deadline)
-        {
-            tracing::debug!(%error, "the last spans were not flushed");
-        }
+        let Some(provider) = self.provider.take() else { return };
+        // Side by side: a collector that hangs costs the deadline once.
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.meters.shutdown(deadline));
+            if let Err(error) = provider.shutdown_with_timeout(deadline) {
+                tracing::debug!(%error, "the last spans were not flushed");
+            }
+        });
     }
 }
 
@@ -83,14 +96,17 @@ pub fn check_filter(directives: &str) -> Result<(), String> {
 /// Installs logs, traces and the W3C propagator for the whole process. Call it before there is a tokio runtime: the exporter's HTTP
 /// client is a blocking one, so that the last spans leave after the runtime has gone.
 pub fn init(settings: &TelemetrySettings, stderr_is_terminal: bool) -> Guard {
-    let provider = provider(|name| std::env::var(name).ok());
+    let env = |name: &str| std::env::var(name).ok();
+    let provider = provider(env);
+    let meters = Meters::build(resource(&env), wants_export(&env, "METRICS"));
+    opentelemetry::global::set_meter_provider(meters.provider().clone());
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let subscriber =
         tracing_subscriber::registry().with(spans(provider.tracer(names::SERVICE))).with(logs(settings, stderr_is_terminal));
     if subscriber.try_init().is_err() {
         tracing::debug!("telemetry was set up already");
     }
-    Guard { provider: Some(provider) }
+    Guard { provider: Some(provider), meters }
 }
 
 /// Spans of this program go to OpenTelemetry. Events do not: they are logs, and span events are deprecated. Spans of libraries do not
@@ -128,31 +144,40 @@ where
     }
 }
 
-fn provider(env: impl Fn(&str) -> Option<String>) -> SdkTracerProvider {
-    let mut resource = Resource::builder();
+fn resource(env: &impl Fn(&str) -> Option<String>) -> Resource {
+    let resource = Resource::builder();
     if env("OTEL_SERVICE_NAME").is_none() && !names_the_service(env("OTEL_RESOURCE_ATTRIBUTES").as_deref()) {
-        resource = resource.with_service_name(names::SERVICE);
+        return resource.with_service_name(names::SERVICE).build();
     }
-    let builder = SdkTracerProvider::builder().with_resource(resource.build());
-    if !wants_export(&env) {
+    resource.build()
+}
+
+fn provider(env: impl Fn(&str) -> Option<String>) -> SdkTracerProvider {
+    let builder = SdkTracerProvider::builder().with_resource(resource(&env));
+    if !wants_export(&env, "TRACES") {
         return builder.build();
     }
     match opentelemetry_otlp::SpanExporter::builder().with_http().build() {
         Ok(exporter) => builder.with_batch_exporter(exporter).build(),
         Err(error) => {
-            // Logs are not installed yet, and a job is not refused because nobody may watch it.
-            use std::io::Write as _;
-            writeln!(std::io::stderr(), "warning: spans are not exported: {error}").ok();
+            warn_early(&format!("spans are not exported: {error}"));
             builder.build()
         }
     }
 }
 
-fn wants_export(env: &impl Fn(&str) -> Option<String>) -> bool {
+/// Logs are not installed yet, and a job is not refused because nobody may watch it.
+fn warn_early(what: &str) {
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "warning: {what}").ok();
+}
+
+/// Whether the variables ask for the export of a signal, `TRACES` or `METRICS`.
+fn wants_export(env: &impl Fn(&str) -> Option<String>, signal: &str) -> bool {
     let says = |name: &str, word: &str| env(name).is_some_and(|value| value.trim().eq_ignore_ascii_case(word));
     let set = |name: &str| env(name).is_some_and(|value| !value.trim().is_empty());
-    let endpoint = set("OTEL_EXPORTER_OTLP_ENDPOINT") || set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
-    endpoint && !says("OTEL_SDK_DISABLED", "true") && !says("OTEL_TRACES_EXPORTER", "none")
+    let endpoint = set("OTEL_EXPORTER_OTLP_ENDPOINT") || set(&format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"));
+    endpoint && !says("OTEL_SDK_DISABLED", "true") && !says(&format!("OTEL_{signal}_EXPORTER"), "none")
 }
 
 fn names_the_service(attributes: Option<&str>) -> bool {

@@ -119,7 +119,7 @@ fn export_is_wanted_only_when_an_endpoint_is_set_and_nobody_says_no() {
     ];
     for (variables, expected) in rows {
         let env: HashMap<&str, &str> = variables.iter().copied().collect();
-        assert_eq!(wants_export(&|name: &str| env.get(name).map(ToString::to_string)), *expected, "{variables:?}");
+        assert_eq!(wants_export(&|name: &str| env.get(name).map(ToString::to_string), "TRACES"), *expected, "{variables:?}");
     }
 }
 
@@ -139,7 +139,9 @@ fn a_wrong_log_filter_is_refused() {
 fn the_event_of_a_closed_job_carries_the_whole_verdict_and_warns_when_unresolved() {
     for (status, level) in [(Status::Passed, "INFO"), (Status::Unresolved, "WARN")] {
         let verdict = verdict(status);
-        let line: serde_json::Value = serde_json::from_str(&logged(|| verdict_event(&verdict))).expect("one JSON line");
+        let line: serde_json::Value =
+            serde_json::from_str(&logged(|| verdict_event(&verdict, &serde_json::to_string(&verdict).unwrap())))
+                .expect("one JSON line");
         assert_eq!(line["level"], level);
         assert_eq!(line["target"], names::VERDICT_TARGET);
         assert_eq!(line["iolaus.job.id"], "nightly");

@@ -93,10 +93,8 @@ pub fn context_of(span: &Span) -> TraceContext {
     }
 }
 
-/// The one event of a closed job, with its whole verdict. Emitted after the verdict was stored.
-pub fn verdict_event(verdict: &VerdictRecord) {
-    // A verdict is plain data of our own and always serialises; an empty text would say so if not.
-    let json = serde_json::to_string(verdict).unwrap_or_default();
+/// The one event of a closed job, with its whole verdict, also as JSON. Emitted after the verdict was stored.
+pub fn verdict_event(verdict: &VerdictRecord, json: &str) {
     macro_rules! emit {
         ($level:ident) => {
             tracing::$level!(

@@ -25,6 +25,7 @@ mod holds;
 mod link;
 mod login;
 mod looks;
+mod measure;
 mod oauth_clients;
 mod pace;
 mod personas;

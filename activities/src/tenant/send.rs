@@ -21,6 +21,7 @@ use super::auth::Doubt;
 use super::classify::{asks_to_wait, is_unauthenticated};
 use super::credentials::Bearer;
 use super::link::Bases;
+use super::measure::{self, Outcome};
 use super::runs::segment;
 use crate::failure::{Category, Failure, FailureSource};
 
@@ -249,8 +250,11 @@ impl Tenant {
             http.response.status_code = Empty,
             error.type = Empty,
         );
+        let host = request.url().host_str().unwrap_or_default().to_owned();
+        let began = self.clock.monotonic();
         let sent = self.bounded(call, request).instrument(span.clone()).await;
-        record(&span, &sent);
+        let outcome = record(&span, &sent);
+        measure::exchange(&call.method, host, outcome, self.clock.monotonic().saturating_sub(began));
         if let Some(wait) = asks_to_wait(&sent) {
             self.leave_alone(wait);
         }
@@ -352,19 +356,19 @@ async fn read(mut response: Response, limit: usize) -> Body {
     serde_json::from_slice(&bytes).map_or_else(|_| Body::Text(String::from_utf8_lossy(&bytes).into_owned()), Body::Json)
 }
 
-fn record(span: &Span, sent: &Sent) {
-    let error = match sent {
+fn record(span: &Span, sent: &Sent) -> Outcome {
+    let (status, error) = match sent {
         Sent::Answered(answer) => {
             span.record("http.response.status_code", answer.status);
-            if answer.status < 400 {
-                return;
-            }
-            answer.status.to_string()
+            (Some(answer.status), (answer.status >= 400).then(|| answer.status.to_string()))
         }
-        Sent::NotDelivered(failure) | Sent::UnknownDelivery(failure) => failure.code.to_string(),
+        Sent::NotDelivered(failure) | Sent::UnknownDelivery(failure) => (None, Some(failure.code.to_string())),
     };
-    span.record("error.type", error);
-    span.record("otel.status_code", "ERROR");
+    if let Some(error) = &error {
+        span.record("error.type", error);
+        span.record("otel.status_code", "ERROR");
+    }
+    Outcome { status, error }
 }
 
 /// An error with its causes, in one line.

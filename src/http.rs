@@ -1,0 +1,92 @@
+//! What an operator's machines ask: whether the process lives, whether it is ready to work, and its metrics.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/livez` | 200 as long as the process answers at all |
+//! | `/readyz` | 200 while the queue answers and the worker gives its signs of life; 503 with the reason otherwise |
+//! | `/metrics` | Prometheus' text format; the names are in [`names::metric`](crate::telemetry::names::metric) |
+//!
+//! Nothing here says anything of a job, and there is nothing to change, so there is no login; it listens on loopback unless told otherwise.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::telemetry::Meters;
+
+/// A probe that takes longer is answered with no.
+const PATIENCE: Duration = Duration::from_secs(2);
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Who knows whether work is done here.
+#[async_trait]
+pub trait Readiness: Send + Sync {
+    /// Whether jobs are worked; `Err` says why not.
+    async fn ready(&self) -> Result<(), String>;
+}
+
+/// A server that stops when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Listens, and answers from now on.
+    pub async fn start(listen: SocketAddr, readiness: Arc<dyn Readiness>, meters: Meters) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        let router = Router::new()
+            .route("/livez", get(|| async { "alive\n" }))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .with_state(Answers { readiness, meters });
+        let task = tokio::spawn(async move {
+            // It ends only with the process, or when it is aborted.
+            axum::serve(listener, router).await.ok();
+        });
+        Ok(Self { address, task })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[derive(Clone)]
+struct Answers {
+    readiness: Arc<dyn Readiness>,
+    meters: Meters,
+}
+
+async fn readyz(State(answers): State<Answers>) -> Response {
+    let asked = tokio::time::timeout(PATIENCE, answers.readiness.ready()).await;
+    match asked.unwrap_or_else(|_| Err("the queue gave no answer in time".into())) {
+        Ok(()) => "ready\n".into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(answers): State<Answers>) -> Response {
+    match tokio::task::spawn_blocking(move || answers.meters.text()).await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, TEXT)], text).into_response(),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
