@@ -1,9 +1,10 @@
 //! The only door to jobs for the command line and HTTP: job-lifecycle verbs, no SQL and no protocol. Every host implements it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use iolaus_activities::{ActivityOptions, FailureRecord, VerdictRecord, timestamp};
+use iolaus_activities::{ActivityOptions, FailureRecord, Status, VerdictRecord, timestamp};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -64,6 +65,30 @@ pub struct JobDetail {
     pub failures: Vec<AttemptFailure>,
     /// The verdict, once closed.
     pub verdict: Option<VerdictRecord>,
+    /// The steps, if it is a sequence, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepDetail>,
+}
+
+impl JobDetail {
+    /// What is being worked, or waits to be: the job itself, or the open step of a sequence.
+    pub fn at_hand(&self) -> &Job {
+        let open = |step: &'_ StepDetail| step.job.as_ref().is_some_and(|job| job.state.is_open());
+        self.steps.iter().find(|step| open(step)).and_then(|step| step.job.as_ref()).unwrap_or(&self.job)
+    }
+}
+
+/// A step of a sequence.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepDetail {
+    /// Its name within the sequence.
+    pub name: String,
+    /// The activity's name.
+    pub activity: String,
+    /// Its execution, once it was started.
+    pub job: Option<Job>,
+    /// Its verdict's status, once closed.
+    pub status: Option<Status>,
 }
 
 /// An attempt that gave no verdict.
@@ -96,6 +121,45 @@ pub struct JobPage {
     pub jobs: Vec<Job>,
     /// Where the next page starts, when there is one. Opaque.
     pub next_cursor: Option<String>,
+}
+
+/// Which dead executions to retry, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RetryFilter {
+    /// Discarded or cancelled; both when empty.
+    pub states: Vec<JobState>,
+    /// Only this activity.
+    pub activity: Option<String>,
+    /// Only this tenant.
+    pub tenant: Option<String>,
+    /// Only those whose verdict has this failure code.
+    pub code: Option<String>,
+    /// Also those that may do the same thing twice.
+    pub accept_duplicate: bool,
+    /// Only tell what would be retried.
+    pub dry_run: bool,
+}
+
+/// What a step of a retry by filter came to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RetryPage {
+    /// The executions that are open now; in a dry run those that would be retried, as `existing`.
+    pub retried: Vec<Enqueued>,
+    /// What was left out because it may do the same thing twice.
+    pub skipped: Vec<RetrySkipped>,
+    /// Where the next step starts, when there is one. Opaque.
+    pub next_cursor: Option<String>,
+}
+
+/// An execution that was not retried: it ended as `rerun.ambiguous`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RetrySkipped {
+    /// The job.
+    pub job_id: JobId,
+    /// The execution.
+    pub run_id: RunId,
+    /// The safe way, as a command.
+    pub instead: Option<String>,
 }
 
 /// What a cancel came to.
@@ -257,6 +321,14 @@ pub enum ClientError {
         /// The host.
         host: &'static str,
     },
+    /// More waits to be stored than is allowed to wait; nothing was stored.
+    #[error("the queue at {place} is overloaded: more waits to be stored than may wait; nothing of this was stored")]
+    Overloaded {
+        /// Where it is.
+        place: String,
+        /// When it is worth to try again.
+        retry_after: Duration,
+    },
     /// The queue could not be read or written. After a write with unknown fate the same ids may be sent again.
     #[error("the queue at {place} is unavailable{}: {source}", if *.unknown { " (it is unknown whether the last write was kept)" } else { "" })]
     Unavailable {
@@ -264,6 +336,8 @@ pub enum ClientError {
         place: String,
         /// Whether the write may have been kept.
         unknown: bool,
+        /// What helps, where that is known.
+        mend: Option<&'static str>,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -272,8 +346,10 @@ pub enum ClientError {
 /// Job-lifecycle verbs. Arguments are owned, so that it can be used as `Arc<dyn JobClient>` from anywhere.
 #[async_trait]
 pub trait JobClient: Send + Sync + 'static {
-    /// Stores a job durably.
+    /// Stores a job durably, or a sequence, which is a job whose steps are jobs.
     async fn enqueue(&self, job: NewJob) -> Result<Enqueued, ClientError>;
+    /// Stores jobs durably, all in one transaction, and answers in their order. One that is refused does not keep the others out.
+    async fn enqueue_many(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Enqueued, ClientError>>, ClientError>;
     /// One execution with all that is known of it.
     async fn get(&self, target: Target) -> Result<JobDetail, ClientError>;
     /// The verdict of an execution, as soon as it is closed. Bound it from outside.
@@ -284,12 +360,16 @@ pub trait JobClient: Send + Sync + 'static {
     async fn cancel(&self, target: Target, reason: Option<String>) -> Result<Cancelled, ClientError>;
     /// Opens a new execution of a closed job: same id, input and options, no checkpoint.
     async fn retry(&self, target: Target, accept_duplicate: bool) -> Result<Enqueued, ClientError>;
+    /// Retries dead executions by filter, a bounded number in each call. Only the newest execution of a job is retried.
+    async fn retry_matching(&self, filter: RetryFilter, cursor: Option<String>) -> Result<RetryPage, ClientError>;
     /// Stores a pause.
     async fn pause(&self, kind: PauseKind, name: String, reason: Option<String>) -> Result<(), ClientError>;
     /// Takes a pause back; false when there was none.
     async fn resume(&self, kind: PauseKind, name: String) -> Result<bool, ClientError>;
     /// Who works on the host, and what is held back.
     async fn presence(&self) -> Result<Presence, ClientError>;
+    /// Looks for damage in all that is stored, which takes the longer the more there is.
+    async fn check(&self) -> Result<(), ClientError>;
     /// The host as a whole: counts every job that is kept.
     async fn status(&self) -> Result<HostStatus, ClientError>;
     /// Where jobs are kept, as a person would name it: a database path, a task queue.

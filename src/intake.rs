@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::job::{IdConflictPolicy, IdReusePolicy, JobId, NewJob, Refused, RunId, TraceContext, json_len, limits};
+use crate::job::{IdConflictPolicy, IdReusePolicy, JobId, NewJob, Refused, RunId, SEQUENCE, TraceContext, json_len, limits};
 
 /// A job as somebody asks for it, for instance one line of `iolaus enqueue --jobs`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -118,6 +118,15 @@ impl OptionOverrides {
     }
 }
 
+/// What a job is about: checked, its options resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Content {
+    pub(crate) activity: &'static str,
+    pub(crate) activity_version: u32,
+    pub(crate) input: Value,
+    pub(crate) options: ActivityOptions,
+}
+
 /// The door: turns requests into jobs, or refuses them with the field and the reason.
 #[derive(Debug, Clone, Default)]
 pub struct Intake {
@@ -133,17 +142,38 @@ impl Intake {
     }
 
     /// Checks a request. Options resolve here, job over configuration over activity, and are stored as they come out.
-    pub fn admit(&self, request: JobRequest, trace: TraceContext, now: Timestamp) -> Result<NewJob, Refused> {
-        let info = self.activity(&request.activity)?;
-        check_size("input", json_len(&request.input), limits::INPUT)?;
-        let prepared = info.prepare(request.input)?;
-        check_size("input", json_len(&prepared.input), limits::INPUT)?;
-        let mut options = prepared.options;
-        if let Some(overrides) = self.overrides.get(info.name) {
-            overrides.apply(&mut options);
+    pub fn admit(&self, mut request: JobRequest, trace: TraceContext, now: Timestamp) -> Result<NewJob, Refused> {
+        if request.activity == SEQUENCE {
+            return Err(Refused::new("activity", "a sequence comes as a file of steps: iolaus sequence enqueue FILE"));
         }
-        request.options.validate()?;
-        request.options.apply(&mut options);
+        let content = self.resolve(&request.activity, std::mem::take(&mut request.input), &request.options)?;
+        self.enclose(request, content, trace, now)
+    }
+
+    /// Checks an input and resolves the options that it runs under.
+    pub(crate) fn resolve(&self, activity: &str, input: Value, options: &OptionOverrides) -> Result<Content, Refused> {
+        let info = self.activity(activity)?;
+        check_size("input", json_len(&input), limits::INPUT)?;
+        let prepared = info.prepare(input)?;
+        check_size("input", json_len(&prepared.input), limits::INPUT)?;
+        options.validate()?;
+        let mut resolved = prepared.options;
+        if let Some(overrides) = self.overrides.get(info.name) {
+            overrides.apply(&mut resolved);
+        }
+        options.apply(&mut resolved);
+        Ok(Content { activity: info.name, activity_version: info.version, input: prepared.input, options: resolved })
+    }
+
+    /// Checks all of a request but what it is about, and chooses its ids.
+    pub(crate) fn enclose(
+        &self,
+        request: JobRequest,
+        content: Content,
+        trace: TraceContext,
+        now: Timestamp,
+    ) -> Result<NewJob, Refused> {
+        check_size("input", json_len(&content.input), limits::INPUT)?;
         check_labels(&request.labels)?;
         let priority = request.priority.unwrap_or(3);
         if !(1..=5).contains(&priority) {
@@ -152,11 +182,11 @@ impl Intake {
         Ok(NewJob {
             job_id: request.job_id.map_or_else(|| Ok(JobId::generate(now)), JobId::from_caller)?,
             run_id: RunId::generate(now),
-            activity: info.name.to_owned(),
-            activity_version: info.version,
+            activity: content.activity.to_owned(),
+            activity_version: content.activity_version,
             tenant: self.tenant(request.tenant)?,
-            input: prepared.input,
-            options,
+            input: content.input,
+            options: content.options,
             labels: request.labels,
             priority,
             delay: request.delay,
@@ -171,14 +201,14 @@ impl Intake {
         self.activities.values()
     }
 
-    fn activity(&self, name: &str) -> Result<&ActivityInfo, Refused> {
+    pub(crate) fn activity(&self, name: &str) -> Result<&ActivityInfo, Refused> {
         self.activities.get(name).ok_or_else(|| {
             let known = self.activities.keys().copied().collect::<Vec<_>>().join(", ");
             Refused::new("activity", format!("`{name}` is unknown; the activities are {known}"))
         })
     }
 
-    fn tenant(&self, name: Option<String>) -> Result<String, Refused> {
+    pub(crate) fn tenant(&self, name: Option<String>) -> Result<String, Refused> {
         let name = name.unwrap_or_else(|| "default".to_owned());
         if self.tenants.contains(&name) {
             return Ok(name);

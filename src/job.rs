@@ -1,6 +1,8 @@
 //! What a job is: ids, states, id policies, limits. Not here: how a request becomes a job (`intake`), where jobs are stored, and who
 //! runs them.
 
+mod throttle;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+pub use throttle::{Throttle, Throttles};
+
 /// Limits, the same on every host. A value over its limit is refused, with the field.
 pub mod limits {
     /// Input, as JSON bytes.
@@ -23,6 +27,12 @@ pub mod limits {
     pub const VERDICT: usize = 256 * 1024;
     /// A job id, in bytes.
     pub const ID: usize = 200;
+    /// A sequence's id, in bytes: those of its steps are longer.
+    pub const SEQUENCE_ID: usize = 190;
+    /// Steps of one sequence.
+    pub const STEPS: usize = 50;
+    /// The name of a step, in bytes.
+    pub const STEP_NAME: usize = 64;
     /// A tenant's or an activity's name, in bytes.
     pub const NAME: usize = 200;
     /// Codes that a job's options may call non-retryable.
@@ -36,6 +46,9 @@ pub mod limits {
     /// Attempts that an execution may give back to shutdowns before one counts as failed.
     pub const DRAINS: u32 = 20;
 }
+
+/// What stands for the activity of a sequence. Stored, and reserved: no activity may have this name.
+pub const SEQUENCE: &str = "sequence";
 
 /// Something was refused at the door: nothing is stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +64,13 @@ impl Refused {
     /// Refuses a field.
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { field: field.into(), reason: reason.into() }
+    }
+
+    /// The same field, seen from one level up.
+    #[must_use]
+    pub fn within(mut self, outer: &str) -> Self {
+        self.field = format!("{outer}.{}", self.field);
+        self
     }
 }
 
@@ -81,6 +101,11 @@ impl JobId {
     /// A new id that sorts by time.
     pub fn generate(now: Timestamp) -> Self {
         Self(uuid_v7(now).to_string())
+    }
+
+    /// The id of a sequence's step, counted from 1.
+    pub fn of_step(sequence: &Self, number: usize) -> Self {
+        Self(format!("{sequence}/{number}"))
     }
 
     /// The text.

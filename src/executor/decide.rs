@@ -1,6 +1,8 @@
 //! What follows an attempt: pure. Time, jitter and whether a cancel was requested are arguments.
 
-use iolaus_activities::{Category, Failure, FailureRecord, Next, Status, Verdict, VerdictRecord, clip, codes};
+use std::sync::Arc;
+
+use iolaus_activities::{Category, Check, Failure, FailureRecord, Next, Status, Verdict, VerdictRecord, clip, codes};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
@@ -11,7 +13,7 @@ use crate::job::{JobState, limits};
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
     /// Close it.
-    Close(Box<Closing>),
+    Close(Arc<Closing>),
     /// Let it wait for its next attempt.
     Retry {
         /// Not before this.
@@ -35,6 +37,37 @@ pub struct Closing {
     pub state: JobState,
     /// Its one verdict.
     pub verdict: VerdictRecord,
+    json: String,
+}
+
+impl Closing {
+    /// The end in a state, with a verdict.
+    pub fn new(state: JobState, verdict: VerdictRecord) -> Self {
+        let json = json(&verdict);
+        Self { state, verdict, json }
+    }
+
+    /// The verdict as JSON, as it is stored.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+}
+
+/// How an execution ends that is no single attempt's: a sequence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conclusion {
+    /// Its last state.
+    pub state: JobState,
+    /// Its verdict's status.
+    pub status: Status,
+    /// One sentence for people.
+    pub message: String,
+    /// The named questions.
+    pub checks: Vec<Check>,
+    /// What became known.
+    pub facts: Map<String, Value>,
+    /// Why, if it is unresolved or cancelled.
+    pub failure: Option<FailureRecord>,
 }
 
 /// Decides what follows an attempt. After a requested cancel a verdict still completes, and anything else closes as cancelled.
@@ -64,7 +97,7 @@ pub fn rescued(execution: &Execution, worker: &str, cancel_requested: bool, now:
 pub fn discarded(execution: &Execution, failure: &Failure, now: Timestamp) -> Closing {
     let mut verdict = record(execution, Status::Unresolved, Some(failure.message.clone()), failure.facts.clone(), now);
     verdict.failure = Some(failure.record());
-    Closing { state: JobState::Discarded, verdict: bounded(verdict) }
+    bounded(Closing::new(JobState::Discarded, verdict))
 }
 
 /// Closes an execution because somebody asked.
@@ -73,33 +106,46 @@ pub fn cancelled(execution: &Execution, message: Option<String>, facts: Map<Stri
     let failure = Failure::new(codes::CANCELLED, Category::Cancelled, message);
     let mut verdict = record(execution, Status::Cancelled, Some(failure.message.clone()), facts, now);
     verdict.failure = Some(failure.record());
-    Closing { state: JobState::Cancelled, verdict: bounded(verdict) }
+    bounded(Closing::new(JobState::Cancelled, verdict))
+}
+
+/// Closes an execution as it was concluded.
+pub fn concluded(execution: &Execution, conclusion: Conclusion, now: Timestamp) -> Closing {
+    let Conclusion { state, status, message, checks, facts, failure } = conclusion;
+    let mut verdict = record(execution, status, Some(message), facts, now);
+    verdict.checks = checks;
+    verdict.failure = failure;
+    bounded(Closing::new(state, verdict))
 }
 
 fn completed(execution: &Execution, verdict: Verdict, now: Timestamp, jitter: f64) -> Decision {
     let (status, message, checks, facts) = verdict.into_parts();
     let mut record = record(execution, status, Some(message), facts, now);
     record.checks = checks;
-    let size = size(&record);
+    let closing = Closing::new(JobState::Completed, record);
+    let size = closing.json.len();
     if size > limits::VERDICT {
         let message = format!("the verdict has {size} bytes; at most {} are allowed", limits::VERDICT);
         let failure = Failure::new(codes::OUTPUT_TOO_LARGE, Category::ResourceExhausted, message).with_retryable(false);
         return failed(execution, &failure, now, jitter);
     }
-    close(Closing { state: JobState::Completed, verdict: record })
+    close(closing)
 }
 
 /// A failure must reach its reader: facts that make its verdict too large are left out, which it says.
-fn bounded(mut verdict: VerdictRecord) -> VerdictRecord {
-    let size = size(&verdict);
-    if size > limits::VERDICT {
-        verdict.facts = Map::from_iter([("facts_dropped_bytes".to_owned(), size.into())]);
+fn bounded(closing: Closing) -> Closing {
+    let size = closing.json.len();
+    if size <= limits::VERDICT {
+        return closing;
     }
-    verdict
+    let mut verdict = closing.verdict;
+    verdict.facts = Map::from_iter([("facts_dropped_bytes".to_owned(), size.into())]);
+    Closing::new(closing.state, verdict)
 }
 
-fn size(verdict: &VerdictRecord) -> usize {
-    serde_json::to_vec(verdict).map_or(usize::MAX, |json| json.len())
+fn json(verdict: &VerdictRecord) -> String {
+    // Plain data of our own always serialises.
+    serde_json::to_string(verdict).unwrap_or_default()
 }
 
 fn failed(execution: &Execution, failure: &Failure, now: Timestamp, jitter: f64) -> Decision {
@@ -148,7 +194,7 @@ fn record(
 }
 
 fn close(closing: Closing) -> Decision {
-    Decision::Close(Box::new(closing))
+    Decision::Close(Arc::new(closing))
 }
 
 #[cfg(test)]
@@ -188,7 +234,7 @@ mod tests {
 
     fn closing(decision: Decision) -> Closing {
         match decision {
-            Decision::Close(closing) => *closing,
+            Decision::Close(closing) => Arc::unwrap_or_clone(closing),
             other => panic!("it should have closed: {other:?}"),
         }
     }

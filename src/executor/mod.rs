@@ -7,7 +7,7 @@ mod signs;
 
 pub(crate) use attempt::timed_out;
 pub use attempt::{Assignment, AttemptStore, ExecutorSettings, SaveError, run_attempt};
-pub use decide::{Closing, Decision, cancelled, decide, discarded, rescued};
+pub use decide::{Closing, Conclusion, Decision, cancelled, concluded, decide, discarded, rescued};
 
 use iolaus_activities::{ActivityOptions, Failure, Verdict};
 use jiff::Timestamp;
