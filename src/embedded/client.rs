@@ -1,16 +1,19 @@
 //! The job-lifecycle verbs on the embedded host.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use iolaus_activities::{MESSAGE_LIMIT, VerdictRecord};
+use iolaus_activities::{MESSAGE_LIMIT, VerdictRecord, shell_word};
 
-use super::store::{self, Admission, Retried};
+use super::store::{self, Admission, JobRows, Retried, RetryCursor};
 use super::{Embedded, StoreError};
 use crate::client::{
-    Cancelled, ClientError, Enqueued, HostStatus, JobClient, JobDetail, JobPage, ListFilter, PauseKind, Presence, Target,
+    Cancelled, ClientError, Enqueued, HostStatus, JobClient, JobDetail, JobPage, ListFilter, PauseKind, Presence, RetryFilter,
+    RetryPage, Target,
 };
-use crate::job::{NewJob, Refused, RunId, limits};
+use crate::job::{JobState, NewJob, Refused, RunId, limits};
 use crate::telemetry;
 
 /// Rows of one page at most.
@@ -31,6 +34,46 @@ impl EmbeddedClient {
         self.host.unavailable(error)
     }
 
+    /// Stores jobs in one transaction. What may have been kept is sent again with the same ids.
+    async fn store(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Enqueued, ClientError>>, ClientError> {
+        let rows = jobs.into_iter().map(JobRows::new).collect::<Result<Vec<_>, _>>().map_err(|error| self.fail(error))?;
+        let rows = Arc::new(rows);
+        let began = self.host.clock.monotonic();
+        let sent = |error| self.sent(&rows, began, error);
+        let mut repeats = 0;
+        let admissions = loop {
+            match self.host.store.enqueue(&rows).await {
+                Err(error) if error.is_unknown() && repeats < REPEATS => repeats += 1,
+                Err(error) => {
+                    sent(Some(if matches!(error, StoreError::Overloaded { .. }) { "overloaded" } else { "unavailable" }));
+                    return Err(self.fail(error));
+                }
+                Ok(admissions) => break admissions,
+            }
+        };
+        sent(None);
+        let answer = |(rows, admission): (&JobRows, Admission)| {
+            let job_id = rows.job.job_id.clone();
+            match admission {
+                Admission::Open { run_id, existing, .. } => Ok(Enqueued { job_id, run_id, existing }),
+                Admission::Taken { run_id, state } => Err(ClientError::Conflict { job_id, run_id, state }),
+            }
+        };
+        Ok(rows.iter().zip(admissions).map(answer).collect())
+    }
+
+    /// Counts what was asked to be stored, by activity.
+    fn sent(&self, rows: &[JobRows], began: Duration, error: Option<&'static str>) {
+        let took = self.host.clock.monotonic().saturating_sub(began);
+        let mut jobs: BTreeMap<&str, u64> = BTreeMap::new();
+        for rows in rows {
+            *jobs.entry(&rows.job.activity).or_default() += 1;
+        }
+        for (activity, jobs) in jobs {
+            self.host.options.metrics.sent(activity, jobs, took, error);
+        }
+    }
+
     async fn find(&self, target: Target) -> Result<i64, ClientError> {
         let job_id = target.job_id.clone();
         let found = self.host.store.read(move |conn| store::find(conn, &target)).await;
@@ -41,20 +84,11 @@ impl EmbeddedClient {
 #[async_trait]
 impl JobClient for EmbeddedClient {
     async fn enqueue(&self, job: NewJob) -> Result<Enqueued, ClientError> {
-        let job = Arc::new(job);
-        let mut repeats = 0;
-        let admission = loop {
-            let stored = job.clone();
-            match self.host.store.write(move |tx| tx.enqueue(&stored)).await {
-                Err(error) if error.is_unknown() && repeats < REPEATS => repeats += 1,
-                other => break other.map_err(|error| self.fail(error))?,
-            }
-        };
-        let job_id = job.job_id.clone();
-        match admission {
-            Admission::Open { run_id, existing, .. } => Ok(Enqueued { job_id, run_id, existing }),
-            Admission::Taken { run_id, state } => Err(ClientError::Conflict { job_id, run_id, state }),
-        }
+        self.store(vec![job]).await?.pop().unwrap_or_else(|| Err(self.fail(StoreError::Closed)))
+    }
+
+    async fn enqueue_many(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Enqueued, ClientError>>, ClientError> {
+        self.store(jobs).await
     }
 
     async fn get(&self, target: Target) -> Result<JobDetail, ClientError> {
@@ -65,12 +99,15 @@ impl JobClient for EmbeddedClient {
 
     async fn wait(&self, target: Target) -> Result<VerdictRecord, ClientError> {
         self.host.look_after();
+        let job_id = target.job_id.clone();
         let id = self.find(target).await?;
         loop {
             let closed = self.host.store.hub().wait_for(id);
-            let verdict = self.host.store.read(move |conn| store::verdict(conn, id)).await.map_err(|error| self.fail(error))?;
-            if let Some(verdict) = verdict {
-                return Ok(verdict);
+            let read = self.host.store.read(move |conn| Ok((store::is_open(conn, id)?, store::verdict(conn, id)?)));
+            match read.await.map_err(|error| self.fail(error))? {
+                (_, Some(verdict)) => return Ok(verdict),
+                (false, None) => return Err(ClientError::NotFound(job_id)),
+                (true, None) => {}
             }
             // Closed or not, the file says which.
             closed.await.ok();
@@ -91,7 +128,7 @@ impl JobClient for EmbeddedClient {
     async fn cancel(&self, target: Target, reason: Option<String>) -> Result<Cancelled, ClientError> {
         check_text("reason", reason.as_deref(), MESSAGE_LIMIT)?;
         let job_id = target.job_id.clone();
-        let cancelled = self.host.store.write(move |tx| tx.cancel(&target, reason)).await;
+        let cancelled = self.host.store.write(move |tx| tx.cancel(&target, reason.clone())).await;
         cancelled.map_err(|error| self.fail(error))?.ok_or(ClientError::NotFound(job_id))
     }
 
@@ -99,13 +136,31 @@ impl JobClient for EmbeddedClient {
         let job_id = target.job_id.clone();
         let run_id = RunId::generate(self.host.clock.now());
         let trace = telemetry::context_of(&tracing::Span::current());
-        let retried = self.host.store.write(move |tx| tx.retry(&target, run_id, trace, accept_duplicate)).await;
+        let retried = self.host.store.write(move |tx| tx.retry(&target, run_id, trace.clone(), accept_duplicate)).await;
         match retried.map_err(|error| self.fail(error))? {
             Retried::Open(run_id) => Ok(Enqueued { job_id, run_id, existing: false }),
             Retried::NotFound => Err(ClientError::NotFound(job_id)),
             Retried::StillOpen => Err(ClientError::StillOpen(job_id)),
+            Retried::Step { sequence } => {
+                let word = shell_word(&sequence);
+                let reason = format!("`{job_id}` is a step, and is run again with its sequence: iolaus jobs retry {word}");
+                Err(Refused::new("job_id", reason).into())
+            }
             Retried::NeedsAcceptDuplicate(instead) => Err(ClientError::NeedsAcceptDuplicate { job_id, instead }),
         }
+    }
+
+    async fn retry_matching(&self, filter: RetryFilter, cursor: Option<String>) -> Result<RetryPage, ClientError> {
+        if let Some(state) = filter.states.iter().find(|state| !matches!(state, JobState::Discarded | JobState::Cancelled)) {
+            return Err(
+                Refused::new("state", format!("is {state}; only discarded and cancelled jobs are retried by filter")).into()
+            );
+        }
+        let cursor = cursor.map(|cursor| retry_cursor(&cursor)).transpose()?;
+        let retried = self.host.store.write(move |tx| tx.retry_matching(&filter, cursor)).await;
+        let (mut page, next) = retried.map_err(|error| self.fail(error))?;
+        page.next_cursor = next.map(|next| format!("{}-{}", next.after, next.up_to));
+        Ok(page)
     }
 
     async fn pause(&self, kind: PauseKind, name: String, reason: Option<String>) -> Result<(), ClientError> {
@@ -132,6 +187,10 @@ impl JobClient for EmbeddedClient {
         presence.await.map_err(|error| self.fail(error))
     }
 
+    async fn check(&self) -> Result<(), ClientError> {
+        self.host.store.read(store::check).await.map_err(|error| self.fail(error))
+    }
+
     async fn status(&self) -> Result<HostStatus, ClientError> {
         let presence = self.presence().await?;
         let status = self
@@ -144,6 +203,12 @@ impl JobClient for EmbeddedClient {
     fn place(&self) -> String {
         self.host.store.path().display().to_string()
     }
+}
+
+fn retry_cursor(text: &str) -> Result<RetryCursor, Refused> {
+    let parts = text.split_once('-').and_then(|(after, up_to)| Some((after.parse().ok()?, up_to.parse().ok()?)));
+    let (after, up_to) = parts.ok_or_else(|| Refused::new("cursor", "is not one that a retry gave out"))?;
+    Ok(RetryCursor { after, up_to })
 }
 
 fn check_text(field: &str, text: Option<&str>, limit: usize) -> Result<(), Refused> {

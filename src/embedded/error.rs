@@ -2,6 +2,9 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::ErrorCode;
 
 /// Why the store did not do something. Cheap to clone: a failed commit answers everyone who was in it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -38,12 +41,24 @@ pub(super) enum StoreError {
         /// What it is.
         kind: &'static str,
     },
+    /// Pages of the file are not what they should be.
+    #[error("the file is damaged: {found}")]
+    Damaged {
+        /// The first thing that was found, in SQLite's words.
+        found: String,
+    },
     /// The file was deleted or replaced while it was open.
     #[error("the file was deleted or replaced while it was in use")]
     Replaced,
     /// The writer has not answered for long.
     #[error("there was no answer in time; another process may hold the write lock and stand still")]
     Stuck,
+    /// Too much waits to be stored; this was not stored.
+    #[error("too much waits to be stored")]
+    Overloaded {
+        /// When it is worth to try again.
+        retry_after: Duration,
+    },
     /// The code of an operation panicked; it was undone.
     #[error("an operation panicked and was undone")]
     Panicked,
@@ -66,6 +81,30 @@ impl StoreError {
     /// Whether a write may have been kept all the same.
     pub(super) fn is_unknown(&self) -> bool {
         matches!(self, Self::CommitUnknown(_) | Self::Stuck)
+    }
+}
+
+impl StoreError {
+    /// What helps, where that is known.
+    pub(super) fn mend(&self) -> Option<&'static str> {
+        const FULL: &str = "make room on its file system; what was acknowledged is there, and a worker goes on by itself";
+        const DENIED: &str = "its directory must be writable for whoever runs this, or database.path name another";
+        const DAMAGED: &str = "the file is damaged: stop every process that uses it, keep a copy, and try `sqlite3 FILE .recover`";
+        match self {
+            Self::Sql(error) | Self::CommitUnknown(error) => match error.sqlite_error_code()? {
+                ErrorCode::DiskFull => Some(FULL),
+                ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => Some(DENIED),
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Some(DAMAGED),
+                _ => None,
+            },
+            Self::Io(error) => match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(FULL),
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Some(DENIED),
+                _ => None,
+            },
+            Self::Damaged { .. } => Some(DAMAGED),
+            _ => None,
+        }
     }
 }
 

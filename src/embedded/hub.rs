@@ -2,28 +2,43 @@
 //! the next job is due. The file stays the truth; everything here can be lost and read again.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use iolaus_activities::{SlotClass, Stop, VerdictRecord};
+use iolaus_activities::{SlotClass, Stop};
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use super::error::StoreError;
 use super::wake::{Listener, Waker};
+use crate::executor::Closing;
+use crate::telemetry::Metrics;
 
 /// What a durable transaction means to the rest of the process.
 #[derive(Default)]
 pub(crate) struct After {
     /// Executions that were closed.
-    pub(crate) closed: Vec<(i64, VerdictRecord)>,
+    pub(crate) closed: Vec<Closed>,
     /// Running executions that somebody asked to cancel.
     pub(crate) cancel_requested: Vec<(i64, Option<String>)>,
     /// There may be jobs to claim.
     pub(crate) ready: bool,
     /// When the next scheduled or expiring job is due may have changed.
     pub(crate) timers: bool,
+    /// When a limit on starts leaves room for a job that waits.
+    pub(crate) next_start: Option<Timestamp>,
+    /// Activity and tenant of each job that was taken from a dead worker.
+    pub(crate) rescued: Vec<(String, String)>,
     /// Other processes may want to look.
     pub(crate) wake_others: bool,
+}
+
+/// An execution that was closed.
+pub(crate) struct Closed {
+    pub(crate) id: i64,
+    pub(crate) closing: Arc<Closing>,
+    /// An attempt of this process ended it, and tells its verdict itself: the writer has better things to do than to write log lines.
+    pub(crate) by_attempt: bool,
 }
 
 /// One for each open file.
@@ -33,7 +48,10 @@ pub(super) struct Hub {
     workers: Mutex<HashSet<i64>>,
     failure: OnceLock<StoreError>,
     timer: watch::Sender<Option<Timestamp>>,
+    /// Jobs wait for a free slot of this process.
+    wants_slots: AtomicBool,
     waker: Waker,
+    metrics: Metrics,
 }
 
 /// An attempt of this process.
@@ -57,7 +75,7 @@ impl Running {
 }
 
 impl Hub {
-    pub(super) fn new(waker: Waker) -> Arc<Self> {
+    pub(super) fn new(waker: Waker, metrics: Metrics) -> Arc<Self> {
         let timer = watch::Sender::new(None);
         Arc::new(Self {
             waiters: Mutex::default(),
@@ -65,7 +83,9 @@ impl Hub {
             workers: Mutex::default(),
             failure: OnceLock::new(),
             timer,
+            wants_slots: AtomicBool::new(false),
             waker,
+            metrics,
         })
     }
 
@@ -159,6 +179,16 @@ impl Hub {
         self.timer.send_if_modified(|timer| std::mem::replace(timer, at) != at);
     }
 
+    /// The writer says whether jobs wait for a free slot of this process.
+    pub(super) fn set_wants_slots(&self, wants: bool) {
+        self.wants_slots.store(wants, Ordering::SeqCst);
+    }
+
+    /// Whether whoever frees a slot should tell the writer. A slot that is free before this is asked is seen by the writer otherwise.
+    pub(super) fn wants_slots(&self) -> bool {
+        self.wants_slots.load(Ordering::SeqCst)
+    }
+
     /// This process must not use the file any more.
     pub(super) fn fail(&self, error: StoreError) {
         // The first reason stands.
@@ -170,15 +200,24 @@ impl Hub {
         self.failure.get().cloned()
     }
 
+    /// Where what happens is counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// A transaction is durable.
     pub(super) fn publish(&self, after: &After) {
         self.told_cancelled(&after.cancel_requested);
         if !after.closed.is_empty() {
-            for (_, verdict) in &after.closed {
-                crate::telemetry::verdict_event(verdict);
+            for closed in after.closed.iter().filter(|closed| !closed.by_attempt) {
+                crate::telemetry::verdict_event(&closed.closing.verdict, closed.closing.json());
+                self.metrics.verdict(&closed.closing.verdict);
             }
-            let ids: Vec<i64> = after.closed.iter().map(|(id, _)| *id).collect();
+            let ids: Vec<i64> = after.closed.iter().map(|closed| closed.id).collect();
             self.told_closed(&ids);
+        }
+        for (activity, tenant) in &after.rescued {
+            self.metrics.rescued(activity, tenant);
         }
         if after.wake_others {
             self.waker.wake();

@@ -22,16 +22,24 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use iolaus_activities::Clock;
+use serde::Serialize;
 
 pub use execute::{Executed, execute};
 pub use name::is_worker_here;
-pub use worker::{Worker, WorkerOptions};
+pub use store::{Backlog, BareJob, BareLoop, Claims, fill};
+pub use worker::{Readiness, Worker, WorkerOptions};
 
 use crate::client::{ClientError, JobClient};
+use crate::telemetry::Metrics;
 use error::StoreError;
 use hub::Hub;
 use store::Store;
 use wake::Waker;
+
+/// The version of SQLite that is built in.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
 
 /// How to open the file.
 #[derive(Debug, Clone)]
@@ -44,6 +52,25 @@ pub struct EmbeddedOptions {
     pub worker_timeout: Duration,
     /// Closed executions are kept this long.
     pub retention: Duration,
+    /// What a commit outlives.
+    pub durability: Durability,
+    /// How many bytes of jobs may wait in this process to be stored. A job that is larger is stored alone.
+    pub max_waiting_bytes: usize,
+    /// How long an enqueue waits for room, before it is refused as overloaded.
+    pub enqueue_timeout: Duration,
+    /// Where what happens is counted.
+    pub metrics: Metrics,
+}
+
+/// What a commit outlives. Only the benchmark says anything but `Full`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// A power cut: SQLite's `synchronous=FULL`.
+    #[default]
+    Full,
+    /// The end of the process, but no power cut: `synchronous=NORMAL`.
+    Normal,
 }
 
 impl EmbeddedOptions {
@@ -54,6 +81,10 @@ impl EmbeddedOptions {
             allow_network_filesystem: false,
             worker_timeout: Duration::from_secs(10),
             retention: Duration::from_secs(7 * 24 * 3600),
+            durability: Durability::Full,
+            max_waiting_bytes: 64 << 20,
+            enqueue_timeout: Duration::from_secs(5),
+            metrics: Metrics::default(),
         }
     }
 }
@@ -93,9 +124,12 @@ fn open_store(options: &EmbeddedOptions, clock: Arc<dyn Clock>) -> Result<Arc<St
     if let Some(parent) = options.path.parent() {
         files::create_private_dir(parent)?;
     }
-    Store::open(&options.path, options.allow_network_filesystem, Hub::new(Waker::new(&options.path)), clock)
+    Store::open(options, Hub::new(Waker::new(&options.path), options.metrics.clone()), clock)
 }
 
 fn unavailable(place: &str, error: StoreError) -> ClientError {
-    ClientError::Unavailable { place: place.to_owned(), unknown: error.is_unknown(), source: Box::new(error) }
+    if let StoreError::Overloaded { retry_after } = error {
+        return ClientError::Overloaded { place: place.to_owned(), retry_after };
+    }
+    ClientError::Unavailable { place: place.to_owned(), unknown: error.is_unknown(), mend: error.mend(), source: Box::new(error) }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iolaus_activities::Clock;
+use tokio::sync::Notify;
 
 use super::store::{self, Store, StoreError};
 use super::wake::Listener;
@@ -14,22 +15,30 @@ const ROUND: Duration = Duration::from_secs(5);
 /// After an error of the file.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The task, which ends with this.
-pub(super) struct Rounds(tokio::task::JoinHandle<()>);
+/// After a look at everything that somebody waits for, so many times as long as it took goes by before the next one: thousands who wait
+/// beside a busy worker in another process cost a fifth of a core and no more.
+const REST: u32 = 4;
+/// But no longer than this.
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
+/// The tasks, which end with this.
+pub(super) struct Rounds([tokio::task::JoinHandle<()>; 2]);
 
 impl Rounds {
     pub(super) fn start(store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
-        Self(tokio::spawn(go(store, clock)))
+        let asked = Arc::new(Notify::new());
+        let telling = tokio::spawn(tell_closed(store.clone(), clock.clone(), asked.clone()));
+        Self([tokio::spawn(go(store, clock, asked)), telling])
     }
 }
 
 impl Drop for Rounds {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
-async fn go(store: Arc<Store>, clock: Arc<dyn Clock>) {
+async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, asked: Arc<Notify>) {
     let listener = match store.hub().listen() {
         Ok(listener) => Some(listener),
         Err(error) => {
@@ -44,12 +53,12 @@ async fn go(store: Arc<Store>, clock: Arc<dyn Clock>) {
         let wait = due.map(|at| Duration::try_from(at.duration_since(clock.now())).unwrap_or_default());
         let result = tokio::select! {
             biased;
-            () = woken(listener.as_ref()) => look(&store).await,
+            () = woken(listener.as_ref()) => look(&store, &asked).await,
             () = due_in(clock.as_ref(), wait) => settle_due(&store).await,
             _ = timer.changed() => Ok(()),
             () = &mut round => {
                 round = clock.deadline(ROUND);
-                look(&store).await
+                look(&store, &asked).await
             }
         };
         if let Err(error) = result {
@@ -76,28 +85,47 @@ async fn due_in(clock: &dyn Clock, wait: Option<Duration>) {
 
 /// Promotes and expires what is due, a bounded number in each transaction.
 async fn settle_due(store: &Store) -> Result<(), StoreError> {
+    // A limit on starts may leave room again.
+    store.nudge(true).await;
     while store.write(|tx| Ok(tx.promote()? | tx.expire()?)).await? {}
     Ok(())
 }
 
 /// Looks for what other processes did.
-async fn look(store: &Store) -> Result<(), StoreError> {
+async fn look(store: &Store, asked: &Notify) -> Result<(), StoreError> {
     store.nudge(true).await;
-    let (awaited, workers) = (store.hub().awaited(), store.hub().workers());
-    if awaited.is_empty() && workers.is_empty() {
+    asked.notify_one();
+    let workers = store.hub().workers();
+    if workers.is_empty() {
         return Ok(());
     }
-    let (closed, cancelled) = store
-        .read(move |conn| {
-            let closed = store::closed_among(conn, &awaited)?;
-            let mut cancelled = Vec::new();
-            for worker in workers {
-                cancelled.extend(store::cancel_requests(conn, worker)?);
-            }
-            Ok((closed, cancelled))
-        })
-        .await?;
-    store.hub().told_closed(&closed);
-    store.hub().told_cancelled(&cancelled);
+    let cancelled = store.read(move |conn| {
+        let mut cancelled = Vec::new();
+        for worker in workers {
+            cancelled.extend(store::cancel_requests(conn, worker)?);
+        }
+        Ok(cancelled)
+    });
+    store.hub().told_cancelled(&cancelled.await?);
     Ok(())
+}
+
+/// Tells those who wait what other processes have closed, whenever there may be something.
+async fn tell_closed(store: Arc<Store>, clock: Arc<dyn Clock>, asked: Arc<Notify>) {
+    loop {
+        asked.notified().await;
+        let awaited = store.hub().awaited();
+        if awaited.is_empty() {
+            continue;
+        }
+        let began = clock.monotonic();
+        match store.read(move |conn| store::closed_among(conn, &awaited)).await {
+            Ok(closed) => store.hub().told_closed(&closed),
+            Err(error) => tracing::warn!(%error, "a look for closed jobs failed; it is repeated"),
+        }
+        let took = clock.monotonic().saturating_sub(began);
+        if !took.is_zero() {
+            clock.sleep(took.saturating_mul(REST).min(LONGEST_REST)).await;
+        }
+    }
 }

@@ -2,7 +2,8 @@
 //! one seek, whatever stands behind it, so that a claim does not grow with the backlog, with jobs scheduled for later, or with jobs
 //! that this worker cannot run.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use iolaus_activities::{Category, Failure, SlotClass, codes};
@@ -10,15 +11,17 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
+use super::fair::{Head, fair};
 use super::rows::{self, ms};
+use super::throttling::Throttling;
 use super::{Shares, StoreError, Tx};
 use crate::executor::{self, Execution};
-use crate::job::JobId;
+use crate::job::{JobId, JobState, Throttles};
 
 /// Lanes that one claim looks at.
-const LANES: usize = 4096;
+pub(super) const LANES: usize = 4096;
 /// Jobs that one claim takes.
-const CLAIMS: usize = 256;
+pub(super) const CLAIMS: usize = 256;
 /// Scheduled jobs that one claim promotes.
 const PROMOTIONS: i64 = 256;
 
@@ -43,6 +46,8 @@ pub(crate) struct ClaimRequest {
     pub(crate) work: Shares,
     /// The same for class `waits`.
     pub(crate) waits: Shares,
+    /// Limits over all workers of the file.
+    pub(crate) throttles: Arc<Throttles>,
 }
 
 /// Which jobs a worker takes.
@@ -50,7 +55,7 @@ pub(crate) struct ClaimRequest {
 pub(crate) enum ClaimScope {
     /// Whatever it can run.
     Any,
-    /// One job.
+    /// One job, and if it is a sequence its steps.
     Job(JobId),
 }
 
@@ -63,7 +68,11 @@ impl ClaimRequest {
         if waits { &self.waits } else { &self.work }
     }
 
-    fn runs(&self, activity: &str, version: u32) -> bool {
+    pub(super) fn shares_mut(&mut self, waits: bool) -> &mut Shares {
+        if waits { &mut self.waits } else { &mut self.work }
+    }
+
+    pub(super) fn runs(&self, activity: &str, version: u32) -> bool {
         self.activities.get(activity).is_some_and(|known| (1..=*known).contains(&version))
     }
 }
@@ -82,19 +91,11 @@ pub(crate) struct Claimed {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Lane {
-    activity: String,
-    version: u32,
-    slot_class: String,
-    tenant: String,
-}
-
-struct Head {
-    id: i64,
-    priority: i64,
-    run_at: i64,
-    tenant: usize,
-    waits: bool,
+pub(super) struct Lane {
+    pub(super) activity: String,
+    pub(super) version: u32,
+    pub(super) slot_class: String,
+    pub(super) tenant: String,
 }
 
 /// Whether a claim could find anything at all. Two seeks, no lock.
@@ -117,7 +118,7 @@ pub(super) fn next_timer(conn: &Connection) -> Result<Option<Timestamp>, StoreEr
 }
 
 /// Promotes what is due and closes what is past its time, then takes leases for a worker. `turn` rotates which tenant goes first. The
-/// second answer is whether there may be more for this worker once it has free slots.
+/// second answer is whether there may be more for this worker once it has free slots, or once a limit leaves room.
 pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turn: usize) -> Result<(Vec<Claimed>, bool), StoreError> {
     tx.promote()?;
     // What has waited too long is closed, and not started late.
@@ -126,10 +127,15 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turn: usize) -> Res
         // It was taken for dead and does not know yet: what it claimed now would be nobody's. It comes back with a new row.
         return Ok((Vec::new(), false));
     }
+    let mut throttling = Throttling::new(&request.throttles, tx.now);
     let (ids, more) = match &request.scope {
-        ClaimScope::Any => choose(tx.conn, request, turn)?,
-        ClaimScope::Job(job_id) => (one(tx.conn, request, job_id)?, false),
+        ClaimScope::Any => choose(tx, request, turn, &mut throttling)?,
+        ClaimScope::Job(job_id) => one(tx, request, job_id, &mut throttling)?,
     };
+    throttling.store(tx.conn)?;
+    if let Some(at) = throttling.next_start() {
+        tx.after.next_start = Some(tx.after.next_start.map_or(at, |other| at.min(other)));
+    }
     let mut jobs = Vec::with_capacity(ids.len());
     for id in ids {
         jobs.extend(lease(tx, request.worker_id, id)?);
@@ -140,7 +146,17 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turn: usize) -> Res
 impl Tx<'_> {
     /// Makes due jobs available. True when there may be more.
     pub(crate) fn promote(&mut self) -> Result<bool, StoreError> {
-        let promoted = self.conn.prepare_cached(PROMOTE)?.execute(params![ms(self.now), PROMOTIONS])?;
+        let mut statement = self.conn.prepare_cached(PROMOTE)?;
+        let due = statement.query_map(params![ms(self.now), PROMOTIONS], |row| {
+            Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, rows::parsed(row, 3)?))
+        })?;
+        let due = due.collect::<rusqlite::Result<Vec<(i64, _, _, JobState)>>>()?;
+        let mut promote = self.conn.prepare_cached("UPDATE jobs SET state = 'available' WHERE id = ?1")?;
+        for (id, activity, tenant, state) in &due {
+            promote.execute([id])?;
+            self.counts.moved(activity, tenant, Some(*state), Some(JobState::Available));
+        }
+        let promoted = due.len();
         self.after.timers |= promoted > 0;
         self.after.ready |= promoted > 0;
         // A process that only waits may be the one that promotes.
@@ -150,8 +166,13 @@ impl Tx<'_> {
 }
 
 /// The ids to claim: by priority, and within a priority by turns of the tenants.
-fn choose(conn: &Connection, request: &ClaimRequest, turn: usize) -> Result<(Vec<i64>, bool), StoreError> {
-    let mut more = false;
+fn choose(
+    tx: &Tx<'_>,
+    request: &ClaimRequest,
+    turn: usize,
+    throttling: &mut Throttling<'_>,
+) -> Result<(Vec<i64>, bool), StoreError> {
+    let (conn, mut more) = (tx.conn, false);
     let paused = paused(conn)?;
     let mut tenants: Vec<String> = Vec::new();
     let mut heads: Vec<Head> = Vec::new();
@@ -164,43 +185,23 @@ fn choose(conn: &Connection, request: &ClaimRequest, turn: usize) -> Result<(Vec
             || paused.contains(&("activity", current.activity.as_str()))
             || paused.contains(&("tenant", current.tenant.as_str()));
         if !is_paused && request.runs(&current.activity, current.version) {
-            let free = shares.room(&current.tenant).min(CLAIMS);
+            let may_start = throttling.room(conn, &tx.counts, &current.activity, &current.tenant)?;
+            let free = shares.room(&current.tenant).min(CLAIMS).min(may_start);
             let tenant = position(&mut tenants, &current.tenant);
             let found = lane_heads(conn, &current, free)?;
             more |= found.len() == free;
-            heads.extend(found.into_iter().map(|(id, priority, run_at)| Head { id, priority, run_at, tenant, waits }));
+            let activity: Rc<str> = current.activity.as_str().into();
+            let head = |(id, priority, run_at)| Head { id, priority, run_at, tenant, waits, activity: activity.clone() };
+            heads.extend(found.into_iter().map(head));
         }
         lane = next_lane(conn, &current)?;
     }
     more |= lane.is_some();
     let found = heads.len();
-    let chosen = fair(heads, &tenants, turn, request.work.clone(), request.waits.clone());
+    let may_start = |activity: &str, tenant: &str| throttling.take(activity, tenant);
+    let chosen = fair(heads, &tenants, turn, request.work.clone(), request.waits.clone(), may_start);
     more |= chosen.len() < found;
     Ok((chosen, more))
-}
-
-fn fair(mut heads: Vec<Head>, tenants: &[String], turn: usize, mut work: Shares, mut waits: Shares) -> Vec<i64> {
-    heads.sort_unstable_by_key(|head| (head.priority, head.run_at, head.id));
-    let mut chosen = Vec::new();
-    let mut rest = heads.into_iter().peekable();
-    while let Some(priority) = rest.peek().map(|head| head.priority) {
-        let mut queues: Vec<VecDeque<Head>> = tenants.iter().map(|_| VecDeque::new()).collect();
-        while let Some(head) = rest.next_if(|head| head.priority == priority) {
-            queues[head.tenant].push_back(head);
-        }
-        if !queues.is_empty() {
-            queues.rotate_left(turn % tenants.len());
-        }
-        while queues.iter().any(|queue| !queue.is_empty()) {
-            for head in queues.iter_mut().filter_map(VecDeque::pop_front) {
-                let shares = if head.waits { &mut waits } else { &mut work };
-                if chosen.len() < CLAIMS && shares.take(&tenants[head.tenant]) {
-                    chosen.push(head.id);
-                }
-            }
-        }
-    }
-    chosen
 }
 
 fn position(tenants: &mut Vec<String>, tenant: &str) -> usize {
@@ -210,37 +211,55 @@ fn position(tenants: &mut Vec<String>, tenant: &str) -> usize {
     })
 }
 
-fn paused(conn: &Connection) -> Result<Paused, StoreError> {
+pub(super) fn paused(conn: &Connection) -> Result<Paused, StoreError> {
     let mut statement = conn.prepare_cached("SELECT kind, name FROM pauses")?;
     let rows =
         statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<HashSet<(String, String)>>>()?;
     Ok(Paused(rows))
 }
 
-struct Paused(HashSet<(String, String)>);
+pub(super) struct Paused(HashSet<(String, String)>);
 
 impl Paused {
-    fn contains(&self, (kind, name): &(&str, &str)) -> bool {
+    pub(super) fn contains(&self, (kind, name): &(&str, &str)) -> bool {
         !self.0.is_empty() && self.0.contains(&((*kind).to_owned(), (*name).to_owned()))
     }
 }
 
 const LANE: &str =
     "SELECT activity, activity_version, slot_class, tenant FROM jobs INDEXED BY jobs_ready WHERE state = 'available'";
+/// Four seeks, of which the first that finds something ends it. A comparison of row values would walk through the whole lane: SQLite seeks
+/// to its start for it, and then compares entry by entry.
+const NEXT_LANE: &str = "SELECT * FROM (SELECT activity, activity_version, slot_class, tenant FROM jobs INDEXED BY jobs_ready \
+       WHERE state = 'available' AND activity = ?1 AND activity_version = ?2 AND slot_class = ?3 AND tenant > ?4 \
+       ORDER BY tenant LIMIT 1) \
+     UNION ALL SELECT * FROM (SELECT activity, activity_version, slot_class, tenant FROM jobs INDEXED BY jobs_ready \
+       WHERE state = 'available' AND activity = ?1 AND activity_version = ?2 AND slot_class > ?3 \
+       ORDER BY slot_class, tenant LIMIT 1) \
+     UNION ALL SELECT * FROM (SELECT activity, activity_version, slot_class, tenant FROM jobs INDEXED BY jobs_ready \
+       WHERE state = 'available' AND activity = ?1 AND activity_version > ?2 \
+       ORDER BY activity_version, slot_class, tenant LIMIT 1) \
+     UNION ALL SELECT * FROM (SELECT activity, activity_version, slot_class, tenant FROM jobs INDEXED BY jobs_ready \
+       WHERE state = 'available' AND activity > ?1 ORDER BY activity, activity_version, slot_class, tenant LIMIT 1) \
+     LIMIT 1";
 const HEADS: &str = "SELECT id, priority, run_at FROM jobs INDEXED BY jobs_ready WHERE state = 'available' AND activity = ?1 \
      AND activity_version = ?2 AND slot_class = ?3 AND tenant = ?4 ORDER BY priority, run_at, id LIMIT ?5";
-const PROMOTE: &str = "UPDATE jobs SET state = 'available' WHERE id IN (SELECT id FROM jobs \
-     WHERE state IN ('scheduled', 'retryable') AND run_at <= ?1 ORDER BY run_at LIMIT ?2)";
+const PROMOTE: &str = "SELECT id, activity, tenant, state FROM jobs WHERE state IN ('scheduled', 'retryable') AND run_at <= ?1 \
+     ORDER BY run_at LIMIT ?2";
+const ONE: &str = "SELECT id, activity, activity_version, tenant, slot_class FROM jobs WHERE id = ( \
+       SELECT max(id) FROM ( \
+         SELECT id FROM jobs WHERE job_id = ?1 AND state = 'available' \
+         UNION ALL SELECT id FROM jobs WHERE state = 'available' \
+           AND parent_id = (SELECT id FROM jobs WHERE job_id = ?1 ORDER BY id DESC LIMIT 1)))";
 const LANE_ORDER: &str = "ORDER BY activity, activity_version, slot_class, tenant LIMIT 1";
 
-fn first_lane(conn: &Connection) -> Result<Option<Lane>, StoreError> {
+pub(super) fn first_lane(conn: &Connection) -> Result<Option<Lane>, StoreError> {
     Ok(conn.prepare_cached(&format!("{LANE} {LANE_ORDER}"))?.query_row([], lane).optional()?)
 }
 
-fn next_lane(conn: &Connection, after: &Lane) -> Result<Option<Lane>, StoreError> {
-    let sql = format!("{LANE} AND (activity, activity_version, slot_class, tenant) > (?1, ?2, ?3, ?4) {LANE_ORDER}");
+pub(super) fn next_lane(conn: &Connection, after: &Lane) -> Result<Option<Lane>, StoreError> {
     let key = params![after.activity, after.version, after.slot_class, after.tenant];
-    Ok(conn.prepare_cached(&sql)?.query_row(key, lane).optional()?)
+    Ok(conn.prepare_cached(NEXT_LANE)?.query_row(key, lane).optional()?)
 }
 
 fn lane(row: &rusqlite::Row<'_>) -> rusqlite::Result<Lane> {
@@ -256,19 +275,26 @@ fn lane_heads(conn: &Connection, lane: &Lane, limit: usize) -> Result<Vec<(i64, 
     Ok(heads.collect::<rusqlite::Result<_>>()?)
 }
 
-fn one(conn: &Connection, request: &ClaimRequest, job_id: &JobId) -> Result<Vec<i64>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT id, activity, activity_version, tenant, slot_class FROM jobs WHERE job_id = ?1 AND state = 'available' ORDER BY id DESC LIMIT 1",
-    )?;
+/// One job that is due, or the step that is due of one sequence.
+fn one(
+    tx: &Tx<'_>,
+    request: &ClaimRequest,
+    job_id: &JobId,
+    throttling: &mut Throttling<'_>,
+) -> Result<(Vec<i64>, bool), StoreError> {
+    let conn = tx.conn;
+    let mut statement = conn.prepare_cached(ONE)?;
     let found = statement.query_row([job_id.as_str()], |row| {
         let waits = row.get_ref(4)?.as_str()? == SlotClass::Waits.as_str();
         Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, u32>(2)?, row.get::<_, String>(3)?, waits))
     });
-    let Some((id, activity, version, tenant, waits)) = found.optional()? else { return Ok(Vec::new()) };
+    let Some((id, activity, version, tenant, waits)) = found.optional()? else { return Ok((Vec::new(), false)) };
     let paused = paused(conn)?;
     let is_paused = paused.contains(&("activity", activity.as_str())) || paused.contains(&("tenant", tenant.as_str()));
-    let mine = !is_paused && request.shares(waits).room(&tenant) > 0 && request.runs(&activity, version);
-    Ok(if mine { vec![id] } else { Vec::new() })
+    let mine = !is_paused && request.runs(&activity, version);
+    // The slot is still that of the step before until its attempt has left.
+    let room = request.shares(waits).room(&tenant) > 0 && throttling.room(conn, &tx.counts, &activity, &tenant)? > 0;
+    Ok((if mine && room && throttling.take(&activity, &tenant) { vec![id] } else { Vec::new() }, mine && !room))
 }
 
 /// Takes the lease; `None` if what is stored of the job does not decode, which closes it.
@@ -280,10 +306,11 @@ fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Option<Claimed>, St
         )?
         .execute(params![id, worker_id, ms(tx.now)])?;
     let stored = rows::load(tx.conn, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    tx.counts.moved(&stored.execution.activity, &stored.execution.tenant, Some(JobState::Available), Some(JobState::Running));
     if let Some(problem) = stored.undecodable {
         let failure = Failure::new(codes::INPUT_UNDECODABLE, Category::InvalidInput, problem);
-        let closing = executor::discarded(&stored.execution, &failure, tx.now);
-        tx.close(id, stored.token, &closing)?;
+        let closing = Arc::new(executor::discarded(&stored.execution, &failure, tx.now));
+        tx.close(id, stored.token, JobState::Running, &closing)?;
         return Ok(None);
     }
     let checkpoint: Option<String> = tx
@@ -312,51 +339,28 @@ mod tests {
     #[test]
     fn every_statement_of_a_claim_seeks_in_its_index() {
         let dir = tempfile::tempdir().unwrap();
-        let conn = super::super::schema::open_writer(&dir.path().join("t.db"), Timestamp::UNIX_EPOCH).unwrap();
+        let conn =
+            super::super::schema::open_writer(&dir.path().join("t.db"), crate::embedded::Durability::Full, Timestamp::UNIX_EPOCH)
+                .unwrap();
         let ready = "USING INDEX jobs_ready";
         let covering = "USING COVERING INDEX jobs_ready";
-        let next = format!("{LANE} AND (activity, activity_version, slot_class, tenant) > ('a', 1, 'work', 't') {LANE_ORDER}");
         for (sql, index) in [
             (format!("{LANE} {LANE_ORDER}"), covering),
-            (next, covering),
+            (NEXT_LANE.to_owned(), "jobs_ready (activity=? AND activity_version=? AND slot_class=? AND tenant>?)"),
             (HEADS.to_owned(), covering),
             (PROMOTE.to_owned(), "jobs_due (run_at<?)"),
             ("SELECT id FROM jobs WHERE expires_at <= 1 ORDER BY expires_at LIMIT 1".to_owned(), "jobs_expiring (expires_at<?)"),
             ("SELECT id FROM jobs WHERE state = 'running' AND worker_id = 1".to_owned(), "jobs_running (worker_id=?)"),
             ("SELECT id FROM jobs WHERE job_id = 'a' ORDER BY id DESC LIMIT 1".to_owned(), "jobs_by_job_id (job_id=?)"),
+            (ONE.to_owned(), "jobs_by_parent (parent_id=?)"),
         ] {
             let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let rows =
-                statement.query_map(rusqlite::params_from_iter(vec![1; statement_parameters(&sql)]), |row| row.get::<_, String>(3));
+            let values = vec![1; statement.parameter_count()];
+            let rows = statement.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3));
             let plan = rows.unwrap().collect::<rusqlite::Result<Vec<_>>>().unwrap().join("; ");
             assert!(plan.contains(index) || (index == covering && plan.contains(ready)), "{sql}: {plan}");
+            assert!(sql != ONE || !plan.contains("SCAN jobs"), "{plan}");
             assert!(!plan.contains("SCAN jobs;") && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
         }
-    }
-
-    fn statement_parameters(sql: &str) -> usize {
-        sql.matches('?').count()
-    }
-
-    fn head(id: i64, priority: i64, tenant: usize) -> Head {
-        Head { id, priority, run_at: id, tenant, waits: false }
-    }
-
-    #[test]
-    fn tenants_take_turns_within_a_priority() {
-        let heads = || vec![head(1, 3, 0), head(2, 3, 0), head(3, 3, 0), head(4, 3, 1), head(5, 1, 1)];
-        let two = ["one".to_owned(), "two".to_owned()];
-        let chosen = |turn, work| fair(heads(), &two, turn, Shares::unlimited(work), Shares::default());
-        assert_eq!(chosen(0, 3), [5, 1, 4]);
-        assert_eq!(chosen(1, 3), [5, 4, 1]);
-        assert_eq!(chosen(0, 9), [5, 1, 4, 2, 3]);
-        assert_eq!(fair(Vec::new(), &[], 7, Shares::unlimited(9), Shares::unlimited(9)), [0_i64; 0]);
-    }
-
-    #[test]
-    fn slots_of_one_class_are_not_spent_on_the_other() {
-        let waits = |id| Head { waits: true, ..head(id, 3, 0) };
-        let heads = vec![waits(1), waits(2), head(3, 3, 0)];
-        assert_eq!(fair(heads, &["one".to_owned()], 0, Shares::unlimited(5), Shares::unlimited(1)), [1, 3]);
     }
 }

@@ -1,6 +1,8 @@
 //! Everything that ends an attempt or an execution. Writes of an attempt are fenced by its lease token: zero rows is a lost lease, a
 //! normal outcome. Every closed execution gets exactly one verdict, in the same transaction.
 
+use std::sync::Arc;
+
 use iolaus_activities::{FailureRecord, TimeoutKind, clip, timestamp};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
@@ -8,7 +10,8 @@ use serde_json::Value;
 
 use super::rows::{self, ms, to_json};
 use super::{StoreError, Tx};
-use crate::executor::{self, Closing, Decision};
+use crate::embedded::hub::Closed;
+use crate::executor::{self, Closing, Decision, Execution};
 use crate::job::JobState;
 
 /// What became of the end of an attempt.
@@ -26,10 +29,27 @@ pub(crate) enum Finished {
 const FAILURES: i64 = 20;
 /// Rows that one sweep touches at most.
 const SWEEP: i64 = 256;
+/// What was closed before a time, but for steps whose sequence is still there.
+pub(super) const OLD: &str = "SELECT j.id, j.activity, j.tenant, j.state FROM jobs j WHERE j.finished_at IS NOT NULL AND j.finished_at < ?1 \
+     AND NOT EXISTS (SELECT 1 FROM jobs s WHERE s.id = j.parent_id) ORDER BY j.finished_at LIMIT ?2";
 
 impl Tx<'_> {
+    /// Ends an attempt of this process as decided. Whoever asks tells the verdict.
+    pub(crate) fn finish_attempt(&mut self, id: i64, token: i64, decision: &Decision) -> Result<Finished, StoreError> {
+        let before = self.after.closed.len();
+        let finished = self.finish(id, token, decision)?;
+        self.after.closed[before..].iter_mut().filter(|closed| closed.id == id).for_each(|closed| closed.by_attempt = true);
+        Ok(finished)
+    }
+
     /// Ends an attempt as decided.
     pub(crate) fn finish(&mut self, id: i64, token: i64, decision: &Decision) -> Result<Finished, StoreError> {
+        if let Decision::Close(closing) = decision
+            && closing.state == JobState::Completed
+        {
+            // A verdict completes whatever was asked meanwhile: the write itself compares the lease.
+            return Ok(if self.close(id, token, JobState::Running, closing)? { Finished::Done } else { Finished::LeaseLost });
+        }
         let mut statement = self.conn.prepare_cached(
             "SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = ?1 AND lease_token = ?2 AND state = 'running'",
         )?;
@@ -41,7 +61,7 @@ impl Tx<'_> {
             Decision::Close(closing) if cancel_requested && closing.state == JobState::Discarded => {
                 return Ok(Finished::CancelRequested);
             }
-            Decision::Close(closing) => self.close(id, token, closing)?,
+            Decision::Close(closing) => drop(self.close(id, token, JobState::Running, closing)?),
             Decision::Retry { .. } | Decision::GiveBack { .. } if cancel_requested => return Ok(Finished::CancelRequested),
             Decision::Retry { at, failure } => self.postpone(id, token, *at, failure)?,
             Decision::GiveBack { drained } => self.give_back(id, *drained)?,
@@ -49,23 +69,35 @@ impl Tx<'_> {
         Ok(Finished::Done)
     }
 
-    /// Closes an execution. The caller has made sure that it is open and that this is its turn to end it.
-    pub(super) fn close(&mut self, id: i64, token: i64, closing: &Closing) -> Result<(), StoreError> {
-        self.conn
-            .prepare_cached("UPDATE jobs SET state = ?2, finished_at = ?3, worker_id = NULL, expires_at = NULL WHERE id = ?1")?
-            .execute(params![id, closing.state.as_str(), ms(closing.verdict.finished_at)])?;
+    /// Closes an execution that is in state `from` under this lease token. False, and nothing is written, if it is not. The end of a step
+    /// is, in the same transaction, the beginning of the next one or the end of its sequence.
+    pub(super) fn close(&mut self, id: i64, token: i64, from: JobState, closing: &Arc<Closing>) -> Result<bool, StoreError> {
+        let closed = self
+            .conn
+            .prepare_cached(
+                "UPDATE jobs SET state = ?2, finished_at = ?3, worker_id = NULL, expires_at = NULL \
+                 WHERE id = ?1 AND lease_token = ?4 AND state = ?5 RETURNING parent_id",
+            )?
+            .query_row(params![id, closing.state.as_str(), ms(closing.verdict.finished_at), token, from.as_str()], |row| row.get(0))
+            .optional()?;
+        let Some(parent): Option<Option<i64>> = closed else { return Ok(false) };
         let verdict = &closing.verdict;
         let code = verdict.failure.as_ref().map(|failure| failure.code.as_str());
         self.conn
             .prepare_cached("INSERT INTO job_verdicts(id, status, code, verdict) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![id, verdict.status.as_str(), code, to_json(verdict)?])?;
+            .execute(params![id, verdict.status.as_str(), code, closing.json()])?;
         if let (JobState::Discarded, Some(failure), 1..) = (closing.state, &verdict.failure, verdict.attempts) {
             self.note_failure(id, token, verdict.attempts, failure)?;
         }
-        self.after.closed.push((id, verdict.clone()));
-        self.after.timers = true;
+        self.counts.moved(&verdict.activity, &verdict.tenant, Some(from), Some(closing.state));
+        self.after.closed.push(Closed { id, closing: closing.clone(), by_attempt: false });
+        // What runs has no timer.
+        self.after.timers |= from != JobState::Running;
         self.after.wake_others = true;
-        Ok(())
+        if let Some(sequence) = parent {
+            self.advance(sequence)?;
+        }
+        Ok(true)
     }
 
     fn postpone(&mut self, id: i64, token: i64, at: Timestamp, failure: &FailureRecord) -> Result<(), StoreError> {
@@ -74,6 +106,8 @@ impl Tx<'_> {
         self.conn
             .prepare_cached("UPDATE jobs SET state = 'retryable', run_at = ?2, expires_at = ?3, worker_id = NULL WHERE id = ?1")?
             .execute(params![id, ms(at), expires])?;
+        let Execution { activity, tenant, .. } = &stored.execution;
+        self.counts.moved(activity, tenant, Some(JobState::Running), Some(JobState::Retryable));
         self.note_failure(id, token, stored.execution.attempts, failure)?;
         self.after.timers = true;
         self.after.wake_others = true;
@@ -89,6 +123,8 @@ impl Tx<'_> {
                  WHERE id = ?1",
             )?
             .execute(params![id, expires, i64::from(drained)])?;
+        let Execution { activity, tenant, .. } = &stored.execution;
+        self.counts.moved(activity, tenant, Some(JobState::Running), Some(JobState::Available));
         self.after.ready = true;
         self.after.timers = true;
         self.after.wake_others = true;
@@ -148,8 +184,8 @@ impl Tx<'_> {
             if let Some(held) = self.what_held(&stored.execution.tenant)? {
                 failure.message = clip(failure.message + &held);
             }
-            let closing = executor::discarded(&stored.execution, &failure, self.now);
-            self.close(*id, stored.token, &closing)?;
+            let closing = Arc::new(executor::discarded(&stored.execution, &failure, self.now));
+            self.close(*id, stored.token, stored.state, &closing)?;
         }
         Ok(ids.len() >= usize::try_from(SWEEP).unwrap_or(usize::MAX))
     }
@@ -167,24 +203,30 @@ impl Tx<'_> {
         Ok(held.optional()?)
     }
 
-    /// Forgets executions that were closed before `before`, a few at a time. True when there may be more.
+    /// Forgets executions that were closed before `before`, a few at a time; steps only once their sequence is forgotten. True when there
+    /// may be more.
     pub(crate) fn prune(&mut self, before: Timestamp) -> Result<bool, StoreError> {
-        let ids = self.ids(
-            "SELECT id FROM jobs WHERE finished_at IS NOT NULL AND finished_at < ?1 ORDER BY finished_at LIMIT ?2",
-            params![ms(before), SWEEP],
-        )?;
-        for id in &ids {
+        let mut statement = self.conn.prepare_cached(OLD)?;
+        let old = statement.query_map(params![ms(before), SWEEP], |row| {
+            Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, rows::parsed(row, 3)?))
+        })?;
+        let old = old.collect::<rusqlite::Result<Vec<(i64, _, _, JobState)>>>()?;
+        let mut more = old.len() >= usize::try_from(SWEEP).unwrap_or(usize::MAX);
+        for (id, activity, tenant, state) in &old {
+            // Its steps may go now.
+            more |= self.conn.prepare_cached("SELECT 1 FROM jobs WHERE parent_id = ?1")?.exists([id])?;
             for table in ["job_inputs", "job_checkpoints", "job_verdicts", "job_failures", "jobs"] {
                 self.conn.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([id])?;
             }
+            self.counts.moved(activity, tenant, Some(*state), None);
         }
-        if !ids.is_empty() {
+        if !old.is_empty() {
             // One step gives back one page.
             let mut vacuum = self.conn.prepare_cached("PRAGMA incremental_vacuum(256)")?;
             let mut pages = vacuum.query([])?;
             while pages.next()?.is_some() {}
         }
-        Ok(ids.len() >= usize::try_from(SWEEP).unwrap_or(usize::MAX))
+        Ok(more)
     }
 
     pub(super) fn ids(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<i64>, StoreError> {

@@ -1,5 +1,7 @@
 //! Stores jobs, under the id policies; cancels and retries them by hand.
 
+use std::sync::Arc;
+
 use iolaus_activities::FailureRecord;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
@@ -8,7 +10,7 @@ use super::rows::{self, ms, parsed, to_json};
 use super::{StoreError, Tx};
 use crate::client::{Cancelled, Target};
 use crate::executor;
-use crate::job::{IdConflictPolicy, IdReusePolicy, JobId, JobState, NewJob, RunId, TraceContext};
+use crate::job::{IdConflictPolicy, IdReusePolicy, JobId, JobState, NewJob, RunId, SEQUENCE, TraceContext};
 
 /// What became of a request to open an execution.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +27,23 @@ pub(crate) enum Retried {
     Open(RunId),
     NotFound,
     StillOpen,
+    /// It is a step, and goes with its sequence.
+    Step {
+        sequence: String,
+    },
     /// It ended as `rerun.ambiguous`; the safe command, if the verdict names one.
     NeedsAcceptDuplicate(Option<String>),
+}
+
+/// Where an execution stands beside others.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Place {
+    /// It is a sequence, which no worker ever takes: it is running from the start until its last step has ended.
+    pub(super) is_sequence: bool,
+    /// The sequence that it is a step of.
+    pub(super) parent: Option<i64>,
+    /// When that must be closed.
+    pub(super) close_by: Option<Timestamp>,
 }
 
 pub(super) struct Newest {
@@ -35,14 +52,36 @@ pub(super) struct Newest {
     pub(super) state: JobState,
 }
 
+/// A job with its large columns as text, made before the writer sees it.
+pub(crate) struct JobRows {
+    pub(crate) job: NewJob,
+    run_id: String,
+    input: String,
+    options: String,
+    labels: Option<String>,
+}
+
+impl JobRows {
+    pub(crate) fn new(job: NewJob) -> Result<Self, StoreError> {
+        let labels = if job.labels.is_empty() { None } else { Some(to_json(&job.labels)?) };
+        Ok(Self { run_id: job.run_id.to_string(), input: to_json(&job.input)?, options: to_json(&job.options)?, labels, job })
+    }
+
+    /// How much memory it keeps, about: its input is there as a value and as text.
+    pub(super) fn bytes(&self) -> usize {
+        2 * self.input.len() + self.options.len() + self.labels.as_ref().map_or(0, String::len)
+    }
+}
+
 impl Tx<'_> {
     /// Stores a job. Sending the same run id again is harmless, which settles a commit of unknown fate.
-    pub(crate) fn enqueue(&mut self, job: &NewJob) -> Result<Admission, StoreError> {
+    pub(crate) fn enqueue(&mut self, rows: &JobRows) -> Result<Admission, StoreError> {
+        let job = &rows.job;
         if let Some(newest) = self.newest(&job.job_id)? {
-            let taken = Admission::Taken { run_id: newest.run_id, state: newest.state };
-            if newest.run_id == job.run_id {
-                return Ok(Admission::Open { id: newest.id, run_id: newest.run_id, existing: false });
+            if let Some(id) = self.find(&Target::run(job.job_id.clone(), job.run_id))? {
+                return Ok(Admission::Open { id, run_id: job.run_id, existing: false });
             }
+            let taken = Admission::Taken { run_id: newest.run_id, state: newest.state };
             if newest.state.is_open() {
                 return Ok(match job.id_conflict_policy {
                     IdConflictPolicy::Fail => taken,
@@ -56,23 +95,41 @@ impl Tx<'_> {
                 IdReusePolicy::AllowFailedOnly | IdReusePolicy::Reject => return Ok(taken),
             }
         }
-        let id = self.insert(job)?;
+        let id = self.insert(rows)?;
         Ok(Admission::Open { id, run_id: job.run_id, existing: false })
     }
 
-    fn insert(&mut self, job: &NewJob) -> Result<i64, StoreError> {
+    fn insert(&mut self, stored: &JobRows) -> Result<i64, StoreError> {
+        if stored.job.activity == SEQUENCE { self.insert_sequence(stored) } else { self.insert_row(stored, &Place::default()) }
+    }
+
+    /// Stores one execution: scheduled, available, or at once running, on a slot that is free for it or as a sequence.
+    pub(super) fn insert_row(&mut self, stored: &JobRows, place: &Place) -> Result<i64, StoreError> {
+        let job = &stored.job;
         let delayed = job.delay.filter(|delay| !delay.is_zero());
         let run_at = delayed.map_or(self.now, |delay| self.now.saturating_add(delay).unwrap_or(Timestamp::MAX));
-        let state = if delayed.is_some() { JobState::Scheduled } else { JobState::Available };
-        let close_by = job.options.timeouts.schedule_to_close.map(|limit| run_at.saturating_add(limit).unwrap_or(Timestamp::MAX));
+        let own = job.options.timeouts.schedule_to_close.map(|limit| run_at.saturating_add(limit).unwrap_or(Timestamp::MAX));
+        let close_by = own.into_iter().chain(place.close_by).min();
+        let slot = match &mut self.starting {
+            Some(starting) if delayed.is_none() && !place.is_sequence => starting.take(self.conn, job)?,
+            _ => None,
+        };
+        let state = match (&slot, delayed) {
+            _ if place.is_sequence => JobState::Running,
+            (Some(_), _) => JobState::Running,
+            (None, Some(_)) => JobState::Scheduled,
+            (None, None) => JobState::Available,
+        };
+        let expires_at = if state == JobState::Running { None } else { rows::expires_at(&job.options, run_at, close_by) };
         self.conn
             .prepare_cached(
                 "INSERT INTO jobs(job_id, run_id, activity, activity_version, slot_class, tenant, state, priority, run_at, expires_at, \
-                                  close_by, enqueued_at) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)",
+                                  close_by, enqueued_at, attempt, lease_token, started_at, worker_id, parent_id) \
+                 VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?13,?14,?15,?16)",
             )?
             .execute(params![
                 job.job_id.as_str(),
-                job.run_id.to_string(),
+                stored.run_id,
                 job.activity,
                 job.activity_version,
                 job.options.slot_class.as_str(),
@@ -80,40 +137,47 @@ impl Tx<'_> {
                 state.as_str(),
                 job.priority,
                 ms(run_at),
-                rows::expires_at(&job.options, run_at, close_by),
+                expires_at,
                 close_by.map(ms),
                 ms(self.now),
+                i64::from(slot.is_some()),
+                slot.as_ref().map(|_| ms(self.now)),
+                slot.as_ref().map(|slot| slot.worker_id),
+                place.parent,
             ])?;
         let id = self.conn.last_insert_rowid();
-        let labels = if job.labels.is_empty() { None } else { Some(to_json(&job.labels)?) };
         self.conn
             .prepare_cached(
                 "INSERT INTO job_inputs(id, input, options, labels, traceparent, tracestate) VALUES (?1,?2,?3,?4,?5,?6)",
             )?
-            .execute(params![
-                id,
-                to_json(&job.input)?,
-                to_json(&job.options)?,
-                labels,
-                job.trace.traceparent,
-                job.trace.tracestate
-            ])?;
-        self.after.ready |= delayed.is_none();
-        self.after.timers = true;
-        self.after.wake_others = true;
+            .execute(params![id, stored.input, stored.options, stored.labels, job.trace.traceparent, job.trace.tracestate])?;
+        self.counts.moved(&job.activity, &job.tenant, None, Some(state));
+        if let (Some(slot), Some(starting)) = (slot, &mut self.starting) {
+            starting.start(&slot, id, job, self.now, close_by);
+        } else {
+            self.after.ready |= state == JobState::Available;
+            self.after.timers |= delayed.is_some() || expires_at.is_some();
+            self.after.wake_others = true;
+        }
         Ok(id)
     }
 
     /// Cancels an execution: at once unless it is running, else by storing the request. `None` when there is none.
     pub(crate) fn cancel(&mut self, target: &Target, reason: Option<String>) -> Result<Option<Cancelled>, StoreError> {
-        let Some(id) = self.find(target)? else { return Ok(None) };
+        match self.find(target)? {
+            Some(id) => self.cancel_one(id, reason),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn cancel_one(&mut self, id: i64, reason: Option<String>) -> Result<Option<Cancelled>, StoreError> {
         let Some(stored) = rows::load(self.conn, id)? else { return Ok(None) };
         if !stored.state.is_open() {
             return Ok(Some(Cancelled::AlreadyClosed));
         }
         if stored.state != JobState::Running {
-            let closing = executor::cancelled(&stored.execution, reason, serde_json::Map::new(), self.now);
-            self.close(id, stored.token, &closing)?;
+            let closing = Arc::new(executor::cancelled(&stored.execution, reason, serde_json::Map::new(), self.now));
+            self.close(id, stored.token, stored.state, &closing)?;
             return Ok(Some(Cancelled::Closed));
         }
         self.conn
@@ -122,8 +186,12 @@ impl Tx<'_> {
         self.conn
             .prepare_cached("UPDATE job_inputs SET cancel_reason = coalesce(cancel_reason, ?2) WHERE id = ?1")?
             .execute(params![id, reason])?;
-        self.after.cancel_requested.push((id, stored.cancel_reason.or(reason)));
+        let reason = stored.cancel_reason.or(reason);
         self.after.wake_others = true;
+        if stored.execution.activity == SEQUENCE {
+            return self.cancel_open_step(id, reason).map(Some);
+        }
+        self.after.cancel_requested.push((id, reason));
         Ok(Some(Cancelled::Requested))
     }
 
@@ -137,8 +205,11 @@ impl Tx<'_> {
     ) -> Result<Retried, StoreError> {
         let Some(id) = self.find(target)? else { return Ok(Retried::NotFound) };
         let Some(newest) = self.newest(&target.job_id)? else { return Ok(Retried::NotFound) };
-        if newest.run_id == run_id {
+        if self.find(&Target::run(target.job_id.clone(), run_id))?.is_some() {
             return Ok(Retried::Open(run_id));
+        }
+        if let Some(sequence) = self.sequence_of(id, &target.job_id)? {
+            return Ok(Retried::Step { sequence });
         }
         if newest.state.is_open() {
             return Ok(Retried::StillOpen);
@@ -151,7 +222,7 @@ impl Tx<'_> {
             return Ok(Retried::NeedsAcceptDuplicate(failure.suggested_action));
         }
         let job = self.again(id, target.job_id.clone(), run_id, trace)?;
-        self.insert(&job)?;
+        self.insert(&JobRows::new(job)?)?;
         Ok(Retried::Open(run_id))
     }
 
@@ -179,10 +250,11 @@ impl Tx<'_> {
         })?)
     }
 
-    /// The failure of an execution that ended as `rerun.ambiguous`.
+    /// The failure of an execution that ended as `rerun.ambiguous`, or of a step of it.
     fn ambiguity(&self, id: i64) -> Result<Option<FailureRecord>, StoreError> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT json_extract(verdict, '$.failure') FROM job_verdicts WHERE id = ?1 AND code = 'rerun.ambiguous'",
+            "SELECT json_extract(verdict, '$.failure') FROM job_verdicts \
+             WHERE id IN (SELECT ?1 UNION ALL SELECT id FROM jobs WHERE parent_id = ?1) AND code = 'rerun.ambiguous' LIMIT 1",
         )?;
         Ok(statement.query_row([id], |row| rows::json(row, 0)).optional()?)
     }

@@ -1,19 +1,33 @@
 //! The SQLite file: one writer thread that group-commits, reads on their own connections. Everything above speaks in operations; SQL
 //! stays in this folder.
 
+mod backlog;
+mod bare;
 mod claim;
 mod closing;
+mod counts;
+mod dying;
 mod enqueue;
+mod fair;
+mod observed;
+mod operation;
 mod read;
+mod retrying;
+mod room;
 mod rows;
 mod schema;
+mod sequences;
 mod shares;
+mod starting;
+mod throttling;
 mod turnstile;
 mod workers;
 mod writer;
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod power_cut;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,20 +35,29 @@ use std::time::Duration;
 
 use iolaus_activities::Clock;
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 
+pub use backlog::{Backlog, Claims, fill};
+pub use bare::{BareJob, BareLoop};
 pub(super) use claim::{ClaimRequest, ClaimScope, Claimed, Claimer};
 pub(super) use closing::Finished;
-pub(super) use enqueue::{Admission, Retried};
-pub(super) use read::{closed_among, counts, detail, find, holds, list, oldest_due, pauses, verdict, workers as workers_status};
+pub(super) use counts::counts;
+pub(super) use enqueue::{Admission, JobRows, Retried};
+pub(super) use observed::{longest_running, oldest_due, oldest_due_of_each};
+pub(super) use read::{check, closed_among, detail, find, holds, is_open, list, pauses, verdict, workers as workers_status};
+pub(super) use retrying::Cursor as RetryCursor;
 pub(super) use shares::{Shares, TenantShare};
 pub(super) use workers::{StoredHold, WorkerBeat, WorkerRegistration, beats, cancel_requests};
 pub(super) use writer::Tx;
 
+use super::EmbeddedOptions;
 pub(super) use super::error::StoreError;
 use super::files;
 use super::hub::Hub;
-use writer::{Operation, Writer};
+use operation::Operation;
+use room::Room;
+use writer::Writer;
 
 /// A connection that only reads, with the file that it was opened on.
 type Reader = (Option<(u64, u64)>, Connection);
@@ -44,28 +67,36 @@ pub(super) struct Store {
     path: PathBuf,
     operations: tokio::sync::mpsc::Sender<Operation>,
     readers: Arc<Mutex<Vec<Reader>>>,
+    reads: Semaphore,
     hub: Arc<Hub>,
+    room: Room,
 }
 
 /// Operations that may wait for the writer; past that, callers wait for room.
 const QUEUE: usize = 4096;
+/// Of these, how many may be enqueues: the rest is for what a worker writes about its own attempts.
+const ENQUEUES: usize = QUEUE / 4 * 3;
 /// A write is answered within this time, one way or the other.
 const ANSWER: Duration = Duration::from_secs(15);
 /// Idle read connections that are kept.
 const READERS: usize = 2;
+/// Reads at once; past that, callers wait for their turn.
+const READS: usize = 8;
 
 impl Store {
     /// Opens or creates the file and starts its writer.
-    pub(super) fn open(path: &Path, allow_network: bool, hub: Arc<Hub>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
+    pub(super) fn open(options: &EmbeddedOptions, hub: Arc<Hub>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
+        let path = options.path.as_path();
         if let Some(parent) = path.parent() {
             files::create_private_dir(parent).map_err(StoreError::io)?;
-            if let (false, Some(kind)) = (allow_network, super::filesystem::network_kind(parent)) {
+            if let (false, Some(kind)) = (options.allow_network_filesystem, super::filesystem::network_kind(parent)) {
                 return Err(StoreError::NetworkFileSystem { kind });
             }
         }
         let (operations, receiver) = tokio::sync::mpsc::channel(QUEUE);
-        Writer::start(path, receiver, hub.clone(), clock)?;
-        Ok(Arc::new(Self { path: path.to_owned(), operations, readers: Arc::default(), hub }))
+        Writer::start(path, options.durability, receiver, hub.clone(), clock)?;
+        let room = Room::new(options.max_waiting_bytes, ENQUEUES, options.enqueue_timeout);
+        Ok(Arc::new(Self { path: path.to_owned(), operations, readers: Arc::default(), reads: Semaphore::new(READS), hub, room }))
     }
 
     /// Where the file is.
@@ -78,10 +109,11 @@ impl Store {
         &self.hub
     }
 
-    /// Runs an operation in the next transaction and answers when that is durable. An SQL error undoes this operation alone.
+    /// Runs an operation in the next transaction and answers when that is durable. An SQL error undoes this operation
+    /// alone; it may be run again, and must then do the same.
     pub(super) async fn write<T: Send + 'static>(
         &self,
-        apply: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+        apply: impl FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
@@ -90,6 +122,20 @@ impl Store {
         };
         // Real time, whatever the clock: this is about another process that stands still with the lock in its hands.
         tokio::time::timeout(ANSWER, asked).await.unwrap_or(Err(StoreError::Stuck))
+    }
+
+    /// Stores these jobs in one transaction, if there is room for them to wait for it.
+    pub(super) async fn enqueue(&self, rows: &Arc<Vec<JobRows>>) -> Result<Vec<Admission>, StoreError> {
+        let taken = self.room.take(rows.iter().map(JobRows::bytes).sum()).await?;
+        let (rows, asked) = (rows.clone(), Instant::now());
+        let admissions = self.write(move |tx| {
+            // It is given back when the writer lets go of this.
+            let _held = &taken;
+            rows.iter().map(|job| tx.enqueue(job)).collect::<Result<Vec<_>, _>>()
+        });
+        let admissions = admissions.await?;
+        self.room.got_through(asked.elapsed());
+        Ok(admissions)
     }
 
     /// Why the writer is gone.
@@ -119,18 +165,30 @@ impl Store {
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let _turn = self.reads.acquire().await.map_err(|_| StoreError::Closed)?;
         let (path, readers) = (self.path.clone(), self.readers.clone());
-        let task = tokio::task::spawn_blocking(move || {
-            let file = files::identity(&path);
-            let idle = readers.lock().unwrap_or_else(PoisonError::into_inner).pop().filter(|(of, _)| *of == file);
-            let (_, conn) = idle.map_or_else(|| schema::open_reader(&path).map(|conn| (file, conn)), Ok)?;
-            let result = query(&conn);
-            let mut idle = readers.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.len() < READERS && result.is_ok() {
-                idle.push((file, conn));
-            }
-            result
-        });
+        let task = tokio::task::spawn_blocking(move || read(&path, &readers, query));
         task.await.map_err(|_| StoreError::Closed)?
     }
+
+    /// The same on this thread, which may block.
+    pub(super) fn read_here<T>(&self, query: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        read(&self.path, &self.readers, query)
+    }
+}
+
+fn read<T>(
+    path: &Path,
+    readers: &Mutex<Vec<Reader>>,
+    query: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let file = files::identity(path);
+    let idle = readers.lock().unwrap_or_else(PoisonError::into_inner).pop().filter(|(of, _)| *of == file);
+    let (_, conn) = idle.map_or_else(|| schema::open_reader(path).map(|conn| (file, conn)), Ok)?;
+    let result = query(&conn);
+    let mut idle = readers.lock().unwrap_or_else(PoisonError::into_inner);
+    if idle.len() < READERS && result.is_ok() {
+        idle.push((file, conn));
+    }
+    result
 }

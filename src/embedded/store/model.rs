@@ -5,17 +5,19 @@ mod commands;
 mod life;
 mod terms;
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use proptest::test_runner::{Config, TestRunner};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
 
-use super::enqueue::{Admission, Retried};
+use super::enqueue::{Admission, JobRows, Retried};
 use super::workers::{WorkerBeat, WorkerRegistration};
 use super::writer::Tx;
 use super::{Finished, claim, schema};
 use crate::client::{Cancelled, PauseKind, Target};
-use crate::embedded::hub::After;
+use crate::embedded::Durability;
 use crate::executor::{self, Execution};
 use crate::job::{IdConflictPolicy, IdReusePolicy, JobState, RunId, TraceContext};
 use commands::{Command, How, Wanted, commands};
@@ -59,7 +61,13 @@ impl Both {
 
     fn tx<T>(&self, f: impl FnOnce(&mut Tx<'_>) -> T) -> T {
         self.conn.execute_batch("BEGIN").expect("it begins");
-        let done = f(&mut Tx { conn: &self.conn, now: self.now, jitter: JITTER, after: After::default() });
+        let mut tx = Tx::new(&self.conn, self.now, JITTER);
+        let done = f(&mut tx);
+        tx.counts.store(&self.conn).expect("they are stored");
+        let counted = "SELECT activity, tenant, state, count FROM job_counts WHERE count <> 0";
+        let there = "SELECT activity, tenant, state, count(*) FROM jobs GROUP BY 1, 2, 3";
+        let differ = format!("SELECT EXISTS({counted} EXCEPT {there}) OR EXISTS({there} EXCEPT {counted})");
+        assert_eq!(self.conn.query_row(&differ, [], |row| row.get(0)), Ok(false), "what is counted is what is there");
         self.conn.execute_batch("COMMIT").expect("it commits");
         done
     }
@@ -93,12 +101,13 @@ impl Both {
                 let was = std::mem::take(&mut self.paused[*tenant]);
                 assert_eq!(self.tx(|tx| tx.resume(PauseKind::Tenant, TENANTS[*tenant])).expect("it resumes"), was);
             }
+            Command::Crash(wanted) => self.crash(wanted),
         }
     }
 
     fn enqueue(&mut self, wanted: &Wanted) {
         let run_id = RunId::generate(self.now);
-        let got = self.tx(|tx| tx.enqueue(&new_job(wanted, run_id))).expect("it is stored or refused");
+        let got = self.tx(|tx| tx.enqueue(&JobRows::new(new_job(wanted, run_id))?)).expect("it is stored or refused");
         let newest = self.newest(wanted.job).map(|life| (life, self.lives[life].state));
         let refused = newest.is_some_and(|(_, state)| match (state.is_open(), wanted.reuse) {
             (true, _) => wanted.conflict == IdConflictPolicy::Fail,
@@ -122,7 +131,7 @@ impl Both {
     fn claim(&mut self, worker: usize, free: usize) {
         let id = *self.workers[worker].get_or_insert_with(|| {
             self.conn.execute_batch("BEGIN").expect("it begins");
-            let mut tx = Tx { conn: &self.conn, now: self.now, jitter: JITTER, after: After::default() };
+            let mut tx = Tx::new(&self.conn, self.now, JITTER);
             let registration = WorkerRegistration { name: format!("w-{worker}"), activities: vec!["probe"] };
             let id = tx.register_worker(&registration).expect("it registers");
             self.conn.execute_batch("COMMIT").expect("it commits");
@@ -278,6 +287,19 @@ impl Both {
         }
     }
 
+    /// What was not committed leaves no trace.
+    fn crash(&mut self, wanted: &Wanted) {
+        self.conn.execute_batch("BEGIN").expect("it begins");
+        let mut tx = Tx::new(&self.conn, self.now, JITTER);
+        let rows = JobRows::new(new_job(wanted, RunId::generate(self.now))).expect("it is a job");
+        tx.promote().and_then(|_| tx.expire()).and_then(|_| tx.enqueue(&rows)).expect("it runs");
+        for id in self.workers.into_iter().flatten() {
+            claim::claim(&mut tx, &request(id, 1), 0).expect("it claims");
+        }
+        let path = self.conn.path().expect("it is a file").to_owned();
+        self.conn = open(path.as_ref());
+    }
+
     /// Both say the same of every execution, and of when there will be something to do.
     fn agree(&self) {
         for (life, (id, _)) in self.lives.iter().zip(&self.ids) {
@@ -313,18 +335,32 @@ impl Both {
     }
 }
 
+fn open(path: &Path) -> Connection {
+    let conn = schema::open_writer(path, Durability::Full, Timestamp::UNIX_EPOCH).expect("it opens");
+    conn.pragma_update(None, "synchronous", "OFF").expect("it is set");
+    conn
+}
+
 #[test]
 fn the_store_and_the_state_machine_agree_after_every_command() {
     let dir = tempfile::tempdir().unwrap();
-    let conn = schema::open_writer(&dir.path().join("model.db"), Timestamp::UNIX_EPOCH).unwrap();
-    conn.pragma_update(None, "synchronous", "OFF").unwrap();
-    let kept = std::cell::RefCell::new(Some(conn));
+    let path = dir.path().join("model.db");
+    let kept = std::cell::RefCell::new(Some(open(&path)));
     let mut runner = TestRunner::new(Config { cases: CASES, max_shrink_iters: 2_000, ..Config::default() });
     let outcome = runner.run(&commands(), |commands| {
         // A case that failed took the connection with it.
-        let conn = kept.take().unwrap_or_else(|| schema::open_writer(&dir.path().join("model.db"), Timestamp::UNIX_EPOCH).unwrap());
-        for table in ["jobs", "job_inputs", "job_checkpoints", "job_verdicts", "job_failures", "workers", "pauses", "worker_holds"]
-        {
+        let conn = kept.take().unwrap_or_else(|| open(&path));
+        for table in [
+            "jobs",
+            "job_inputs",
+            "job_checkpoints",
+            "job_verdicts",
+            "job_failures",
+            "workers",
+            "pauses",
+            "worker_holds",
+            "job_counts",
+        ] {
             conn.execute_batch(&format!("DELETE FROM {table}")).unwrap();
         }
         let mut both = Both::new(conn);

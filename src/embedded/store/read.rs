@@ -5,12 +5,10 @@ use jiff::Timestamp;
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
-use super::rows::{self, JOB_COLUMNS, json, optional_time, parsed, time};
-use super::{StoreError, workers};
-use crate::client::{
-    AttemptFailure, JobDetail, JobPage, ListFilter, Pause, PauseKind, StateCount, Target, TenantHold, WorkerStatus,
-};
-use crate::job::{JobState, TraceContext};
+use super::rows::{self, JOB_COLUMNS, json, optional_time, time};
+use super::{StoreError, sequences, workers};
+use crate::client::{AttemptFailure, JobDetail, JobPage, ListFilter, Pause, PauseKind, Target, TenantHold, WorkerStatus};
+use crate::job::{JobState, SEQUENCE, TraceContext};
 
 /// The rowid of an execution.
 pub(crate) fn find(conn: &Connection, target: &Target) -> Result<Option<i64>, StoreError> {
@@ -46,6 +44,7 @@ pub(crate) fn detail(conn: &Connection, target: &Target) -> Result<Option<JobDet
                 rusqlite::types::ValueRef::Null => None,
                 _ => Some(json(row, 22)?),
             },
+            steps: Vec::new(),
         })
     });
     let Some(mut detail) = detail.optional()? else { return Ok(None) };
@@ -54,6 +53,9 @@ pub(crate) fn detail(conn: &Connection, target: &Target) -> Result<Option<JobDet
         .query_map([id], |row| Ok(AttemptFailure { attempt: row.get(0)?, at: time(row, 1)?, failure: json(row, 2)? }))?
         .collect::<rusqlite::Result<_>>()?;
     detail.failures = failures;
+    if detail.job.activity == SEQUENCE {
+        detail.steps = sequences::steps(conn, id, &detail.input)?;
+    }
     Ok(Some(detail))
 }
 
@@ -63,16 +65,28 @@ pub(crate) fn verdict(conn: &Connection, id: i64) -> Result<Option<VerdictRecord
     Ok(statement.query_row([id], |row| json(row, 0)).optional()?)
 }
 
-/// Which of these executions are closed.
+/// Which of these executions are closed, or forgotten since.
 pub(crate) fn closed_among(conn: &Connection, ids: &[i64]) -> Result<Vec<i64>, StoreError> {
-    let mut statement = conn.prepare_cached("SELECT 1 FROM job_verdicts WHERE id = ?1")?;
     let mut closed = Vec::new();
     for id in ids {
-        if statement.exists([id])? {
+        if !is_open(conn, *id)? {
             closed.push(*id);
         }
     }
     Ok(closed)
+}
+
+/// Whether every page of the file is where it belongs.
+pub(crate) fn check(conn: &Connection) -> Result<(), StoreError> {
+    match conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))? {
+        well if well == "ok" => Ok(()),
+        found => Err(StoreError::Damaged { found }),
+    }
+}
+
+/// Whether an execution is there and open.
+pub(crate) fn is_open(conn: &Connection, id: i64) -> Result<bool, StoreError> {
+    Ok(conn.prepare_cached("SELECT 1 FROM jobs WHERE id = ?1 AND finished_at IS NULL")?.exists([id])?)
 }
 
 /// A page of executions, newest first.
@@ -104,22 +118,6 @@ pub(crate) fn list(conn: &Connection, filter: &ListFilter, limit: usize, before:
     rows.truncate(limit);
     let next_cursor = rows.last().filter(|_| more).map(|(_, id)| id.to_string());
     Ok(JobPage { jobs: rows.into_iter().map(|(job, _)| job).collect(), next_cursor })
-}
-
-/// How many executions stand where.
-pub(crate) fn counts(conn: &Connection) -> Result<Vec<StateCount>, StoreError> {
-    let mut statement =
-        conn.prepare_cached("SELECT activity, tenant, state, count(*) FROM jobs GROUP BY 1, 2, 3 ORDER BY 1, 2, 3")?;
-    let counts = statement.query_map([], |row| {
-        Ok(StateCount { activity: row.get(0)?, tenant: row.get(1)?, state: parsed(row, 2)?, count: count(row, 3)? })
-    })?;
-    Ok(counts.collect::<rusqlite::Result<_>>()?)
-}
-
-/// When the oldest due job became due.
-pub(crate) fn oldest_due(conn: &Connection) -> Result<Option<Timestamp>, StoreError> {
-    let mut statement = conn.prepare_cached("SELECT min(run_at) FROM jobs WHERE state = 'available'")?;
-    Ok(statement.query_row([], |row| optional_time(row, 0))?)
 }
 
 /// The workers that are registered.

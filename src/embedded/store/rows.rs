@@ -109,9 +109,13 @@ pub(super) fn ms(at: Timestamp) -> i64 {
     at.as_millisecond()
 }
 
+/// From Unix milliseconds.
+pub(super) fn at_ms(ms: i64) -> Result<Timestamp, jiff::Error> {
+    Timestamp::from_millisecond(ms)
+}
+
 pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
-    let ms: i64 = row.get(column)?;
-    Timestamp::from_millisecond(ms).map_err(|error| damaged(column, error))
+    at_ms(row.get(column)?).map_err(|error| damaged(column, error))
 }
 
 pub(super) fn optional_time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {

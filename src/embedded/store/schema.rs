@@ -4,15 +4,21 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::StoreError;
 use super::rows::ms;
-use crate::embedded::files;
+use super::{StoreError, dying};
+use crate::embedded::{Durability, files};
 
 /// `IOLA`, so that `file(1)` and we know whose database it is.
 const APPLICATION_ID: i64 = 0x494F_4C41;
-const SCHEMA: &[&str] = &[include_str!("schema/001_initial.sql"), include_str!("schema/002_worker_holds.sql")];
+const SCHEMA: &[&str] = &[
+    include_str!("schema/001_initial.sql"),
+    include_str!("schema/002_worker_holds.sql"),
+    include_str!("schema/003_counts.sql"),
+    include_str!("schema/004_start_rates.sql"),
+];
 /// The schema version that this build reads and writes.
 #[expect(clippy::cast_possible_wrap, reason = "a handful of files")]
 pub(super) const VERSION: i64 = SCHEMA.len() as i64;
@@ -23,10 +29,12 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens the one writing connection of a process, creating or migrating the file. The caller holds the turnstile. `now` tells workers
 /// that are alive from those that are not, should the file be of an older schema.
-pub(super) fn open_writer(path: &Path, now: Timestamp) -> Result<Connection, StoreError> {
+pub(super) fn open_writer(path: &Path, durability: Durability, now: Timestamp) -> Result<Connection, StoreError> {
     files::create_private_file(path).map_err(StoreError::io)?;
+    dying::point();
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
+    keep_plans(&conn)?;
     let fresh = pragma(&conn, "page_count")? == 0;
     if fresh {
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -35,13 +43,21 @@ pub(super) fn open_writer(path: &Path, now: Timestamp) -> Result<Connection, Sto
         return Err(StoreError::Foreign);
     }
     conn.pragma_update(None, "journal_mode", "WAL")?;
-    conn.pragma_update(None, "synchronous", "FULL")?;
+    let synchronous = match durability {
+        Durability::Full => "FULL",
+        Durability::Normal => "NORMAL",
+    };
+    conn.pragma_update(None, "synchronous", synchronous)?;
     conn.pragma_update(None, "foreign_keys", "OFF")?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
-    conn.pragma_update(None, "cache_size", -4096)?;
+    conn.pragma_update(None, "cache_size", -8192)?;
+    // Each checkpoint writes every page that changed, and syncs twice: rarely, but before the log outgrows what reads like.
+    conn.pragma_update(None, "wal_autocheckpoint", 4000)?;
     conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
     conn.set_prepared_statement_cache_capacity(64);
+    dying::point();
     migrate(&conn, now)?;
+    dying::point();
     Ok(conn)
 }
 
@@ -49,9 +65,16 @@ pub(super) fn open_writer(path: &Path, now: Timestamp) -> Result<Connection, Sto
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
+    keep_plans(&conn)?;
     conn.pragma_update(None, "query_only", true)?;
     conn.pragma_update(None, "cache_size", -1024)?;
     Ok(conn)
+}
+
+/// Plans do not depend on what is bound. Otherwise SQLite compares each value with the conditions of the partial indexes, and for that
+/// prepares a cached statement again at every use.
+fn keep_plans(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 /// Refuses a file that a newer build has upgraded meanwhile. Asked in every write transaction.
@@ -93,6 +116,7 @@ fn migrate_within(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
     }
     for file in SCHEMA.iter().skip(from) {
         conn.execute_batch(file)?;
+        dying::point();
     }
     conn.execute(
         "INSERT INTO meta(name, value) VALUES ('upgraded_by', ?1) ON CONFLICT(name) DO UPDATE SET value = excluded.value",
@@ -113,7 +137,7 @@ mod tests {
     #[test]
     fn the_file_says_what_it_is_and_how_it_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let conn = open_writer(&dir.path().join("t.db"), Timestamp::UNIX_EPOCH).unwrap();
+        let conn = open_writer(&dir.path().join("t.db"), Durability::Full, Timestamp::UNIX_EPOCH).unwrap();
         let text = |name: &str| conn.pragma_query_value::<String, _>(None, name, |row| row.get(0)).unwrap();
         assert_eq!(pragma(&conn, "application_id").unwrap(), APPLICATION_ID);
         assert_eq!(pragma(&conn, "auto_vacuum").unwrap(), 2, "incremental");
@@ -126,13 +150,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.db");
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs(x)").unwrap();
-        assert!(matches!(open_writer(&path, Timestamp::UNIX_EPOCH), Err(StoreError::Foreign)));
+        assert!(matches!(open_writer(&path, Durability::Full, Timestamp::UNIX_EPOCH), Err(StoreError::Foreign)));
     }
 
     #[test]
     fn a_file_from_a_newer_version_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let conn = open_writer(&dir.path().join("t.db"), Timestamp::UNIX_EPOCH).unwrap();
+        let conn = open_writer(&dir.path().join("t.db"), Durability::Full, Timestamp::UNIX_EPOCH).unwrap();
         conn.execute("UPDATE meta SET value = 'iolaus 9.0.0'", []).unwrap();
         conn.pragma_update(None, "user_version", VERSION + 1).unwrap();
         let refused = check_version(&conn).unwrap_err();
@@ -159,9 +183,11 @@ mod tests {
             let path = dir.path().join(worker);
             first_schema(&path, worker);
             for alive in [at(0), at(59_999), at(-59_999)] {
-                assert!(matches!(open_writer(&path, alive), Err(StoreError::OldWorker { version }) if version == worker));
+                assert!(
+                    matches!(open_writer(&path, Durability::Full, alive), Err(StoreError::OldWorker { version }) if version == worker)
+                );
             }
-            let conn = open_writer(&path, at(60_000)).unwrap();
+            let conn = open_writer(&path, Durability::Full, at(60_000)).unwrap();
             assert_eq!(pragma(&conn, "user_version").unwrap(), VERSION);
             assert_eq!(conn.query_row("SELECT count(*) FROM worker_holds", [], |row| row.get(0)), Ok(0));
         }
@@ -173,7 +199,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.db");
-        let conn = open_writer(&path, Timestamp::UNIX_EPOCH).unwrap();
+        let conn = open_writer(&path, Durability::Full, Timestamp::UNIX_EPOCH).unwrap();
         conn.execute("INSERT INTO meta VALUES ('a', 'b')", []).unwrap();
         for file in ["t.db", "t.db-wal", "t.db-shm"] {
             let mode = std::fs::metadata(dir.path().join(file)).unwrap().permissions().mode();

@@ -99,6 +99,7 @@ impl Tx<'_> {
             let Some(stored) = rows::load(self.conn, *id)? else { continue };
             let decision = executor::rescued(&stored.execution, &seen.name, stored.cancel_requested, self.now, self.jitter);
             let finished = self.finish(*id, stored.token, &decision)?;
+            self.after.rescued.push((stored.execution.activity.clone(), stored.execution.tenant.clone()));
             debug_assert_eq!(finished, Finished::Done, "decided in this transaction, with the cancel request in view");
         }
         let more = ids.len() >= usize::try_from(RESCUES).unwrap_or(usize::MAX);

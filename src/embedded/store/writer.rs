@@ -8,16 +8,19 @@ use std::sync::Arc;
 use iolaus_activities::Clock;
 use jiff::Timestamp;
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::claim::{self, Claimed, Claimer};
+use super::counts::Counts;
+use super::operation::{Kind, Operation, Run};
+use super::starting::{Starter, Starting};
 use super::turnstile::Turnstile;
-use super::{StoreError, schema};
-use crate::embedded::files;
+use super::{StoreError, dying, rows, schema};
 use crate::embedded::hub::{After, Hub};
+use crate::embedded::{Durability, files};
 
 /// Operations in one transaction at most.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 
 /// A transaction in progress, as operations see it.
 pub(crate) struct Tx<'c> {
@@ -28,69 +31,51 @@ pub(crate) struct Tx<'c> {
     pub(super) jitter: f64,
     /// What to tell the process once the transaction is durable.
     pub(super) after: After,
+    /// How many executions went from which state to which.
+    pub(super) counts: Counts,
+    /// Slots of this process that are free for what is stored now, if nobody waits for them.
+    pub(super) starting: Option<Starting>,
 }
 
-trait Run: Send {
-    fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
-    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
-}
-
-struct Typed<F, T> {
-    apply: Option<F>,
-    result: Option<T>,
-    reply: oneshot::Sender<Result<T, StoreError>>,
-}
-
-impl<F, T> Run for Typed<F, T>
-where
-    F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send,
-    T: Send,
-{
-    fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let Some(apply) = self.apply.take() else { return Err(StoreError::Closed) };
-        self.result = Some(apply(tx)?);
-        Ok(())
-    }
-
-    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
-        let Self { result, reply, .. } = *self;
-        // Whoever asked may have gone away; what was committed stays.
-        reply.send(committed.and_then(|()| result.ok_or(StoreError::Closed))).ok();
-    }
-}
-
-/// Something for the writer to do.
-pub(crate) struct Operation(Kind);
-
-enum Kind {
-    Run(Box<dyn Run>),
-    Nudge { ready: bool },
-    AddClaimer(Arc<dyn Claimer>),
-}
-
-impl Operation {
-    pub(super) fn new<T: Send + 'static>(
-        apply: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
-        reply: oneshot::Sender<Result<T, StoreError>>,
-    ) -> Self {
-        Self(Kind::Run(Box::new(Typed { apply: Some(apply), result: None, reply })))
-    }
-
-    pub(super) fn nudge(ready: bool) -> Self {
-        Self(Kind::Nudge { ready })
-    }
-
-    pub(super) fn add_claimer(claimer: Arc<dyn Claimer>) -> Self {
-        Self(Kind::AddClaimer(claimer))
+impl<'c> Tx<'c> {
+    pub(super) fn new(conn: &'c Connection, now: Timestamp, jitter: f64) -> Self {
+        // To the millisecond, as it is stored.
+        let now = rows::at_ms(rows::ms(now)).unwrap_or(now);
+        Self { conn, now, jitter, after: After::default(), counts: Counts::default(), starting: None }
     }
 }
 
 /// Who gets which jobs, under which worker's row.
 type Claims = (Arc<dyn Claimer>, i64, Vec<Claimed>);
 
+/// How the operations of a transaction are kept from each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Apart {
+    /// Not at all: if one fails, all are undone and run again with savepoints. Nearly always none does, and a savepoint keeps a copy of
+    /// each page that is written after it.
+    Together,
+    /// By savepoints.
+    Savepoints,
+}
+
+/// Why the operations of a transaction did not all run.
+enum Undone {
+    /// One of them failed, and nothing kept it from the others.
+    One,
+    /// The transaction is gone.
+    All(StoreError),
+}
+
+impl<E: Into<StoreError>> From<E> for Undone {
+    fn from(error: E) -> Self {
+        Self::All(error.into())
+    }
+}
+
 /// The thread's own state.
 pub(super) struct Writer {
     path: PathBuf,
+    durability: Durability,
     conn: Connection,
     /// The file that it was opened on.
     file: Option<(u64, u64)>,
@@ -102,11 +87,16 @@ pub(super) struct Writer {
     maybe_ready: bool,
     /// Rotates the tenants' turns.
     turn: usize,
+    /// Slots that the last transaction left free.
+    free_left: usize,
+    /// When a limit on starts leaves room for a job that waits.
+    next_start: Option<Timestamp>,
 }
 
 impl Writer {
     pub(super) fn start(
         path: &Path,
+        durability: Durability,
         operations: mpsc::Receiver<Operation>,
         hub: Arc<Hub>,
         clock: Arc<dyn Clock>,
@@ -114,10 +104,11 @@ impl Writer {
         let turnstile = Arc::new(Turnstile::open(path)?);
         let conn = {
             let _turn = turnstile.enter_or_give_up()?;
-            schema::open_writer(path, clock.now())?
+            schema::open_writer(path, durability, clock.now())?
         };
         let mut writer = Self {
             path: path.to_owned(),
+            durability,
             conn,
             file: files::identity(path),
             turnstile,
@@ -126,6 +117,8 @@ impl Writer {
             claimers: Vec::new(),
             maybe_ready: true,
             turn: 0,
+            free_left: 0,
+            next_start: None,
         };
         writer.publish_timers();
         std::thread::Builder::new()
@@ -145,8 +138,15 @@ impl Writer {
                 self.take(next, &mut batch);
             }
             self.claimers.retain(|claimer| claimer.alive());
+            let mut done = true;
             if !batch.is_empty() || self.should_claim() {
-                self.transact(batch);
+                done = self.transact(batch);
+            }
+            self.hub.set_wants_slots(self.maybe_ready);
+            // A slot that became free before that was said told nobody.
+            while done && self.free() > self.free_left && self.should_claim() {
+                done = self.transact(Vec::new());
+                self.hub.set_wants_slots(self.maybe_ready);
             }
             if self.hub.failure().is_some() {
                 // A newer build owns the file now: this process writes no more.
@@ -156,7 +156,7 @@ impl Writer {
     }
 
     fn take(&mut self, operation: Operation, batch: &mut Vec<Box<dyn Run>>) {
-        match operation.0 {
+        match operation.into_kind() {
             Kind::Run(run) => batch.push(run),
             Kind::Nudge { ready: false } => {}
             Kind::Nudge { ready: true } => {
@@ -181,24 +181,48 @@ impl Writer {
         found
     }
 
-    fn transact(&mut self, mut batch: Vec<Box<dyn Run>>) {
+    /// Free slots of this process's workers, now.
+    fn free(&self) -> usize {
+        self.claimers.iter().filter_map(|claimer| claimer.request()).map(|request| request.free()).sum()
+    }
+
+    /// Runs these operations, claims, commits and answers. False if it was not kept, or may not have been.
+    fn transact(&mut self, mut batch: Vec<Box<dyn Run>>) -> bool {
+        // Whoever comes first at that time looks, be it the timer or anybody else.
+        self.maybe_ready |= self.next_start.is_some_and(|at| at <= self.clock.now());
         let mut refused: Vec<Option<StoreError>> = vec![None; batch.len()];
+        let (began, operations) = (self.clock.monotonic(), batch.len());
+        let looked = self.maybe_ready;
         let outcome = self.run_and_commit(&mut batch, &mut refused);
         match outcome {
             Ok((after, claimed)) => {
+                dying::point();
+                let jobs: usize = claimed.iter().map(|(_, _, jobs)| jobs.len()).sum();
+                let took = self.clock.monotonic().saturating_sub(began);
+                let claims = (looked || jobs > 0).then_some(jobs);
+                self.hub.metrics().committed(operations, took, claims, rows::ms(self.clock.now()));
                 for (claimer, worker_id, jobs) in claimed {
                     claimer.deliver(worker_id, jobs);
                 }
                 self.hub.publish(&after);
-                if after.timers {
+                let starts = after.next_start.is_some() || self.next_start.is_some_and(|at| at <= self.clock.now());
+                if starts {
+                    self.next_start = after.next_start;
+                }
+                if after.timers || starts {
                     self.publish_timers();
                 }
                 for (run, refusal) in batch.into_iter().zip(refused) {
                     run.answer(refusal.map_or(Ok(()), Err));
                 }
+                dying::point();
+                true
             }
             Err(error) => {
                 tracing::error!(%error, operations = batch.len(), "a transaction failed");
+                if looked {
+                    self.hub.metrics().claim_failed();
+                }
                 if matches!(error, StoreError::Upgraded { .. }) {
                     self.hub.fail(error.clone());
                 }
@@ -206,6 +230,7 @@ impl Writer {
                     run.answer(Err(error.clone()));
                 }
                 self.reopen();
+                false
             }
         }
     }
@@ -221,15 +246,25 @@ impl Writer {
             // What would be written into a deleted file, nobody would ever see.
             return Err(StoreError::Replaced);
         }
+        dying::point();
         execute(&self.conn, "BEGIN IMMEDIATE")?;
-        let ran = self.run_within(batch, refused);
+        let mut ran = self.run_within(batch, refused, Apart::Together);
+        if matches!(ran, Err(Undone::One)) && !self.conn.is_autocommit() {
+            execute(&self.conn, "ROLLBACK")?;
+            execute(&self.conn, "BEGIN IMMEDIATE")?;
+            ran = self.run_within(batch, refused, Apart::Savepoints);
+        }
+        dying::point();
         match ran {
             Ok(done) => execute(&self.conn, "COMMIT").map(|()| done).map_err(|error| StoreError::CommitUnknown(Arc::new(error))),
-            Err(error) => {
+            Err(undone) => {
                 if !self.conn.is_autocommit() {
                     execute(&self.conn, "ROLLBACK")?;
                 }
-                Err(error)
+                Err(match undone {
+                    Undone::All(error) => error,
+                    Undone::One => StoreError::Panicked,
+                })
             }
         }
     }
@@ -238,47 +273,31 @@ impl Writer {
         &mut self,
         batch: &mut [Box<dyn Run>],
         refused: &mut [Option<StoreError>],
-    ) -> Result<(After, Vec<Claims>), StoreError> {
+        apart: Apart,
+    ) -> Result<(After, Vec<Claims>), Undone> {
         schema::check_version(&self.conn)?;
-        let mut tx = Tx { conn: &self.conn, now: self.clock.now(), jitter: self.clock.random(), after: After::default() };
+        let mut tx = Tx::new(&self.conn, self.clock.now(), self.clock.random());
+        if apart == Apart::Together && !self.maybe_ready {
+            tx.starting = Some(Starting::on(self.claimers.iter().map(|claimer| claimer.request())));
+        }
         for (run, refusal) in batch.iter_mut().zip(refused) {
-            execute(tx.conn, "SAVEPOINT operation")?;
-            let applied = catch_unwind(AssertUnwindSafe(|| run.apply(&mut tx))).unwrap_or(Err(StoreError::Panicked));
-            match applied {
-                Ok(()) => execute(tx.conn, "RELEASE operation")?,
-                // The whole transaction is gone, as when the disk is full.
-                Err(error) if tx.conn.is_autocommit() => return Err(error),
-                Err(error) => {
-                    execute(tx.conn, "ROLLBACK TO operation")?;
-                    execute(tx.conn, "RELEASE operation")?;
-                    *refusal = Some(error);
-                }
-            }
+            apply(&mut tx, run.as_mut(), refusal, apart)?;
         }
-        let mut claimed = Vec::new();
-        if self.maybe_ready || tx.after.ready {
-            self.maybe_ready = false;
-            for claimer in &self.claimers {
-                let Some(request) = claimer.request() else {
-                    // It comes back as soon as it has a free slot.
-                    self.maybe_ready = true;
-                    continue;
-                };
-                self.turn = self.turn.wrapping_add(1);
-                let (jobs, more) = claim::claim(&mut tx, &request, self.turn)?;
-                self.maybe_ready |= more;
-                if !jobs.is_empty() {
-                    claimed.push((claimer.clone(), request.worker_id, jobs));
-                }
-            }
-        }
+        let workers = match tx.starting.take() {
+            Some(starting) => starting.into_workers(),
+            None => Starting::on(self.claimers.iter().map(|claimer| claimer.request())).into_workers(),
+        };
+        let free: usize = workers.iter().flatten().map(|worker| worker.request.free() + worker.jobs.len()).sum();
+        let claimed = claim_for(&mut tx, &self.claimers, workers, &mut self.maybe_ready, &mut self.turn)?;
+        self.free_left = free.saturating_sub(claimed.iter().map(|(_, _, jobs)| jobs.len()).sum());
+        tx.counts.store(tx.conn)?;
         Ok((tx.after, claimed))
     }
 
     /// After a failed transaction nothing is assumed of the connection.
     fn reopen(&mut self) {
         let opened = match self.turnstile.enter_or_give_up() {
-            Ok(_turn) => schema::open_writer(&self.path, self.clock.now()),
+            Ok(_turn) => schema::open_writer(&self.path, self.durability, self.clock.now()),
             Err(error) => Err(StoreError::io(error)),
         };
         match opened {
@@ -293,10 +312,64 @@ impl Writer {
 
     fn publish_timers(&mut self) {
         match claim::next_timer(&self.conn) {
-            Ok(at) => self.hub.set_timer(at),
+            Ok(at) => self.hub.set_timer(at.into_iter().chain(self.next_start).min()),
             Err(error) => tracing::error!(%error, "the next due job could not be read"),
         }
     }
+}
+
+/// Claims for each worker that has free slots, if there may be anything to claim, beside what it was given already.
+fn claim_for(
+    tx: &mut Tx<'_>,
+    claimers: &[Arc<dyn Claimer>],
+    workers: Vec<Option<Starter>>,
+    maybe_ready: &mut bool,
+    turn: &mut usize,
+) -> Result<Vec<Claims>, StoreError> {
+    let look = std::mem::take(maybe_ready) || tx.after.ready;
+    let mut claimed = Vec::new();
+    for (claimer, worker) in claimers.iter().zip(workers) {
+        let Some(Starter { request, mut jobs }) = worker else {
+            // It comes back as soon as it has a free slot.
+            *maybe_ready |= look;
+            continue;
+        };
+        if look && request.free() > 0 {
+            *turn = turn.wrapping_add(1);
+            let (more_jobs, more) = claim::claim(tx, &request, *turn)?;
+            *maybe_ready |= more;
+            jobs.extend(more_jobs);
+        } else {
+            *maybe_ready |= look;
+        }
+        if !jobs.is_empty() {
+            claimed.push((claimer.clone(), request.worker_id, jobs));
+        }
+    }
+    Ok(claimed)
+}
+
+/// Runs one operation.
+fn apply(tx: &mut Tx<'_>, run: &mut dyn Run, refusal: &mut Option<StoreError>, apart: Apart) -> Result<(), Undone> {
+    let mut guarded = |tx: &mut Tx<'_>| catch_unwind(AssertUnwindSafe(|| run.apply(tx))).unwrap_or(Err(StoreError::Panicked));
+    dying::point();
+    if apart == Apart::Together {
+        return guarded(tx).map_err(|error| if tx.conn.is_autocommit() { Undone::All(error) } else { Undone::One });
+    }
+    let counts = tx.counts.clone();
+    execute(tx.conn, "SAVEPOINT operation")?;
+    match guarded(tx) {
+        Ok(()) => execute(tx.conn, "RELEASE operation")?,
+        // The whole transaction is gone, as when the disk is full.
+        Err(error) if tx.conn.is_autocommit() => return Err(Undone::All(error)),
+        Err(error) => {
+            execute(tx.conn, "ROLLBACK TO operation")?;
+            execute(tx.conn, "RELEASE operation")?;
+            tx.counts = counts;
+            *refusal = Some(error);
+        }
+    }
+    Ok(())
 }
 
 fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {

@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::Shared;
 use crate::embedded::store::{ClaimScope, Claimed, Finished, StoreError};
 use crate::executor::{self, Assignment, AttemptStore, Decision, ExecutorSettings, Outcome, SaveError};
-use crate::telemetry;
+use crate::telemetry::{self, AttemptEnd};
 
 /// Progress of work is written at most this often.
 const WORK_PROGRESS: Duration = Duration::from_secs(10);
@@ -34,8 +34,11 @@ pub(super) async fn attempt(shared: Arc<Shared>, job: Box<Claimed>, stop: watch:
         execution.run_id,
         execution.attempts,
     );
-    telemetry::record_wait(&span, Duration::from_millis(job.waited_ms));
+    let waited = Duration::from_millis(job.waited_ms);
+    telemetry::record_wait(&span, waited);
+    let began = shared.clock.monotonic();
     let outcome = run(&shared, job, stop.clone()).instrument(span.clone()).await;
+    let ended = shared.clock.monotonic();
     let outcome = wait_for_tenant(&shared, outcome);
     // Boxed, like all that a wait does not need while it waits.
     let finished = Box::pin(finish(&shared, id, token, &execution, outcome, &stop).instrument(span.clone()));
@@ -43,9 +46,20 @@ pub(super) async fn attempt(shared: Arc<Shared>, job: Box<Claimed>, stop: watch:
     let (named, error) = telling(&decision);
     telemetry::record_outcome(&span, named, error.as_deref());
     drop(span);
+    shared.store.hub().metrics().attempt(&AttemptEnd {
+        activity: &execution.activity,
+        tenant: &execution.tenant,
+        outcome: named,
+        error: error.as_deref(),
+        waited,
+        ran: ended.saturating_sub(began),
+        stored: shared.clock.monotonic().saturating_sub(ended),
+    });
     shared.store.hub().ended(id, token);
     shared.release(class, &execution.tenant);
-    shared.store.nudge(false).await;
+    if shared.store.hub().wants_slots() {
+        shared.store.nudge(false).await;
+    }
 }
 
 async fn run(shared: &Arc<Shared>, job: Box<Claimed>, stop: watch::Sender<Option<Stop>>) -> Outcome {
@@ -87,8 +101,14 @@ async fn finish(
     loop {
         let decision = executor::decide(execution, outcome.clone(), cancel_requested, shared.clock.now(), shared.clock.random());
         let stored = decision.clone();
-        match shared.store.write(move |tx| tx.finish(id, token, &stored)).await {
-            Ok(Finished::Done) => return decision,
+        match shared.store.write(move |tx| tx.finish_attempt(id, token, &stored)).await {
+            Ok(Finished::Done) => {
+                if let Decision::Close(closing) = &decision {
+                    telemetry::verdict_event(&closing.verdict, closing.json());
+                    shared.store.hub().metrics().verdict(&closing.verdict);
+                }
+                return decision;
+            }
             Ok(Finished::CancelRequested) => cancel_requested = true,
             Ok(Finished::LeaseLost) => {
                 tracing::warn!(

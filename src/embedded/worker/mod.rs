@@ -2,6 +2,7 @@
 
 mod alive;
 mod attempt;
+mod gauges;
 mod holds;
 
 use std::collections::BTreeMap;
@@ -14,9 +15,9 @@ use iolaus_activities::{Clock, Registry, SlotClass, Stop};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::store::{ClaimRequest, ClaimScope, Claimed, Claimer, Shares, Store, StoreError, TenantShare, WorkerRegistration};
-use super::{Embedded, name};
+use super::{Embedded, name, store};
 use crate::client::ClientError;
-use crate::job::JobId;
+use crate::job::{JobId, Throttles};
 
 /// How a worker works.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ pub struct WorkerOptions {
     pub registry: Registry,
     /// The tenants that they act on: no jobs are taken of one that is held, and each has its share of the slots.
     pub tenants: Arc<Tenants>,
+    /// Limits over all workers of the file.
+    pub throttles: Arc<Throttles>,
     /// Attempts of slot class `work` at a time.
     pub slots_work: usize,
     /// Attempts of slot class `waits` at a time.
@@ -66,7 +69,7 @@ struct Shared {
     registered: Notify,
     idle: Notify,
     renewed: Mutex<Duration>,
-    claimed: mpsc::UnboundedSender<Delivered>,
+    claimed: mpsc::Sender<Delivered>,
 }
 
 impl Worker {
@@ -82,8 +85,7 @@ impl Worker {
 
     async fn start_for(host: &Arc<Embedded>, options: WorkerOptions, scope: ClaimScope) -> Result<Self, ClientError> {
         host.look_after();
-        // As many as there are slots, which bounds it.
-        let (claimed, receiver) = mpsc::unbounded_channel();
+        let (claimed, receiver) = mpsc::channel(options.slots_work + options.slots_waits);
         let slots = [(SlotClass::Work, options.slots_work), (SlotClass::Waits, options.slots_waits)];
         let shared = Arc::new(Shared {
             store: host.store.clone(),
@@ -107,6 +109,7 @@ impl Worker {
         });
         shared.register().await.map_err(|error| host.unavailable(error))?;
         host.store.add_claimer(shared.clone()).await;
+        gauges::watch_worker(&shared, &host.options.metrics);
         let tasks = vec![
             tokio::spawn(run_claimed(shared.clone(), receiver)),
             tokio::spawn(alive::stay_alive(shared.clone())),
@@ -126,6 +129,11 @@ impl Worker {
     pub async fn failed(&self) -> ClientError {
         let error = self.shared.store.failed().await;
         super::unavailable(&self.shared.store.path().display().to_string(), error)
+    }
+
+    /// What probes ask. It may outlive the worker, and then says no.
+    pub fn readiness(&self) -> Readiness {
+        Readiness(self.shared.clone())
     }
 
     /// Stops claiming, lets attempts finish until the drain deadline, then gives the rest back.
@@ -159,6 +167,29 @@ impl Worker {
     }
 }
 
+/// Whether a worker works.
+#[derive(Clone)]
+pub struct Readiness(Arc<Shared>);
+
+impl Readiness {
+    /// Whether it claims jobs, gives its signs of life, and the file answers. `Err` says what is wrong.
+    pub async fn ready(&self) -> Result<(), String> {
+        let shared = &self.0;
+        if !shared.accepting.load(Ordering::SeqCst) {
+            return Err("the worker drains".into());
+        }
+        if !shared.lease_alive() {
+            return Err("the worker could not give its sign of life in time".into());
+        }
+        let registered = shared.id.load(Ordering::SeqCst);
+        let beats = shared.store.read(store::beats).await.map_err(|error| format!("the queue does not answer: {error}"))?;
+        if !beats.iter().any(|beat| beat.id == registered) {
+            return Err("the queue does not know the worker".into());
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         self.shared.accepting.store(false, Ordering::SeqCst);
@@ -179,6 +210,7 @@ impl Claimer for Shared {
             activities: self.options.registry.infos().map(|info| (info.name, info.version)).collect(),
             work: self.shares(SlotClass::Work),
             waits: self.shares(SlotClass::Waits),
+            throttles: self.options.throttles.clone(),
         };
         (request.free() > 0).then_some(request)
     }
@@ -186,9 +218,11 @@ impl Claimer for Shared {
     fn deliver(&self, worker_id: i64, jobs: Vec<Claimed>) {
         for job in jobs {
             if let Some(free) = self.free.get(&job.slot_class) {
-                free.fetch_sub(1, Ordering::SeqCst);
+                let before = free.fetch_sub(1, Ordering::SeqCst);
+                debug_assert!(before > 0, "no more is claimed than there are free slots");
             }
             self.running.fetch_add(1, Ordering::SeqCst);
+            self.store.hub().metrics().consumed(&job.execution.activity);
             self.counts(|counts| *counts.entry((job.slot_class, job.execution.tenant.clone())).or_default() += 1);
             // Known from this moment on, so that no cancel and no drain misses it before its task has run.
             let stop = watch::Sender::new(None);
@@ -196,8 +230,9 @@ impl Claimer for Shared {
             if self.drains(job.slot_class) {
                 stop.send_replace(Some(Stop::Draining));
             }
-            // The receiver lives as long as the worker; a job claimed after that is rescued as any of a dead worker.
-            self.claimed.send((Box::new(job), stop)).ok();
+            // There is room for as many as there are slots. The receiver lives as long as the worker; a job claimed after that is rescued
+            // as any of a dead worker.
+            self.claimed.try_send((Box::new(job), stop)).ok();
         }
     }
 
@@ -294,7 +329,7 @@ impl Shared {
     }
 }
 
-async fn run_claimed(shared: Arc<Shared>, mut claimed: mpsc::UnboundedReceiver<Delivered>) {
+async fn run_claimed(shared: Arc<Shared>, mut claimed: mpsc::Receiver<Delivered>) {
     while let Some((job, stop)) = claimed.recv().await {
         tokio::spawn(attempt::attempt(shared.clone(), job, stop));
     }

@@ -48,6 +48,8 @@ pub(super) enum Command {
     Resume {
         tenant: usize,
     },
+    /// The process ends in the middle of a transaction, and another one opens the file.
+    Crash(Wanted),
 }
 
 #[derive(Debug, Clone)]
@@ -93,6 +95,7 @@ pub(super) fn commands() -> impl Strategy<Value = Vec<Command>> {
         3 => Just(Command::Settle),
         1 => (0..TENANTS.len()).prop_map(|tenant| Command::Pause { tenant }),
         1 => (0..TENANTS.len()).prop_map(|tenant| Command::Resume { tenant }),
+        1 => wanted().prop_map(Command::Crash),
     ];
     prop::collection::vec(command, 1..COMMANDS)
 }

@@ -1,5 +1,7 @@
 //! What the store and the model say to each other.
 
+use std::sync::Arc;
+
 use iolaus_activities::{ActivityOptions, Category, Failure, RetryPolicy, SlotClass, Timeouts, Verdict};
 use serde_json::{Map, json};
 
@@ -87,5 +89,6 @@ pub(super) fn request(worker_id: i64, free: usize) -> ClaimRequest {
         activities: [("probe", 1)].into(),
         work: Shares::unlimited(free),
         waits: Shares::default(),
+        throttles: Arc::default(),
     }
 }
