@@ -8,14 +8,16 @@ mod variables;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use iolaus_activities::duration;
 use iolaus_activities::tenant::TenantSettings;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::intake::OptionOverrides;
+use crate::job::Throttles;
 use crate::telemetry::LogFormat;
 
 /// The reference of all keys with their defaults, as it is compiled in.
@@ -36,6 +38,11 @@ pub struct Config {
     /// What is said about activities, by name.
     #[serde(default)]
     pub activities: BTreeMap<String, OptionOverrides>,
+    /// Limits over all workers of the queue.
+    #[serde(default)]
+    pub limits: Throttles,
+    /// What an operator's machines ask a worker.
+    pub http: HttpConfig,
     /// Log lines.
     pub log: LogConfig,
     /// The file that was read, if any.
@@ -70,6 +77,11 @@ pub struct DatabaseConfig {
     /// How long closed executions are kept.
     #[serde(with = "duration")]
     pub retention: Duration,
+    /// How many bytes of jobs may wait in a process to be stored.
+    pub max_waiting_bytes: usize,
+    /// How long an enqueue waits for room before it is refused as overloaded.
+    #[serde(with = "duration")]
+    pub enqueue_timeout: Duration,
 }
 
 /// How a worker works.
@@ -92,6 +104,28 @@ pub struct WorkerConfig {
     /// When an attempt without progress is reported.
     #[serde(with = "duration")]
     pub stall_after: Duration,
+}
+
+/// What an operator's machines ask a worker.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Where a worker answers probes and Prometheus. `None`: nowhere.
+    #[serde(deserialize_with = "address")]
+    pub listen: Option<SocketAddr>,
+    /// Whether somebody chose that, so that a worker does without only if nobody did.
+    #[serde(skip)]
+    pub chosen: bool,
+}
+
+/// An address with its port; empty is none.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let refused = |_| serde::de::Error::custom(format!("`{text}` is no address and port, such as 127.0.0.1:9464 or 0.0.0.0:9464"));
+    text.parse().map(Some).map_err(refused)
 }
 
 /// Log lines.

@@ -10,6 +10,10 @@ use iolaus::cli::exit::Exit;
 use iolaus::cli::{Cli, report};
 use iolaus::telemetry;
 
+/// Jobs are made of many small strings, which the C library's allocator is slow with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long the last spans may take to leave.
 const FLUSH: Duration = Duration::from_secs(3);
 /// How long tasks that are left over may take to end.
@@ -32,7 +36,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, THREADS);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = runtime.context("the runtime cannot be started")?;
-    let ended = runtime.block_on(cli.run(config));
+    let ended = runtime.block_on(cli.run(config, guard.meters().clone()));
     runtime.shutdown_timeout(LEAVE);
     guard.shutdown(FLUSH);
     ended

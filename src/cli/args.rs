@@ -27,29 +27,36 @@ pub(crate) struct JobArgs {
     /// The input as a JSON file; `-` is stdin
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     input_file: Option<PathBuf>,
+    #[command(flatten)]
+    envelope: EnvelopeArgs,
+    #[command(flatten)]
+    options: OptionArgs,
+}
+
+/// What is said of a job, or of a sequence, besides what it is about.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EnvelopeArgs {
     /// Your own id of the job; generated if absent
     #[arg(long, value_name = "ID", value_parser = utf8())]
-    job_id: Option<String>,
+    pub(crate) job_id: Option<String>,
     /// While a job of this id is open: refuse, or answer with it [default: `fail`; `use_existing` for execute]
     #[arg(long, value_name = "POLICY", value_parser = policy::<IdConflictPolicy>(&[("fail", None), ("use_existing", Some("use-existing"))]))]
-    id_conflict_policy: Option<IdConflictPolicy>,
+    pub(crate) id_conflict_policy: Option<IdConflictPolicy>,
     /// When a job of this id is closed and still kept [default: allow]
     #[arg(long, value_name = "POLICY", value_parser = policy::<IdReusePolicy>(&[("allow", None), ("allow_failed_only", Some("allow-failed-only")), ("reject", None)]))]
-    id_reuse_policy: Option<IdReusePolicy>,
+    pub(crate) id_reuse_policy: Option<IdReusePolicy>,
     /// The tenant to act on [default: default]
     #[arg(long, value_name = "NAME", value_parser = utf8())]
-    tenant: Option<String>,
+    pub(crate) tenant: Option<String>,
     /// A name and a value for people and filters; up to 16
     #[arg(long = "label", value_name = "NAME=VALUE")]
     labels: Vec<OsString>,
     /// 1 (first) to 5 [default: 3]
     #[arg(long, value_name = "N", value_parser = value_parser!(u8).range(1..=5))]
-    priority: Option<u8>,
+    pub(crate) priority: Option<u8>,
     /// Not before so long from now, as in 90s or 2h
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    delay: Option<Duration>,
-    #[command(flatten)]
-    options: OptionArgs,
+    pub(crate) delay: Option<Duration>,
 }
 
 /// What a job may say about its options.
@@ -98,18 +105,33 @@ impl JobArgs {
             (None, Some(file)) => Some(input::parse_file(file)?),
             (None, None) => None,
         };
+        let envelope = &self.envelope;
         Ok(JobRequest {
             activity: activity.to_owned(),
             input: input::assemble(info, json, &self.words)?,
-            job_id: self.job_id.clone(),
-            tenant: self.tenant.clone(),
-            labels: labels(&self.labels)?,
-            priority: self.priority,
-            delay: self.delay,
+            job_id: envelope.job_id.clone(),
+            tenant: envelope.tenant.clone(),
+            labels: envelope.labels()?,
+            priority: envelope.priority,
+            delay: envelope.delay,
             options: self.options.overrides(),
-            id_conflict_policy: self.id_conflict_policy.unwrap_or(conflict),
-            id_reuse_policy: self.id_reuse_policy.unwrap_or_default(),
+            id_conflict_policy: envelope.id_conflict_policy.unwrap_or(conflict),
+            id_reuse_policy: envelope.id_reuse_policy.unwrap_or_default(),
         })
+    }
+}
+
+impl EnvelopeArgs {
+    /// The labels by name.
+    pub(crate) fn labels(&self) -> Result<BTreeMap<String, String>, Problem> {
+        let mut labels = BTreeMap::new();
+        for argument in &self.labels {
+            let (name, value) = input::pair(argument)?;
+            if labels.insert(name.to_owned(), value.to_owned()).is_some() {
+                return Err(Problem::usage(format!("labels.{name}: is given twice")));
+            }
+        }
+        Ok(labels)
     }
 }
 
@@ -128,17 +150,6 @@ impl OptionArgs {
             non_retryable_codes: this.non_retryable_codes,
         }
     }
-}
-
-fn labels(arguments: &[OsString]) -> Result<BTreeMap<String, String>, Problem> {
-    let mut labels = BTreeMap::new();
-    for argument in arguments {
-        let (name, value) = input::pair(argument)?;
-        if labels.insert(name.to_owned(), value.to_owned()).is_some() {
-            return Err(Problem::usage(format!("labels.{name}: is given twice")));
-        }
-    }
-    Ok(labels)
 }
 
 /// A policy under its stored name, or with hyphens.

@@ -10,7 +10,8 @@ use super::App;
 use super::exit::Exit;
 use super::input::utf8;
 use super::render::plain_line;
-use crate::client::{HostStatus, PauseKind, TenantHold};
+use crate::client::{ClientError, HostStatus, PauseKind, TenantHold};
+use crate::job::SEQUENCE;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -116,28 +117,34 @@ fn configuration(app: &App) -> Finding {
 
 async fn queue(app: &App) -> Vec<Finding> {
     let path = app.config.database.path.display().to_string();
-    let broken = |error: &dyn std::error::Error| {
-        Finding::new("queue", State::Fail, format!("{path}: {error}"))
-            .mend("make the directory writable for this user, or set IOLAUS_DATABASE__PATH to an absolute path on a local disk")
+    let broken = |error: ClientError| {
+        let known = if let ClientError::Unavailable { mend, .. } = &error { *mend } else { None };
+        let mend = "make the directory writable for this user, or set IOLAUS_DATABASE__PATH to an absolute path on a local disk";
+        Finding::new("queue", State::Fail, format!("{path}: {error}")).mend(known.unwrap_or(mend))
     };
     let host = match app.open() {
         Ok(host) => host,
-        Err(error) => return vec![broken(&error)],
+        Err(error) => return vec![broken(error)],
     };
     // A real write transaction that changes nothing: what was never paused cannot be resumed.
     if let Err(error) = host.client().resume(PauseKind::Activity, NOTHING.to_owned()).await {
-        return vec![broken(&error)];
+        return vec![broken(error)];
     }
-    let writable = Finding::new("queue", State::Ok, format!("{} is writable", host.client().place()));
+    if let Err(error) = host.client().check().await {
+        return vec![broken(error)];
+    }
+    let writable = Finding::new("queue", State::Ok, format!("{} is writable and sound", host.client().place()));
     match host.client().status().await {
         Ok(status) => std::iter::once(writable).chain(workers(&status)).collect(),
-        Err(error) => vec![broken(&error)],
+        Err(error) => vec![broken(error)],
     }
 }
 
 fn workers(status: &HostStatus) -> Vec<Finding> {
     let live: Vec<_> = status.presence.workers.iter().filter(|worker| worker.live).collect();
-    let served = |activity: &str| live.iter().any(|worker| worker.activities.iter().any(|name| name == activity));
+    // No worker takes a sequence; they take its steps.
+    let served =
+        |activity: &str| activity == SEQUENCE || live.iter().any(|worker| worker.activities.iter().any(|name| name == activity));
     let mut waiting: Vec<&str> = status
         .counts
         .iter()
@@ -286,6 +293,13 @@ mod tests {
         let findings = workers(&status(true));
         assert!(findings.iter().any(|finding| finding.state == State::Warn && finding.message.contains("from_the_future")));
         assert!(workers(&status(false)).iter().any(|finding| finding.message.contains("no live worker")));
+    }
+
+    #[test]
+    fn a_sequence_waits_for_no_worker_that_runs_it() {
+        let mut status = status(true);
+        SEQUENCE.clone_into(&mut status.counts[0].activity);
+        assert!(workers(&status).iter().all(|finding| finding.state == State::Ok));
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! `iolaus enqueue`: store jobs durably, one from arguments or many from JSON lines. All of a file is checked before any of it is
-//! stored.
+//! `iolaus enqueue`: store jobs durably, one from arguments or many from JSON lines.
+
+mod source;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,19 +9,19 @@ use std::time::Duration;
 
 use clap::Args;
 use iolaus_activities::duration;
-use tokio::task::JoinSet;
 
 use super::args::JobArgs;
-use super::exit::{Exit, Problem};
+use super::exit::Exit;
 use super::host::how_to_set;
-use super::input::{self, utf8};
+use super::input::utf8;
 use super::signals::Signals;
 use super::wait::{self, Waiting};
 use super::{App, render};
 use crate::client::{ClientError, Enqueued, JobClient, Target};
-use crate::intake::{Intake, JobRequest};
+use crate::intake::Intake;
 use crate::job::{IdConflictPolicy, NewJob};
 use crate::telemetry;
+use source::{Lines, Source};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -44,10 +45,6 @@ const OF_ONE_JOB: [&str; 11] = [
     "delay",
     "OptionArgs",
 ];
-/// The most that a file of jobs may have, in bytes.
-const FILE: u64 = 256 * 1024 * 1024;
-/// Jobs on their way to the queue at once. They share commits.
-const AT_ONCE: usize = 256;
 /// How often an enqueue of unknown fate is sent again, with the same ids.
 const SENDS: u32 = 3;
 
@@ -57,7 +54,8 @@ const SENDS: u32 = 3;
     after_help = EXAMPLES,
     long_about = "Store a job durably and print its id, alone on its line.\n\n\
         With --output json a line is {job_id, run_id, existing}. With --wait the verdict is printed instead, and the exit code is its own.\n\
-        Many jobs come as JSON lines (`iolaus schema job_request`); without --on-error skip, one bad line stores nothing."
+        Many jobs come as JSON lines (`iolaus schema job_request`), and are stored a few hundred in each transaction. All of a file is \
+        checked first, and one bad line stores nothing; with --on-error skip, lines are stored as they come, however many there are."
 )]
 pub(crate) struct Enqueue {
     /// What to do, as in `publish_preflight`
@@ -89,41 +87,37 @@ enum OnError {
     Skip,
 }
 
-/// Jobs that passed the door, and how bad the rest was.
-struct Admitted {
-    jobs: Vec<NewJob>,
-    exit: Exit,
-}
-
 impl Enqueue {
     pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
         let intake = app.intake()?;
-        let admitted = self.admit(app, &intake)?;
+        let mut source = self.source(app, &intake)?;
         let host = app.open()?;
         let client = host.client();
+        let mut watched = BTreeSet::new();
         if self.require_worker {
-            let mut names: Vec<&str> = admitted.jobs.iter().map(|job| job.activity.as_str()).collect();
-            names.sort_unstable();
-            names.dedup();
-            for name in names {
+            watched = source.activities();
+            for name in &watched {
                 wait::require_worker(client, name).await?;
             }
         }
-        let tenants: BTreeSet<String> = admitted.jobs.iter().map(|job| job.tenant.clone()).collect();
-        let mut exit = admitted.exit;
-        let mut open = Vec::new();
-        let mut jobs = admitted.jobs.into_iter();
+        let (mut tenants, mut exit, mut open) = (BTreeSet::new(), Exit::Passed, Vec::new());
         loop {
-            let some: Vec<NewJob> = jobs.by_ref().take(AT_ONCE).collect();
-            if some.is_empty() {
+            let jobs = source.chunk(app, &intake)?;
+            if jobs.is_empty() {
                 break;
             }
-            for stored in store(client, some).await {
+            for job in &jobs {
+                tenants.insert(job.tenant.clone());
+                if self.require_worker && watched.insert(job.activity.clone()) {
+                    wait::require_worker(client, &job.activity).await?;
+                }
+            }
+            for stored in store(client, jobs).await? {
                 match stored {
                     Ok(enqueued) if self.wait => open.push(Target::run(enqueued.job_id, enqueued.run_id)),
                     Ok(enqueued) => tell(app, &enqueued)?,
                     // Among many, one job that is refused by its id does not hide what became of the others.
-                    Err(error) if self.jobs.is_some() && !matches!(error, ClientError::Unavailable { .. }) => {
+                    Err(error) if self.jobs.is_some() => {
                         app.out.note(&format!("error: {error}"));
                         exit = exit.worst(Exit::Usage);
                     }
@@ -132,7 +126,22 @@ impl Enqueue {
             }
         }
         warn_of_unset(app, &tenants);
-        Ok(exit.worst(self.wait_for(app, client, open).await?))
+        Ok(exit.worst(source.exit()).worst(self.wait_for(app, client, open).await?))
+    }
+
+    /// What was asked for.
+    fn source(&self, app: &App, intake: &Intake) -> anyhow::Result<Source> {
+        match (&self.jobs, self.on_error) {
+            (Some(file), OnError::Stop) => Source::checked(app, intake, file),
+            (Some(file), OnError::Skip) => Ok(Source::Lines(Lines::open(file)?)),
+            (None, _) => {
+                let activity = self.activity.as_deref().unwrap_or_default();
+                let info = intake.activities().find(|info| info.name == activity);
+                let request = self.job.request(activity, info, IdConflictPolicy::Fail)?;
+                let job = telemetry::command_span("enqueue").in_scope(|| app.admit(intake, request))?;
+                Ok(Source::all(vec![job]))
+            }
+        }
     }
 
     /// The verdicts of what was stored, in order, all within one time.
@@ -149,37 +158,10 @@ impl Enqueue {
         }
         Ok(exit)
     }
-
-    /// Everything that was asked for, through the door.
-    fn admit(&self, app: &App, intake: &Intake) -> anyhow::Result<Admitted> {
-        let Some(file) = &self.jobs else {
-            let activity = self.activity.as_deref().unwrap_or_default();
-            let info = intake.activities().find(|info| info.name == activity);
-            let request = self.job.request(activity, info, IdConflictPolicy::Fail)?;
-            let job = telemetry::command_span("enqueue").in_scope(|| app.admit(intake, request))?;
-            return Ok(Admitted { jobs: vec![job], exit: Exit::Passed });
-        };
-        let text = input::read(file, FILE)?;
-        let mut admitted = Admitted { jobs: Vec::new(), exit: Exit::Passed };
-        for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            match request(line).and_then(|request| app.admit(intake, request)) {
-                Ok(job) => admitted.jobs.push(job),
-                Err(error) if self.on_error == OnError::Skip => {
-                    app.out.note(&format!("line {}: {error:#}; skipped", n + 1));
-                    admitted.exit = Exit::Usage;
-                }
-                Err(error) => {
-                    let problem = Problem::usage(format!("line {}: {error:#}; nothing was stored", n + 1));
-                    return Err(problem.hint("--on-error skip stores the good lines").into());
-                }
-            }
-        }
-        Ok(admitted)
-    }
 }
 
 /// The worker may stand elsewhere, with a configuration of its own; if it stands here, it lacks the address too.
-fn warn_of_unset(app: &App, tenants: &BTreeSet<String>) {
+pub(crate) fn warn_of_unset(app: &App, tenants: &BTreeSet<String>) {
     let unset = |name: &&String| app.config.tenant(name).is_some_and(|tenant| tenant.base_url.trim().is_empty());
     for name in tenants.iter().filter(unset) {
         let mend = how_to_set(name, "base_url");
@@ -187,35 +169,23 @@ fn warn_of_unset(app: &App, tenants: &BTreeSet<String>) {
     }
 }
 
-fn tell(app: &App, enqueued: &Enqueued) -> std::io::Result<()> {
+pub(crate) fn tell(app: &App, enqueued: &Enqueued) -> std::io::Result<()> {
     if app.out.is_json_asked_for() { app.out.json(enqueued) } else { app.out.line(&render::plain_line(enqueued.job_id.as_str())) }
 }
 
-fn request(line: &str) -> anyhow::Result<JobRequest> {
-    let mut deserializer = serde_json::Deserializer::from_str(line);
-    let request = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let inner = error.into_inner();
-        if path == "." { Problem::usage(inner.to_string()) } else { Problem::usage(format!("{path}: {inner}")) }
-    })?;
-    deserializer.end().map_err(|error| Problem::usage(error.to_string()))?;
-    Ok(request)
-}
-
-/// Stores jobs at once and answers in their order.
-async fn store(client: &Arc<dyn JobClient>, jobs: Vec<NewJob>) -> Vec<Result<Enqueued, ClientError>> {
-    let mut tasks = JoinSet::new();
-    for (n, job) in jobs.into_iter().enumerate() {
-        let client = client.clone();
-        tasks.spawn(async move { (n, surely(client.as_ref(), job).await) });
+/// Stores jobs in one transaction, and answers in their order. One of unknown fate is sent again with the same ids.
+async fn store(client: &Arc<dyn JobClient>, jobs: Vec<NewJob>) -> Result<Vec<Result<Enqueued, ClientError>>, ClientError> {
+    let mut sends = 1;
+    loop {
+        match client.enqueue_many(jobs.clone()).await {
+            Err(ClientError::Unavailable { unknown: true, .. }) if sends < SENDS => sends += 1,
+            other => return other,
+        }
     }
-    let mut stored = tasks.join_all().await;
-    stored.sort_unstable_by_key(|(n, _)| *n);
-    stored.into_iter().map(|(_, enqueued)| enqueued).collect()
 }
 
 /// Stores a job. One of unknown fate is sent again with the same ids, and finding itself there is success.
-async fn surely(client: &dyn JobClient, job: NewJob) -> Result<Enqueued, ClientError> {
+pub(crate) async fn surely(client: &dyn JobClient, job: NewJob) -> Result<Enqueued, ClientError> {
     let run_id = job.run_id;
     let mut sends = 1;
     loop {

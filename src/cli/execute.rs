@@ -2,7 +2,7 @@
 
 use clap::Args;
 use iolaus_activities::shell_word;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::args::JobArgs;
 use super::exit::Exit;
@@ -12,7 +12,7 @@ use super::signals::Signals;
 use super::wait::{self, By};
 use super::{App, render};
 use crate::client::Target;
-use crate::job::IdConflictPolicy;
+use crate::job::{IdConflictPolicy, NewJob};
 use crate::telemetry;
 
 pub(super) const EXAMPLES: &str = "\
@@ -47,30 +47,35 @@ impl Execute {
         let command = telemetry::command_span("execute");
         let job = command.in_scope(|| app.admit(&intake, request))?;
         app.require_tenant(&job.tenant)?;
-        let signals = Signals::listen(&app.clock)?;
-        let host = app.open()?;
-        app.out.progress(&format!("{}: {} on {}", job.job_id, job.activity, host.client().place()));
-        let job_id = job.job_id.clone();
-        let began = app.clock.monotonic();
-        let target = Target::newest(job_id.clone());
-        let executed = tokio::select! {
-            biased;
-            executed = host.execute(app, job, signals).instrument(command) => executed?,
-            never = wait::watch(app, host.client(), &target, By::Us) => match never {},
-        };
-        match executed {
-            Executed::Verdict(verdict) => {
-                app.out.data(&verdict, || render::verdict(&verdict, app.out.has_colour()))?;
-                Ok(Exit::of_status(verdict.status))
-            }
-            Executed::NotYet(why) => {
-                let detail = host.client().get(target).await?;
-                app.out.data(&detail.job, || render::detail(&detail, app.out.has_colour()))?;
-                let after = app.clock.monotonic().saturating_sub(began).as_secs();
-                let word = shell_word(job_id.as_str());
-                app.out.note(&format!("not yet, after {after} s: {why}; go on with the same command and --job-id {word}"));
-                Ok(Exit::NotYet)
-            }
+        work(app, job, command).await
+    }
+}
+
+/// Enqueues a job, or a sequence, and works it here.
+pub(super) async fn work(app: &App, job: NewJob, command: Span) -> anyhow::Result<Exit> {
+    let signals = Signals::listen(&app.clock)?;
+    let host = app.open()?;
+    app.out.progress(&format!("{}: {} on {}", job.job_id, job.activity, host.client().place()));
+    let job_id = job.job_id.clone();
+    let began = app.clock.monotonic();
+    let target = Target::newest(job_id.clone());
+    let executed = tokio::select! {
+        biased;
+        executed = host.execute(app, job, signals).instrument(command) => executed?,
+        never = wait::watch(app, host.client(), &target, By::Us) => match never {},
+    };
+    match executed {
+        Executed::Verdict(verdict) => {
+            app.out.data(&verdict, || render::verdict(&verdict, app.out.has_colour()))?;
+            Ok(Exit::of_status(verdict.status))
+        }
+        Executed::NotYet(why) => {
+            let detail = host.client().get(target).await?;
+            app.out.data(&detail.job, || render::detail(&detail, app.out.has_colour()))?;
+            let after = app.clock.monotonic().saturating_sub(began).as_secs();
+            let word = shell_word(job_id.as_str());
+            app.out.note(&format!("not yet, after {after} s: {why}; go on with the same command and --job-id {word}"));
+            Ok(Exit::NotYet)
         }
     }
 }

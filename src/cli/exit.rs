@@ -16,7 +16,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use iolaus_activities::tenant::SettingsError;
-use iolaus_activities::{Failure, Status, shell_word};
+use iolaus_activities::{Failure, Status, duration, shell_word};
 
 use crate::client::ClientError;
 use crate::config::ConfigError;
@@ -145,7 +145,12 @@ fn of_client(error: &ClientError) -> (Exit, Option<String>) {
             let safe = instead.as_ref().map(|command| format!("{command} (or, if a second run does no harm: {duplicate})"));
             (Exit::Usage, Some(safe.unwrap_or(duplicate)))
         }
-        ClientError::Unavailable { .. } => (Exit::Unusable, Some("iolaus doctor tells what is wrong with the queue".to_owned())),
+        ClientError::Overloaded { retry_after, .. } => {
+            (Exit::Unusable, Some(format!("try again in {}", duration::format(*retry_after))))
+        }
+        ClientError::Unavailable { mend, .. } => {
+            (Exit::Unusable, Some(mend.unwrap_or("iolaus doctor tells what is wrong with the queue").to_owned()))
+        }
     };
     (exit, hint)
 }
@@ -177,7 +182,9 @@ mod tests {
         assert_eq!(code(ClientError::NotFound(id())).0, 2);
         assert_eq!(code(Failure::new("a.b", Category::Auth, "no").suggest("log in")), (3, "log in".to_owned()));
         let source = std::io::Error::other("disk full").into();
-        assert_eq!(code(ClientError::Unavailable { place: "q".into(), unknown: false, source }).0, 6);
+        assert_eq!(code(ClientError::Unavailable { place: "q".into(), unknown: false, mend: None, source }).0, 6);
+        let overloaded = ClientError::Overloaded { place: "q".into(), retry_after: std::time::Duration::from_millis(1500) };
+        assert_eq!(code(overloaded), (6, "try again in 1500ms".to_owned()));
         assert_eq!(code(anyhow::anyhow!("what?")).0, 6);
         let run_id = RunId::generate(jiff::Timestamp::UNIX_EPOCH);
         assert!(code(ClientError::Conflict { job_id: id(), run_id, state: JobState::Running }).1.contains("use_existing"));

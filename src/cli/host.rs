@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use iolaus_activities::tenant::Tenants;
 use iolaus_activities::{Clock, VerdictRecord, shipped};
 
@@ -11,9 +12,11 @@ use super::signals::Signals;
 use crate::client::{ClientError, JobClient};
 use crate::config::{Config, HostKind};
 use crate::embedded::{self, Embedded, EmbeddedOptions, Worker, WorkerOptions};
+use crate::http::{self, Server};
 use crate::intake::{Intake, JobRequest};
-use crate::job::NewJob;
-use crate::telemetry;
+use crate::job::{NewJob, SEQUENCE};
+use crate::sequence::{self, SequenceRequest};
+use crate::telemetry::{self, Known, Metrics};
 
 /// An open queue.
 pub(crate) struct Host {
@@ -38,6 +41,10 @@ impl App {
             let problem = Problem::usage(format!("configuration section [activities.{name}]: there is no such activity"));
             return Err(problem.hint(format!("the activities are {}", known.join(", "))).into());
         }
+        if let Some(name) = self.config.limits.activities.keys().find(|name| !known.contains(&name.as_str())) {
+            let problem = Problem::usage(format!("configuration section [limits.activities.{name}]: there is no such activity"));
+            return Err(problem.hint(format!("the activities are {}", known.join(", "))).into());
+        }
         let tenants = self.config.tenants.keys().cloned().collect();
         Ok(Intake::new(&registry, self.config.activities.clone(), tenants))
     }
@@ -46,6 +53,14 @@ impl App {
     pub(crate) fn admit(&self, intake: &Intake, request: JobRequest) -> anyhow::Result<NewJob> {
         let span = telemetry::send_span(&request.activity, request.tenant.as_deref().unwrap_or("default"));
         let job = intake.admit(request, telemetry::context_of(&span), self.clock.now())?;
+        span.record(telemetry::names::attribute::JOB_ID, job.job_id.as_str());
+        Ok(job)
+    }
+
+    /// The same for a sequence.
+    pub(crate) fn admit_sequence(&self, intake: &Intake, request: SequenceRequest) -> anyhow::Result<NewJob> {
+        let span = telemetry::send_span(SEQUENCE, request.tenant.as_deref().unwrap_or("default"));
+        let job = sequence::admit(intake, request, telemetry::context_of(&span), self.clock.now())?;
         span.record(telemetry::names::attribute::JOB_ID, job.job_id.as_str());
         Ok(job)
     }
@@ -75,20 +90,31 @@ impl App {
 
     /// The queue, opened.
     pub(crate) fn open(&self) -> Result<Host, ClientError> {
-        Host::open(&self.config, self.clock.clone())
+        Host::open(&self.config, self.clock.clone(), self.metrics())
+    }
+
+    /// What is counted, under the names of this build's activities and of the tenants that are configured.
+    fn metrics(&self) -> Metrics {
+        let registry = shipped(&Tenants::none());
+        let activities = registry.infos().map(|info| info.name).chain([SEQUENCE]);
+        let known = Known::new(activities, self.config.tenants.keys().map(String::as_str));
+        Metrics::new(self.meters.provider(), known)
     }
 }
 
 impl Host {
-    fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
+    fn open(config: &Config, clock: Arc<dyn Clock>, metrics: Metrics) -> Result<Self, ClientError> {
         match config.host.kind {
             HostKind::Embedded => {}
         }
         let options = EmbeddedOptions {
-            path: config.database.path.clone(),
             allow_network_filesystem: config.database.allow_network_filesystem,
             worker_timeout: config.worker.worker_timeout,
             retention: config.database.retention,
+            max_waiting_bytes: config.database.max_waiting_bytes,
+            enqueue_timeout: config.database.enqueue_timeout,
+            metrics,
+            ..EmbeddedOptions::at(config.database.path.clone())
         };
         let embedded = Embedded::open(options, clock)?;
         let client = embedded.client();
@@ -117,6 +143,26 @@ impl Host {
         Ok(Worker::start(&self.embedded, options).await?)
     }
 
+    /// Answers an operator's machines about a worker, where the configuration says so.
+    pub(crate) async fn serve_http(app: &App, worker: &Worker) -> anyhow::Result<Option<Server>> {
+        let Some(listen) = app.config.http.listen else { return Ok(None) };
+        match Server::start(listen, Arc::new(OfWorker(worker.readiness())), app.meters.clone()).await {
+            Ok(server) => {
+                tracing::info!(address = %server.address(), "answering /livez, /readyz and /metrics");
+                Ok(Some(server))
+            }
+            Err(error) if !app.config.http.chosen => {
+                tracing::warn!(%listen, %error, "no probes and no metrics here: set http.listen to a free address, or to \"\"");
+                Ok(None)
+            }
+            Err(error) => {
+                let problem =
+                    Problem::unusable(format!("configuration key `http.listen`: {listen} cannot be listened on: {error}"));
+                Err(problem.hint("choose a free address, or \"\" for none").into())
+            }
+        }
+    }
+
     /// Enqueues a job and works it here, until it is closed or somebody asks this process to stop.
     pub(crate) async fn execute(&self, app: &App, job: NewJob, signals: Signals) -> anyhow::Result<Executed> {
         let options = worker_options(&app.config, app.tenants()?);
@@ -125,6 +171,16 @@ impl Host {
             embedded::Executed::Verdict(verdict) => Executed::Verdict(verdict),
             embedded::Executed::NotYet => Executed::NotYet("this process was asked to stop and gave the job back"),
         })
+    }
+}
+
+/// A worker, as the probes see it.
+struct OfWorker(embedded::Readiness);
+
+#[async_trait]
+impl http::Readiness for OfWorker {
+    async fn ready(&self) -> Result<(), String> {
+        self.0.ready().await
     }
 }
 
@@ -144,6 +200,7 @@ fn worker_options(config: &Config, tenants: Arc<Tenants>) -> WorkerOptions {
     WorkerOptions {
         registry: shipped(&tenants),
         tenants,
+        throttles: Arc::new(config.limits.clone()),
         slots_work: worker.slots_work,
         slots_waits: worker.slots_waits,
         drain_deadline: worker.drain_deadline,

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use iolaus_activities::ActivityInfo;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::exit::Problem;
@@ -55,10 +56,28 @@ pub(crate) fn parse(text: &str, whence: &str) -> Result<Value, Problem> {
     serde_json::from_str(text).map_err(|error| Problem::usage(format!("{whence} is no JSON: {error}")))
 }
 
+/// A text that should be the JSON of a request. What is wrong names its field.
+pub(crate) fn decode<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let decoded = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        if path == "." { Problem::usage(inner.to_string()) } else { Problem::usage(format!("{path}: {inner}")) }
+    })?;
+    deserializer.end().map_err(|error| Problem::usage(error.to_string()))?;
+    Ok(decoded)
+}
+
 /// A file that should be JSON; `-` is stdin.
 pub(crate) fn parse_file(path: &Path) -> anyhow::Result<Value> {
     let text = read(path, INPUT_TEXT)?;
     Ok(parse(&text, &name_of(path))?)
+}
+
+/// A file that should be the JSON of a request; `-` is stdin.
+pub(crate) fn decode_file<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = read(path, INPUT_TEXT)?;
+    Ok(decode(&text).map_err(|problem| Problem::usage(format!("{}: {problem}", name_of(path))))?)
 }
 
 /// A file's text, of at most `limit` bytes; `-` is stdin.

@@ -1,5 +1,7 @@
 //! `iolaus jobs`: list, show, wait, cancel, retry.
 
+mod retry;
+
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ pub(crate) enum Jobs {
     Show(Show),
     Wait(Wait),
     Cancel(Cancel),
-    Retry(Retry),
+    Retry(retry::Retry),
 }
 
 /// Jobs, newest first
@@ -92,20 +94,6 @@ pub(crate) struct Cancel {
     /// Why, for the verdict
     #[arg(long, value_name = "TEXT", value_parser = utf8())]
     reason: Option<String>,
-}
-
-/// Open a new execution of a closed job: same id, input and options
-#[derive(Debug, Clone, Args)]
-#[command(after_help = "\
-Examples:
-  iolaus jobs retry nightly
-  iolaus jobs retry nightly --accept-duplicate")]
-pub(crate) struct Retry {
-    #[command(flatten)]
-    which: Which,
-    /// Retry although a run may have been started whose fate is unknown, so that there may be two
-    #[arg(long)]
-    accept_duplicate: bool,
 }
 
 /// Which execution.
@@ -180,10 +168,11 @@ impl Wait {
         let host = app.open()?;
         let client = host.client();
         // The execution that is the newest now, so that a retry meanwhile does not change what is waited for.
-        let job = client.get(self.which.target()).await?.job;
-        if self.require_worker && job.state.is_open() {
-            require_worker(client, &job.activity).await?;
+        let detail = client.get(self.which.target()).await?;
+        if self.require_worker && detail.job.state.is_open() {
+            require_worker(client, &detail.at_hand().activity).await?;
         }
+        let job = detail.job;
         let target = Target::run(job.job_id, job.run_id);
         let waiting = Waiting { app, client, signals: &signals, timeout: self.timeout };
         let verdict = waiting.verdict(&target).await?;
@@ -204,14 +193,6 @@ impl Cancel {
             }
             Cancelled::AlreadyClosed => format!("{job_id} was closed already; nothing changed"),
         })?;
-        Ok(Exit::Passed)
-    }
-}
-
-impl Retry {
-    async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        let enqueued = app.open()?.client().retry(self.which.target(), self.accept_duplicate).await?;
-        app.out.data(&enqueued, || format!("{} is open again as run {}", enqueued.job_id, enqueued.run_id))?;
         Ok(Exit::Passed)
     }
 }

@@ -2,6 +2,7 @@
 //! [`JobClient`](crate::client::JobClient) alone; `host` is the one file that knows which host that is.
 
 mod args;
+mod bench;
 mod completions;
 mod demo;
 mod doctor;
@@ -17,6 +18,7 @@ mod pause;
 mod render;
 mod sandbox;
 mod schema;
+mod sequence;
 mod signals;
 mod status;
 mod wait;
@@ -30,7 +32,7 @@ use clap::{Args, Parser, Subcommand};
 use iolaus_activities::{Clock, SystemClock};
 
 use crate::config::{Config, ConfigError, Environment};
-use crate::telemetry::TelemetrySettings;
+use crate::telemetry::{Meters, TelemetrySettings};
 
 use exit::Exit;
 use out::{Out, OutputFormat};
@@ -72,6 +74,8 @@ enum Command {
     Demo(demo::Demo),
     Execute(execute::Execute),
     Enqueue(enqueue::Enqueue),
+    #[command(subcommand)]
+    Sequence(sequence::Sequence),
     Worker(worker::Worker),
     Status(status::Status),
     #[command(subcommand)]
@@ -87,6 +91,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Sandbox(sandbox::Sandbox),
     Schema(schema::Schema),
+    Bench(bench::Bench),
     Completions(completions::Completions),
 }
 
@@ -95,6 +100,7 @@ pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) out: Out,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) meters: Meters,
 }
 
 impl Cli {
@@ -125,12 +131,13 @@ impl Cli {
     }
 
     /// Runs the command.
-    pub async fn run(self, config: Config) -> anyhow::Result<Exit> {
-        let app = App { config, out: self.out(), clock: Arc::new(SystemClock::new()) };
+    pub async fn run(self, config: Config, meters: Meters) -> anyhow::Result<Exit> {
+        let app = App { config, out: self.out(), clock: Arc::new(SystemClock::new()), meters };
         match self.command {
             Command::Demo(demo) => demo.run(app).await,
             Command::Execute(execute) => execute.run(&app).await,
             Command::Enqueue(enqueue) => enqueue.run(&app).await,
+            Command::Sequence(sequence) => sequence.run(&app).await,
             Command::Worker(worker) => worker.run(&app).await,
             Command::Status(status) => status.run(&app).await,
             Command::Jobs(jobs) => jobs.run(&app).await,
@@ -141,6 +148,7 @@ impl Cli {
             Command::Doctor(doctor) => doctor.run(&app).await,
             Command::Sandbox(sandbox) => sandbox.run(&app).await,
             Command::Schema(schema) => schema.run(&app),
+            Command::Bench(bench) => bench.run(&app).await,
             Command::Completions(completions) => completions.run(app.out),
         }
     }

@@ -3,35 +3,54 @@
 
 use std::fmt::Write;
 
-use iolaus_activities::{FailureRecord, Status, VerdictRecord, clip, timestamp};
+use iolaus_activities::{FailureRecord, Status, VerdictRecord, clip, duration, timestamp};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::client::JobDetail;
+use crate::client::{JobDetail, StepDetail};
+use crate::job::{NewJob, SEQUENCE};
+use crate::sequence::Definition;
 
 /// The longest fact that is shown to people, in characters. The JSON has it whole.
 const FACT: usize = 160;
 
 /// A verdict with its checks, facts, failure and trace.
-pub(crate) fn verdict(verdict: &VerdictRecord, colour: bool) -> String {
+pub(crate) fn verdict(record: &VerdictRecord, colour: bool) -> String {
+    with_steps(record, &[], colour)
+}
+
+/// The same, of a sequence whose steps are known.
+fn with_steps(verdict: &VerdictRecord, steps: &[StepDetail], colour: bool) -> String {
     let mut text = format!("{}  {} of tenant {}\n", status(verdict.status, colour), verdict.activity, verdict.tenant);
     if let Some(message) = &verdict.message {
         field(&mut text, "message", message);
     }
-    for check in &verdict.checks {
+    let is_sequence = verdict.activity == SEQUENCE;
+    for check in verdict.checks.iter().filter(|_| is_sequence && steps.is_empty()) {
+        field(&mut text, "step", &format!("{}: {}", check.name, check.message.as_deref().unwrap_or("passed")));
+    }
+    for (n, of) in steps.iter().enumerate() {
+        step(&mut text, n, of);
+    }
+    for check in verdict.checks.iter().filter(|_| !is_sequence) {
         let answer = if check.passed { "passed" } else { "failed" };
         let why = check.message.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
         field(&mut text, "check", &format!("{} {answer}{why}", check.name));
     }
-    for (name, value) in &verdict.facts {
+    // The lines above tell of the steps.
+    for (name, value) in verdict.facts.iter().filter(|(name, _)| !is_sequence || *name != "steps") {
         field(&mut text, "fact", &format!("{name} = {}", fact(value)));
     }
     if let Some(record) = &verdict.failure {
         failure(&mut text, record, verdict.message.as_deref());
     }
     field(&mut text, "job", &format!("{}  run {}", verdict.job_id, verdict.run_id));
-    let attempts = if verdict.attempts == 1 { "1 attempt".to_owned() } else { format!("{} attempts", verdict.attempts) };
-    field(&mut text, "took", &format!("{attempts}, {}", milliseconds(verdict.duration_ms)));
+    let of = if is_sequence {
+        count(verdict.facts.get("steps").and_then(Value::as_array).map_or(0, Vec::len), "step")
+    } else {
+        count(usize::try_from(verdict.attempts).unwrap_or(usize::MAX), "attempt")
+    };
+    field(&mut text, "took", &format!("{of}, {}", milliseconds(verdict.duration_ms)));
     field(&mut text, "trace", &verdict.trace_id);
     text
 }
@@ -40,14 +59,19 @@ pub(crate) fn verdict(verdict: &VerdictRecord, colour: bool) -> String {
 pub(crate) fn detail(detail: &JobDetail, colour: bool) -> String {
     let job = &detail.job;
     let mut text = match &detail.verdict {
-        Some(record) => verdict(record, colour),
+        Some(record) => with_steps(record, &detail.steps, colour),
         None => format!("{}  {} of tenant {}\n", job.state, job.activity, job.tenant),
     };
     if detail.verdict.is_none() {
         field(&mut text, "job", &format!("{}  run {}", job.job_id, job.run_id));
         field(&mut text, "trace", detail.trace.trace_id());
         field(&mut text, "due", &timestamp::format(job.run_at));
-        field(&mut text, "attempts", &job.attempts.to_string());
+        if job.activity != SEQUENCE {
+            field(&mut text, "attempts", &job.attempts.to_string());
+        }
+        for (n, of) in detail.steps.iter().enumerate() {
+            step(&mut text, n, of);
+        }
     }
     if let Some(worker) = &job.worker {
         field(&mut text, "worker", worker);
@@ -58,7 +82,9 @@ pub(crate) fn detail(detail: &JobDetail, colour: bool) -> String {
     if let Some(since) = job.stalled_since {
         field(&mut text, "stalled", &format!("since {}", timestamp::format(since)));
     }
-    field(&mut text, "input", &fact(&detail.input));
+    if job.activity != SEQUENCE {
+        field(&mut text, "input", &fact(&detail.input));
+    }
     for (name, value) in &detail.labels {
         field(&mut text, "label", &format!("{name} = {value}"));
     }
@@ -76,6 +102,38 @@ pub(crate) fn detail(detail: &JobDetail, colour: bool) -> String {
         );
     }
     text
+}
+
+/// A sequence as it was resolved: a step, then what it is asked and under which options.
+pub(crate) fn sequence(job: &NewJob, definition: &Definition) -> String {
+    let mut text = format!("{} of tenant {}, in {}\n", job.activity, job.tenant, count(definition.steps.len(), "step"));
+    if let Some(limit) = job.options.timeouts.schedule_to_close {
+        field(&mut text, "in all", &duration::format(limit));
+    }
+    for (n, step) in definition.steps.iter().enumerate() {
+        let told = format!("{} {}: {} of tenant {}, {}", n + 1, step.name, step.activity, step.tenant, step.gate.as_str());
+        field(&mut text, "step", &told);
+        field(&mut text, "  input", &fact(&step.input));
+        for (name, of) in &step.facts {
+            field(&mut text, "  fact", &format!("{name} = {} of {}", of.fact, of.from));
+        }
+        field(&mut text, "  options", &serde_json::to_string(&step.options).unwrap_or_default());
+    }
+    text
+}
+
+fn step(text: &mut String, n: usize, step: &StepDetail) {
+    let stands = match (&step.job, step.status) {
+        (_, Some(status)) => status.as_str().to_owned(),
+        (Some(job), None) => format!("{}, {}", job.state, count(usize::try_from(job.attempts).unwrap_or(usize::MAX), "attempt")),
+        (None, None) => "not started".to_owned(),
+    };
+    let id = step.job.as_ref().map(|job| format!("  {}", job.job_id)).unwrap_or_default();
+    field(text, "step", &format!("{} {} ({}): {stands}{id}", n + 1, step.name, step.activity));
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 /// Columns, as wide as they need to be.

@@ -13,8 +13,8 @@ use super::host::Host;
 use super::out::Out;
 use super::signals::Signals;
 use super::{App, render};
-use crate::client::{ClientError, JobClient, JobDetail, Pause, PauseKind, Presence, Target, TenantHold};
-use crate::job::{Job, JobState};
+use crate::client::{ClientError, JobClient, JobDetail, Pause, PauseKind, Presence, StepDetail, Target, TenantHold};
+use crate::job::{Job, JobState, Throttles};
 
 /// At the latest after this long it is said what a job waits for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -67,14 +67,14 @@ pub(crate) async fn watch(app: &App, client: &Arc<dyn JobClient>, target: &Targe
     let tell = async {
         // What nobody can change by waiting is said at once.
         if by == By::Others {
-            for hold in look(client, target, by, clock.now()).await.into_iter().filter(|hold| hold.kind == Kind::Paused) {
+            for hold in look(app, client, target, by).await.into_iter().filter(|hold| hold.kind == Kind::Paused) {
                 out.note(&render::plain_line(&hold.text));
                 told.insert((hold.kind, hold.about));
             }
         }
         clock.sleep(PATIENCE).await;
         loop {
-            for hold in look(client, target, by, clock.now()).await {
+            for hold in look(app, client, target, by).await {
                 if told.insert((hold.kind, hold.about)) {
                     out.note(&render::plain_line(&hold.text));
                 }
@@ -84,10 +84,14 @@ pub(crate) async fn watch(app: &App, client: &Arc<dyn JobClient>, target: &Targe
         }
     };
     let show = async {
-        let mut last = String::new();
+        let (mut last, mut ended) = (String::new(), 0);
         while out.is_watched() {
             clock.sleep(LOOK).await;
-            if let Ok(detail) = client.get(target.clone()).await {
+            if let Ok((whole, detail)) = at_hand(client, target).await {
+                for line in steps_ended(&whole).skip(ended) {
+                    out.progress(&render::plain_line(&line));
+                    ended += 1;
+                }
                 let line = goes(&detail);
                 if line != last {
                     out.progress(&render::plain_line(&line));
@@ -129,9 +133,9 @@ impl Hold {
     }
 }
 
-async fn look(client: &Arc<dyn JobClient>, target: &Target, by: By, now: Timestamp) -> Vec<Hold> {
-    match (client.get(target.clone()).await, client.presence().await) {
-        (Ok(detail), Ok(status)) => holds(&detail, &status, by, now),
+async fn look(app: &App, client: &Arc<dyn JobClient>, target: &Target, by: By) -> Vec<Hold> {
+    match (at_hand(client, target).await, client.presence().await) {
+        (Ok((_, detail)), Ok(status)) => holds(&detail, &status, &app.config.limits, by, app.clock.now()),
         // It is stored a moment later.
         (Err(ClientError::NotFound(_)), _) => Vec::new(),
         (Err(error), _) | (_, Err(error)) => {
@@ -140,8 +144,28 @@ async fn look(client: &Arc<dyn JobClient>, target: &Target, by: By, now: Timesta
     }
 }
 
+/// A job, and what is at hand of it: itself, or the open step of a sequence.
+async fn at_hand(client: &Arc<dyn JobClient>, target: &Target) -> Result<(JobDetail, JobDetail), ClientError> {
+    let whole = client.get(target.clone()).await?;
+    let job = whole.at_hand();
+    if job.run_id == whole.job.run_id {
+        return Ok((whole.clone(), whole));
+    }
+    let step = client.get(Target::run(job.job_id.clone(), job.run_id)).await?;
+    Ok((whole, step))
+}
+
+/// The steps of a sequence that have ended, a line each.
+fn steps_ended(detail: &JobDetail) -> impl Iterator<Item = String> {
+    let ended = |step: &StepDetail| {
+        let (job, status) = (step.job.as_ref()?, step.status?);
+        Some(format!("{} {}: {}", job.job_id, step.name, status.as_str()))
+    };
+    detail.steps.iter().filter_map(ended)
+}
+
 /// What an open job waits for.
-fn holds(detail: &JobDetail, status: &Presence, by: By, now: Timestamp) -> Vec<Hold> {
+fn holds(detail: &JobDetail, status: &Presence, limits: &Throttles, by: By, now: Timestamp) -> Vec<Hold> {
     let job = &detail.job;
     if !job.state.is_open() {
         return Vec::new();
@@ -186,7 +210,11 @@ fn holds(detail: &JobDetail, status: &Presence, by: By, now: Timestamp) -> Vec<H
         );
     }
     if holds.is_empty() && job.state == JobState::Available {
-        holds.push(Hold::new(Kind::Busy, "", format!("{id} is due and waits for a worker to have a free slot for it")));
+        let within = match limits.keys_of(&job.activity, &job.tenant) {
+            keys if keys.is_empty() => String::new(),
+            keys => format!(", within {}", keys.join(" and ")),
+        };
+        holds.push(Hold::new(Kind::Busy, "", format!("{id} is due and waits for a worker to have a free slot for it{within}")));
     }
     holds
 }

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::App;
 use super::exit::Exit;
+use super::host::Host;
 use super::signals::Signals;
 
 pub(super) const EXAMPLES: &str = "\
@@ -29,6 +30,8 @@ impl Worker {
         app.require_any_tenant()?;
         let host = app.open()?;
         let worker = host.start_worker(app).await?;
+        // Answers while the worker drains, too: that it is not ready is an answer.
+        let _server = Host::serve_http(app, &worker).await?;
         tokio::select! {
             biased;
             () = signals.stopped() => {}

@@ -1,7 +1,7 @@
 //! From layers to a checked [`Config`]. The `config` crate merges and converts; what it does not say well (which variable, which
 //! key was meant, a value out of range) is said here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use config::{ConfigError as Foreign, File, FileFormat, Map, Source, Value, Value
 
 use super::variables::{PREFIX, Variables, non_empty};
 use super::{Config, ConfigError, DEFAULTS, Environment, logins};
+use crate::job::Throttle;
 use crate::telemetry;
 
 const BUILT_IN: &str = "the built-in defaults";
@@ -32,6 +33,7 @@ pub(super) fn load(file: Option<PathBuf>, environment: &Environment) -> Result<C
     })?;
     config.database.path = database_path(&config, &merged, environment)?;
     check_values(&config, &merged)?;
+    config.http.chosen = find(&merged, "http.listen").is_some_and(|value| value.origin().is_some());
     config.file = file;
     Ok(config)
 }
@@ -119,7 +121,8 @@ fn flatten(prefix: &str, table: &Map<String, Value>, leaves: &mut Vec<(String, S
 
 fn is_section(key: &str) -> bool {
     let start = format!("{}.", pattern(key));
-    known_keys().iter().any(|known| known.starts_with(&start)) || matches!(key, "tenants" | "activities")
+    known_keys().iter().any(|known| known.starts_with(&start))
+        || matches!(key, "tenants" | "activities" | "limits" | "limits.activities" | "limits.tenants")
 }
 
 pub(super) fn is_known(key: &str) -> bool {
@@ -131,6 +134,9 @@ fn pattern(key: &str) -> String {
     let mut parts: Vec<&str> = key.split('.').collect();
     if parts.len() > 1 && matches!(parts[0], "tenants" | "activities") {
         parts[1] = "*";
+    }
+    if parts.len() > 2 && parts[0] == "limits" {
+        parts[2] = "*";
     }
     parts.join(".")
 }
@@ -201,6 +207,27 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+fn check_limits(config: &Config, merged: &Map<String, Value>) -> Result<(), ConfigError> {
+    let of = |kind: &'static str, limits: &BTreeMap<String, Throttle>| {
+        limits.iter().map(move |(name, limit)| (format!("limits.{kind}.{name}"), *limit)).collect::<Vec<_>>()
+    };
+    for (key, limit) in of("activities", &config.limits.activities).into_iter().chain(of("tenants", &config.limits.tenants)) {
+        let rate = limit.max_starts_per_second;
+        if rate != 0.0 && !(0.001..=1_000_000.0).contains(&rate) {
+            let key = format!("{key}.max_starts_per_second");
+            return Err(at(merged, &key, &format!("{rate} is out of range"), "choose 0.001 to 1000000, or 0 for no limit"));
+        }
+    }
+    if let Some(name) = config.limits.tenants.keys().find(|name| !config.tenants.contains_key(*name)) {
+        let known = config.tenants.keys().cloned().collect::<Vec<_>>().join(", ");
+        return Err(at(merged, &format!("limits.tenants.{name}"), "there is no such tenant", &format!("the tenants are {known}")));
+    }
+    Ok(())
+}
+
+/// Bytes of jobs that may wait to be stored.
+const WAITING: std::ops::RangeInclusive<usize> = 65_536..=1 << 31;
+
 fn check_values(config: &Config, merged: &Map<String, Value>) -> Result<(), ConfigError> {
     let worker = &config.worker;
     for (key, slots) in [("worker.slots_work", worker.slots_work), ("worker.slots_waits", worker.slots_waits)] {
@@ -217,10 +244,16 @@ fn check_values(config: &Config, merged: &Map<String, Value>) -> Result<(), Conf
             return Err(at(merged, key, "is too short", &format!("choose {} or more", iolaus_activities::duration::format(least))));
         }
     }
+    let waiting = config.database.max_waiting_bytes;
+    if !WAITING.contains(&waiting) {
+        let mend = format!("choose {} to {}", WAITING.start(), WAITING.end());
+        return Err(at(merged, "database.max_waiting_bytes", &format!("{waiting} is out of range"), &mend));
+    }
     if !config.log.level.is_empty() {
         telemetry::check_filter(&config.log.level)
             .map_err(|problem| at(merged, "log.level", &problem, "write info, debug, or warn,iolaus=debug"))?;
     }
+    check_limits(config, merged)?;
     for (name, overrides) in &config.activities {
         overrides.validate().map_err(|refused| {
             let field = refused.field.strip_prefix("options.").unwrap_or(&refused.field).to_owned();

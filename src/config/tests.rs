@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStringExt;
 use secrecy::ExposeSecret;
 
 use super::*;
+use crate::job::Throttle;
 
 fn environment(pairs: &[(&str, &str)]) -> Environment {
     let home = ("HOME".into(), "/home/nobody".into());
@@ -106,6 +107,7 @@ fn a_refusal_names_the_key_its_source_and_the_mend() {
         ("[host]\nkind = 'temporal'", &[], &["`host.kind`", "this build has no temporal host"]),
         ("[host]\nkind = 'redis'", &[], &["`host.kind`", "mine.toml", "redis"]),
         ("[database]\npath = 'q.db'", &[], &["`database.path`", "`q.db` is relative", "absolute"]),
+        ("[database]\nmax_waiting_bytes = 1", &[], &["`database.max_waiting_bytes`", "choose 65536 to"]),
         ("[log]\nlevel = 'iolaus=loud'", &[], &["`log.level`", "no log filter"]),
         ("", &[("IOLAUS_LOG", "iolaus=loud")], &["`log.level`", "the variable IOLAUS_LOG"]),
         ("[activities.publish_preflight]\nheartbeat = '0s'", &[], &["`activities.publish_preflight.heartbeat`", "mine.toml"]),
@@ -193,7 +195,10 @@ fn every_key_stands_in_the_reference_and_the_reference_has_no_other() {
         fields::<WorkerConfig>("worker"),
         fields::<TenantSettings>("tenants.*"),
         fields::<OptionOverrides>("activities.*"),
+        fields::<HttpConfig>("http"),
         fields::<LogConfig>("log"),
+        fields::<Throttle>("limits.activities.*"),
+        fields::<Throttle>("limits.tenants.*"),
     ]
     .into_iter()
     .flatten()
@@ -219,4 +224,19 @@ fn the_reference_with_every_key_set_loads() {
 fn the_defaults_of_the_reference_are_those_of_the_tenant_client() {
     let config = Config::load(None, &environment(&[])).expect("it loads");
     assert_eq!(format!("{:?}", config.tenants["default"]), format!("{:?}", TenantSettings::default()));
+}
+
+#[test]
+fn limits_of_what_is_not_there_or_out_of_range_are_refused_by_key() {
+    let home = ("HOME", "/home/somebody");
+    let refused = |variable, value| Config::load(None, &environment(&[home, (variable, value)])).expect_err("it is refused");
+    let of_nobody = refused("IOLAUS_LIMITS__TENANTS__NOBODY__MAX_RUNNING", "2");
+    assert_eq!(of_nobody.key.as_deref(), Some("limits.tenants.nobody"), "{of_nobody:?}");
+    let negative = refused("IOLAUS_LIMITS__ACTIVITIES__WORKFLOW_RERUN__MAX_STARTS_PER_SECOND", "-1");
+    assert_eq!(negative.key.as_deref(), Some("limits.activities.workflow_rerun.max_starts_per_second"), "{negative:?}");
+    let unknown = refused("IOLAUS_LIMITS__ACTIVITIES__WORKFLOW_RERUN__MAX_RUNING", "1");
+    assert!(unknown.mend.contains("max_running"), "{unknown:?}");
+    let set = Config::load(None, &environment(&[home, ("IOLAUS_LIMITS__TENANTS__DEFAULT__MAX_STARTS_PER_SECOND", "0.5")]))
+        .expect("it loads");
+    assert!((set.limits.tenants["default"].max_starts_per_second - 0.5).abs() < f64::EPSILON);
 }

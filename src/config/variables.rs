@@ -83,7 +83,7 @@ fn value(variable: &str, key: &str, text: &str) -> Result<Value, ConfigError> {
     }
     let last = key.rsplit('.').next().unwrap_or(key);
     let may_be_empty =
-        matches!(last, "path" | "level" | "api_key" | "proxy") || last.ends_with("_url") || last.contains("_client_");
+        matches!(last, "path" | "level" | "listen" | "api_key" | "proxy") || last.ends_with("_url") || last.contains("_client_");
     if text.trim().is_empty() && !may_be_empty && is_known(key) {
         return Err(ConfigError {
             key: Some(key.to_owned()),

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::client::{AttemptFailure, WorkerStatus};
-use crate::job::{JobId, RunId, TraceContext};
+use crate::job::{JobId, RunId, Throttle, TraceContext};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -38,6 +38,7 @@ fn job(state: JobState) -> JobDetail {
         progress: None,
         failures: Vec::new(),
         verdict: None,
+        steps: Vec::new(),
     }
 }
 
@@ -56,7 +57,7 @@ fn status(live: Option<bool>) -> Presence {
 }
 
 fn texts(detail: &JobDetail, status: &Presence, by: By) -> Vec<String> {
-    holds(detail, status, by, NOW).into_iter().map(|hold| hold.text).collect()
+    holds(detail, status, &Throttles::default(), by, NOW).into_iter().map(|hold| hold.text).collect()
 }
 
 #[test]
@@ -117,6 +118,21 @@ fn a_job_that_somebody_else_holds_says_who() {
     let silent = texts(&held, &status(Some(false)), By::Us);
     assert!(silent.len() == 1 && silent[0].contains("silent since 1970"), "{silent:?}");
     assert_eq!(texts(&held, &status(Some(true)), By::Others), [""; 0], "that is how it should be");
+}
+
+#[test]
+fn the_limits_that_a_due_job_is_within_are_named() {
+    let limited = |max_running, max_starts_per_second| Throttle { max_running, max_starts_per_second };
+    let of = |name: &str, limit| BTreeMap::from([(name.to_owned(), limit)]);
+    let limits = Throttles { activities: of("publish_preflight", limited(2, 0.5)), tenants: of("default", limited(3, 0.0)) };
+    let told = holds(&job(JobState::Available), &status(Some(true)), &limits, By::Others, NOW);
+    assert!(
+        told[0].text.ends_with(
+            "a free slot for it, within limits.activities.publish_preflight.max_running = 2 and \
+             limits.activities.publish_preflight.max_starts_per_second = 0.5 and limits.tenants.default.max_running = 3"
+        ),
+        "{told:?}"
+    );
 }
 
 #[test]
