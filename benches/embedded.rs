@@ -164,6 +164,7 @@ fn worker_options(registry: Registry) -> WorkerOptions {
     WorkerOptions {
         registry,
         tenants: Tenants::none(),
+        throttles: Arc::default(),
         slots_work: 8,
         slots_waits: 8,
         drain_deadline: Duration::from_secs(5),
