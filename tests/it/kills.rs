@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use iolaus::sandbox::{Action, Fault, Generation, SandboxOptions};
 
-use crate::cli::harness::{Place, Ran};
+use crate::cli::harness::{CONNECTION, Place, Ran, USER};
 use crate::support::tenant::{APP, BOTH, CRAWLER, submissions};
 
 /// More exchanges than the job has.
@@ -24,15 +24,15 @@ fn place(generation: Generation, running: Duration) -> Place {
     Place::with_tenant(SandboxOptions { generation, pending: Duration::from_millis(50), running, ..SandboxOptions::default() })
 }
 
-/// True if the worker was killed, false if the job ended before its `nth` exchange.
-fn killed_at(generation: Generation, nth: u64, action: &Action) -> bool {
+/// True if the worker was killed, false if what this enqueues ended before its `nth` exchange.
+fn killed_at(enqueue: &str, generation: Generation, nth: u64, action: &Action) -> bool {
     let mut place = place(generation, Duration::from_millis(200));
     place.set("IOLAUS_WORKER__WORKER_TIMEOUT", "1s");
     place.set("IOLAUS_TENANTS__DEFAULT__RECONCILE_WINDOW", "1s");
     place.sandbox().add_fault(Fault::new(action.clone()).nth(nth));
     let mut first = place.start("worker");
     first.until("ready");
-    assert_eq!(place.run(&format!("enqueue {} --job-id main", rerun(generation))).code, 0);
+    assert_eq!(place.run(&format!("{enqueue} --job-id main")).code, 0);
     let mut waiting = place.spawn("jobs wait main --output json", Stdio::piped());
     while place.sandbox().faults_fired() == 0 && waiting.try_wait().unwrap().is_none() {
         std::thread::yield_now();
@@ -40,31 +40,47 @@ fn killed_at(generation: Generation, nth: u64, action: &Action) -> bool {
     let killed = place.sandbox().faults_fired() > 0;
     first.kill();
     let second = place.start("worker");
-    let case = format!("{generation:?}, killed at exchange {nth}, {}", action.name());
+    let case = format!("{enqueue}, {generation:?}, killed at exchange {nth}, {}", action.name());
     let output = waiting.wait_with_output().unwrap();
     let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), verdict["status"].as_str()), (Some(0), Some("passed")), "{case}: {verdict:#}");
     assert_eq!(submissions(place.sandbox()).len(), 1, "{case}: {verdict:#}");
+    if let Some(steps) = verdict["facts"]["steps"].as_array() {
+        let names: Vec<_> = steps.iter().map(|step| step["job_id"].as_str().unwrap()).collect();
+        assert_eq!(names, ["main/1", "main/2"], "{case}");
+        assert_eq!(place.stored(), 3, "{case}: the sequence and one execution of each step");
+    }
     drop(second);
     killed
 }
 
+/// Kills at every exchange in turn, until there is none.
+fn killed_at_each(enqueue: &str, generation: Generation) {
+    // The answer to an applied request would leave after an hour: nobody waits for it.
+    for action in [Action::Hang, Action::Delay { ms: 3_600_000 }] {
+        let kills: Vec<bool> = std::thread::scope(|scope| {
+            let case = |nth| {
+                let action = action.clone();
+                scope.spawn(move || killed_at(enqueue, generation, nth, &action))
+            };
+            let running: Vec<_> = (1..=MOST).map(case).collect();
+            running.into_iter().map(|case| case.join().unwrap()).collect()
+        });
+        assert!(kills[0] && !kills[kills.len() - 1], "from the first exchange until none is left: {kills:?}");
+    }
+}
+
 #[test]
 fn a_worker_killed_at_any_exchange_leaves_one_verdict_and_one_effect() {
-    // The answer to an applied request would leave after an hour: nobody waits for it.
     for generation in BOTH {
-        for action in [Action::Hang, Action::Delay { ms: 3_600_000 }] {
-            let kills: Vec<bool> = std::thread::scope(|scope| {
-                let case = |nth| {
-                    let action = action.clone();
-                    scope.spawn(move || killed_at(generation, nth, &action))
-                };
-                let running: Vec<_> = (1..=MOST).map(case).collect();
-                running.into_iter().map(|case| case.join().unwrap()).collect()
-            });
-            assert!(kills[0] && !kills[kills.len() - 1], "from the first exchange until none is left: {kills:?}");
-        }
+        killed_at_each(&format!("enqueue {}", rerun(generation)), generation);
     }
+}
+
+#[test]
+fn a_worker_killed_at_any_exchange_of_a_sequence_leaves_one_verdict_of_each_step() {
+    let words = format!("{USER} {CONNECTION} workflow={CRAWLER}");
+    killed_at_each(&format!("sequence enqueue --preset connector_pipeline {words}"), Generation::Argo);
 }
 
 #[test]

@@ -386,9 +386,8 @@ async fn jobs_of_unknown_activities_and_versions_wait() {
     let host = TestHost::new();
     host.enqueue_acts("newer", [Act::Pass]).await;
     host.enqueue_acts("foreign", [Act::Pass]).await;
-    let file = rusqlite::Connection::open(host.path()).unwrap();
-    file.execute("UPDATE jobs SET activity_version = 2 WHERE job_id = 'newer'", []).unwrap();
-    file.execute("UPDATE jobs SET activity = 'unheard_of' WHERE job_id = 'foreign'", []).unwrap();
+    host.tamper("UPDATE jobs SET activity_version = 2 WHERE job_id = 'newer'");
+    host.tamper("UPDATE jobs SET activity = 'unheard_of' WHERE job_id = 'foreign'");
     let worker = host.worker().await;
     host.enqueue_acts("known", [Act::Pass]).await;
     host.verdict("known").await;

@@ -113,7 +113,7 @@ async fn an_attempt_of_a_forgotten_execution_does_not_close_another_one() {
     host.pass_time(Duration::from_millis(500), host.client.wait(target("a"))).await.unwrap();
     // What `prune` does, once the retention is over.
     for table in ["job_inputs", "job_checkpoints", "job_verdicts", "job_failures", "jobs"] {
-        file(&host).execute(&format!("DELETE FROM {table} WHERE id = 1"), []).unwrap();
+        host.tamper(&format!("DELETE FROM {table} WHERE id = 1"));
     }
     host.enqueue_acts("b", [Act::UntilStopped]).await;
     settle(&host).await;
@@ -176,15 +176,13 @@ async fn a_final_failure_after_a_requested_cancel_closes_as_cancelled() {
 #[tokio::test]
 async fn a_worker_renews_its_lease_while_it_forgets_old_executions() {
     let host = TestHost::with_worker_timeout(Duration::from_secs(10));
-    file(&host)
-        .execute_batch(
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
-             INSERT INTO jobs(job_id, run_id, activity, activity_version, slot_class, tenant, state, priority, run_at, enqueued_at, finished_at)
-             SELECT 'old-' || i, i, 'probe', 1, 'work', 'default', 'completed', 3, 0, 0, 1 FROM n;
-             INSERT INTO job_inputs(id, input, options, traceparent) SELECT id, '{}', '{}', '' FROM jobs;
-             INSERT INTO job_verdicts(id, status, verdict) SELECT id, 'passed', '{}' FROM jobs;",
-        )
-        .unwrap();
+    host.tamper(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
+         INSERT INTO jobs(job_id, run_id, activity, activity_version, slot_class, tenant, state, priority, run_at, enqueued_at, finished_at)
+         SELECT 'old-' || i, i, 'probe', 1, 'work', 'default', 'completed', 3, 0, 0, 1 FROM n;
+         INSERT INTO job_inputs(id, input, options, traceparent) SELECT id, '{}', '{}', '' FROM jobs;
+         INSERT INTO job_verdicts(id, status, verdict) SELECT id, 'passed', '{}' FROM jobs",
+    );
     let worker = host.worker().await;
     settle(&host).await;
     host.clock.advance(Duration::from_secs(61));
@@ -407,15 +405,13 @@ async fn a_file_that_a_newer_version_upgraded_stops_the_worker_with_the_reason()
 #[tokio::test]
 async fn what_is_forgotten_gives_its_space_back_to_the_file_system() {
     let host = TestHost::new();
-    file(&host)
-        .execute_batch(
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
-             INSERT INTO jobs(job_id, run_id, activity, activity_version, slot_class, tenant, state, priority, run_at, enqueued_at, finished_at)
-             SELECT 'old-' || i, i, 'probe', 1, 'work', 'default', 'completed', 3, 0, 0, 1 FROM n;
-             INSERT INTO job_inputs(id, input, options, traceparent) SELECT id, hex(zeroblob(4000)), '{}', '' FROM jobs;
-             INSERT INTO job_verdicts(id, status, verdict) SELECT id, 'passed', '{}' FROM jobs;",
-        )
-        .unwrap();
+    host.tamper(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+         INSERT INTO jobs(job_id, run_id, activity, activity_version, slot_class, tenant, state, priority, run_at, enqueued_at, finished_at)
+         SELECT 'old-' || i, i, 'probe', 1, 'work', 'default', 'completed', 3, 0, 0, 1 FROM n;
+         INSERT INTO job_inputs(id, input, options, traceparent) SELECT id, hex(zeroblob(4000)), '{}', '' FROM jobs;
+         INSERT INTO job_verdicts(id, status, verdict) SELECT id, 'passed', '{}' FROM jobs",
+    );
     let pages = host.sql::<i64>("PRAGMA page_count");
     assert!(pages > 400, "{pages} pages");
     let worker = host.worker().await;

@@ -1,6 +1,6 @@
 //! Several processes on one file, as far as one process can play them: each has its own writer, connections and wakes.
 
-use iolaus::client::{Cancelled, PauseKind};
+use iolaus::client::{Cancelled, ClientError, PauseKind};
 use iolaus::embedded::{Executed, execute};
 use iolaus_activities::Status;
 
@@ -30,6 +30,48 @@ async fn a_cancel_from_another_process_reaches_the_running_attempt() {
     let verdict = host.client.wait(target("far")).await.unwrap();
     assert_eq!((verdict.status, verdict.message.as_deref()), (Status::Cancelled, Some("from afar")));
     worker.drain().await.unwrap();
+}
+
+#[tokio::test]
+async fn thousands_wait_in_a_process_for_what_another_one_does_and_each_gets_its_own_verdict() {
+    const WAITERS: usize = 2_000;
+    let host = TestHost::new();
+    let asker = host.another();
+    let jobs = (0..WAITERS).map(|n| asker.admit(probe_job(&format!("job-{n}"), [Act::Pass])).unwrap()).collect();
+    asker.client.enqueue_many(jobs).await.unwrap();
+    let mut waiting = tokio::task::JoinSet::new();
+    for n in 0..WAITERS {
+        let client = asker.client.clone();
+        waiting.spawn(async move { client.wait(target(&format!("job-{n}"))).await.unwrap().job_id });
+    }
+    // Nobody moves the clock: only wakes bring this about.
+    let worker = host.worker().await;
+    let mut told: Vec<String> = waiting.join_all().await;
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(told.len(), WAITERS);
+    worker.drain().await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_job_that_is_forgotten_meanwhile_is_told_so() {
+    let host = TestHost::new();
+    host.enqueue_acts("gone", [Act::Pass]).await;
+    let asker = host.another();
+    let wait = asker.client.wait(target("gone"));
+    let forget = async {
+        // It waits; then the row goes, as pruning lets it go.
+        asker.client.status().await.unwrap();
+        host.tamper("DELETE FROM jobs");
+        host.client.pause(PauseKind::Tenant, "any".into(), None).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let told = host
+        .drive(async {
+            tokio::select! { told = wait => told, () = forget => unreachable!("it waits for ever") }
+        })
+        .await;
+    assert!(matches!(&told, Err(ClientError::NotFound(id)) if id.as_str() == "gone"), "{told:?}");
 }
 
 #[tokio::test]

@@ -100,6 +100,20 @@ fn every_link_leads_somewhere_and_every_test_that_is_named_is_there() {
     assert!(tests > 10, "only {tests} tests were found");
 }
 
+#[test]
+fn every_metric_that_is_named_is_one_of_ours() {
+    let ours = concat!(include_str!("../../src/telemetry/names.rs"), include_str!("../../activities/src/tenant/measure.rs"));
+    let named = Regex::new(r"`((?:iolaus|messaging|http)_[a-z_]*[a-z])`").unwrap();
+    let mut seen = 0;
+    for metric in named.captures_iter(README).map(|found| found[1].to_owned()) {
+        // As the exporter does: a counter has `_total`, and a unit its name.
+        let bare = ["_total", "_seconds"].iter().fold(metric.as_str(), |name, end| name.strip_suffix(end).unwrap_or(name));
+        assert!(ours.contains(&format!("\"{}\"", bare.replace('_', "."))), "README names the metric {metric}, which is not there");
+        seen += 1;
+    }
+    assert!(seen > 12, "only {seen} metrics were found");
+}
+
 /// The anchor of a heading.
 fn anchor(heading: &str) -> String {
     let heading = heading.trim_start_matches('#').trim().to_lowercase();

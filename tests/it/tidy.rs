@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 
 /// The rooms of `src`, and the rooms that each may name. `telemetry` and `config` may be used by all.
 const DIRECTIONS: &[(&str, &[&str])] = &[
-    ("cli", &["client", "config", "embedded", "executor", "intake", "job", "sandbox", "telemetry"]),
+    ("bench", &["client", "embedded", "intake", "job"]),
+    ("cli", &["bench", "client", "config", "embedded", "executor", "http", "intake", "job", "sandbox", "sequence", "telemetry"]),
     ("client", &["job"]),
     ("config", &["intake", "job", "telemetry"]),
-    ("embedded", &["client", "executor", "job", "telemetry"]),
+    ("embedded", &["client", "executor", "job", "sequence", "telemetry"]),
     ("executor", &["job", "telemetry"]),
+    ("http", &["telemetry"]),
     ("intake", &["job"]),
     ("job", &[]),
     ("sandbox", &[]),
+    ("sequence", &["executor", "intake", "job"]),
     ("telemetry", &["job"]),
 ];
 

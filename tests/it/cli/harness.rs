@@ -4,11 +4,15 @@ use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
 use iolaus::sandbox::{Sandbox, SandboxOptions};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+use crate::support::watchdog::Watched;
 
 /// A user of the sandbox who may publish everywhere.
 pub(crate) const USER: &str = "user_id=8c1e2d8a-1564-4e95-8b14-ea14522fcf61";
@@ -20,6 +24,7 @@ pub(crate) struct Place {
     directory: TempDir,
     environment: Vec<(OsString, OsString)>,
     tenant: Option<(Sandbox, Runtime)>,
+    _watched: Watched,
 }
 
 /// How a command ended.
@@ -33,7 +38,12 @@ pub(crate) struct Ran {
 impl Place {
     /// Without a tenant.
     pub(crate) fn new() -> Self {
-        Self { directory: tempfile::tempdir().expect("a directory"), environment: Vec::new(), tenant: None }
+        Self {
+            directory: tempfile::tempdir().expect("a directory"),
+            environment: vec![("IOLAUS_HTTP__LISTEN".into(), "".into())],
+            tenant: None,
+            _watched: Watched::new(),
+        }
     }
 
     /// With a sandbox as its tenant.
@@ -109,7 +119,7 @@ impl Place {
     pub(crate) fn start(&self, line: &str) -> Running {
         let mut command = self.command(line.split_whitespace());
         let child = command.env("IOLAUS_LOG", "info").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        Running(child.expect("it starts"))
+        Running::new(child.expect("it starts"))
     }
 
     /// Starts a command with this stdout.
@@ -154,21 +164,37 @@ impl Ran {
     }
 }
 
-/// A command that runs on.
-pub(crate) struct Running(Child);
+/// A command that runs on. Its log is read all the time: whoever writes into a full pipe stands still.
+pub(crate) struct Running {
+    child: Child,
+    log: mpsc::Receiver<String>,
+}
 
 impl Running {
+    fn new(mut child: Child) -> Self {
+        let stderr = child.stderr.take().expect("it is piped");
+        let (lines, log) = mpsc::channel();
+        thread::spawn(move || {
+            // Nobody may want the rest.
+            BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| drop(lines.send(line)));
+        });
+        Self { child, log }
+    }
+
     /// Reads its log until a line contains this.
     pub(crate) fn until(&mut self, part: &str) {
-        let stderr = self.0.stderr.as_mut().expect("it is piped");
-        let mut lines = BufReader::with_capacity(1, stderr).lines();
-        let found = lines.by_ref().map_while(Result::ok).any(|line| line.contains(part));
-        assert!(found, "it ended without a word of `{part}`");
+        self.line(part);
+    }
+
+    /// The same, and answers with that line.
+    pub(crate) fn line(&mut self, part: &str) -> String {
+        let found = self.log.iter().find(|line| line.contains(part));
+        found.unwrap_or_else(|| panic!("it ended without a word of `{part}`"))
     }
 
     /// Its data.
     pub(crate) fn stdout(&mut self) -> &mut std::process::ChildStdout {
-        self.0.stdout.as_mut().expect("it is piped")
+        self.child.stdout.as_mut().expect("it is piped")
     }
 
     /// Asks it to stop as an orchestrator does, and waits for its end.
@@ -177,28 +203,38 @@ impl Running {
         self.end()
     }
 
+    /// Sends SIGTERM and waits for its end, whatever it is.
+    pub(crate) fn terminate_in_order(mut self) -> Option<i32> {
+        self.ask_to_stop();
+        drop(self.child.stdout.take());
+        self.child.wait().expect("it ends").code()
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn ask_to_stop(&self) {
-        let asked = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().expect("kill runs");
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
         assert!(asked.success(), "it has ended already");
     }
 
     /// Kills it as a power cut does, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
-        self.0.kill().expect("it can be killed");
-        self.0.wait().expect("it is gone");
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it is gone");
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and answers with what it said since it was last listened to.
     pub(crate) fn end(mut self) -> Ran {
-        let (mut stdout, mut stderr) = (String::new(), String::new());
-        if let Some(mut pipe) = self.0.stdout.take() {
+        let mut stdout = String::new();
+        if let Some(mut pipe) = self.child.stdout.take() {
             pipe.read_to_string(&mut stdout).expect("text");
         }
-        if let Some(mut pipe) = self.0.stderr.take() {
-            pipe.read_to_string(&mut stderr).expect("text");
-        }
-        let status = self.0.wait().expect("it ends");
+        let stderr = self.log.iter().map(|line| line + "\n").collect();
+        let status = self.child.wait().expect("it ends");
         Ran { code: status.code().expect("it ended by itself"), stdout, stderr }
     }
 }
@@ -206,7 +242,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended already.
-        self.0.kill().ok();
-        self.0.wait().ok();
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }

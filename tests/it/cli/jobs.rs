@@ -302,3 +302,51 @@ fn many_jobs_are_all_stored_before_any_is_waited_for_and_share_one_timeout() {
     let ran = place.run("enqueue --jobs jobs.jsonl --wait --timeout 0s");
     assert_eq!((ran.code, ran.stdout.lines().count(), place.stored()), (5, 3, 3), "{ran:?}");
 }
+
+#[test]
+fn dead_jobs_are_retried_by_filter_and_without_id_or_filter_nothing_is() {
+    let place = place();
+    for id in ["a", "b"] {
+        place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} --job-id {id}"));
+        place.run(&format!("jobs cancel {id}"));
+    }
+    let neither = place.run("jobs retry");
+    assert!(neither.code == 2 && neither.stderr.contains("JOB_ID"), "{neither:?}");
+    let both = place.run("jobs retry a --state cancelled");
+    assert_eq!(both.code, 2, "{both:?}");
+    let dry = place.run("jobs retry --state cancelled --dry-run --output text");
+    assert_eq!((dry.code, dry.stdout.as_str()), (0, "a\nb\n"), "{dry:?}");
+    assert!(dry.stderr.contains("2 would be retried"), "{dry:?}");
+    let retried = place.run("jobs retry --state cancelled --activity publish_preflight --code cancelled --output text");
+    assert_eq!((retried.code, retried.stdout.as_str()), (0, "a\nb\n"), "{retried:?}");
+    assert_eq!(place.run("jobs retry --state cancelled --output text").stdout, "");
+    assert_eq!(place.stored(), 4);
+}
+
+#[test]
+fn lines_are_stored_as_they_come_and_a_bad_one_is_named_and_skipped() {
+    let mut place = Place::new();
+    place.set("PATH", std::env::var("PATH").expect("there is one"));
+    let line = |id: &str| {
+        format!(
+            r#"{{"activity": "publish_preflight", "input": {{"user_id": "u", "connection_qualified_name": ""}}, "job_id": "{id}"}}"#
+        ) + "\n"
+    };
+    place.file("first", (0..256).map(|n| line(&format!("n-{n}"))).collect::<String>());
+    place.file(
+        "second",
+        format!("{}{{\"activity\": \"publish_preflight\"\n{}{}", line("n-0"), "x".repeat(17 << 20) + "\n", line("last")),
+    );
+    // What follows is written only once the ids of the first chunk were told: whoever read everything first would wait for ever.
+    let ran = place.shell(
+        "{ cat first; until [ -s ids ]; do :; done; cat second; } | $IOLAUS enqueue --jobs - --on-error skip --output text >ids; \
+         code=$?; cat ids; exit $code",
+        "",
+    );
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    let told: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!((told.len(), told[0], told[256]), (257, "n-0", "last"));
+    for part in ["error: job n-0 exists already", "line 258: ", "line 259: has more than 16777216 bytes; skipped"] {
+        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+    }
+}

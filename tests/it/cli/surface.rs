@@ -12,7 +12,7 @@ fn every_schema_is_one_line_of_json() {
     let place = Place::new();
     let all = place.run("schema");
     assert_eq!((all.code, all.stdout.lines().count()), (0, 1));
-    for name in ["verdict", "job_request", "publish_preflight"] {
+    for name in ["verdict", "job_request", "sequence", "publish_preflight"] {
         let one = place.run(&format!("schema {name}")).json();
         assert_eq!(one["type"], "object", "{name}");
     }
@@ -161,6 +161,7 @@ fn help_tells_the_commands_and_the_exit_codes() {
       demo           See it all in one process: a sandbox, a worker and a dozen real jobs
       execute        Enqueue a job, work it in this process, print its verdict, exit by it
       enqueue        Store a job durably and print its id
+      sequence       Jobs one after the other: execute, enqueue or show a sequence
       worker         Work what others enqueue, until told to stop
       status         States, the oldest due job, workers, pauses
       jobs           List, show, wait for, cancel and retry jobs
@@ -173,6 +174,7 @@ fn help_tells_the_commands_and_the_exit_codes() {
       sandbox        Play a tenant on loopback, until told to stop
       schema         Print JSON Schemas of what goes in and what comes out, or the reference of the
                      configuration
+      bench          Measure the queue on this machine, beside the bare thing that bounds it
       completions    Print a completion script for a shell
       help           Print this message or the help of the given subcommand(s)
 

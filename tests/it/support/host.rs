@@ -11,11 +11,14 @@ use iolaus::client::{ClientError, Enqueued, JobClient, JobDetail, Target};
 use iolaus::embedded::{Embedded, EmbeddedOptions, Worker, WorkerOptions};
 use iolaus::intake::{Intake, JobRequest};
 use iolaus::job::{JobId, NewJob, Refused, TraceContext};
+use iolaus::sequence::{self, SequenceRequest};
+use iolaus::telemetry::{Known, Meters, Metrics};
 use iolaus_activities::tenant::Tenants;
 use iolaus_activities::{ManualClock, Registry, VerdictRecord};
 use serde_json::{Value, json};
 
 use super::probe::{Act, Probe};
+use super::watchdog::Watched;
 
 pub(crate) struct TestHost {
     pub(crate) clock: Arc<ManualClock>,
@@ -25,6 +28,8 @@ pub(crate) struct TestHost {
     options: EmbeddedOptions,
     dir: Option<Arc<tempfile::TempDir>>,
     pub(crate) tenants: Arc<Tenants>,
+    pub(crate) throttles: Arc<iolaus::job::Throttles>,
+    _watched: Watched,
 }
 
 impl TestHost {
@@ -40,6 +45,25 @@ impl TestHost {
 
     pub(crate) fn with_worker_timeout(worker_timeout: Duration) -> Self {
         Self::create(clock(), worker_timeout, |_| {})
+    }
+
+    /// Counts what happens for these meters; of tenants it knows `default` alone.
+    pub(crate) fn measured(meters: &Meters) -> Self {
+        let metrics = Metrics::new(meters.provider(), Known::new(["probe"], ["default"]));
+        Self::with_worker_timeout(Duration::from_secs(10)).opened_with(|options| options.metrics = metrics)
+    }
+
+    /// Lets only so many bytes of jobs wait to be stored, and no enqueue wait for room.
+    pub(crate) fn narrow(max_waiting_bytes: usize) -> Self {
+        Self::new().opened_with(|options| {
+            options.max_waiting_bytes = max_waiting_bytes;
+            options.enqueue_timeout = Duration::ZERO;
+        })
+    }
+
+    fn opened_with(mut self, change: impl FnOnce(&mut EmbeddedOptions)) -> Self {
+        change(&mut self.options);
+        Self::open(self.options.clone(), self.clock.clone(), self.probe.clone(), self.dir.take())
     }
 
     /// On a file that is there already.
@@ -63,7 +87,17 @@ impl TestHost {
     fn open(options: EmbeddedOptions, clock: Arc<ManualClock>, probe: Probe, dir: Option<Arc<tempfile::TempDir>>) -> Self {
         let embedded = Embedded::open(options.clone(), clock.clone()).unwrap();
         let client = embedded.client();
-        Self { clock, embedded, client, probe, options, dir, tenants: Tenants::none() }
+        Self {
+            clock,
+            embedded,
+            client,
+            probe,
+            options,
+            dir,
+            tenants: Tenants::none(),
+            throttles: Arc::default(),
+            _watched: Watched::new(),
+        }
     }
 
     /// The same host, with the shipped activities acting on these tenants.
@@ -84,6 +118,7 @@ impl TestHost {
         WorkerOptions {
             registry: self.registry(),
             tenants: self.tenants.clone(),
+            throttles: self.throttles.clone(),
             slots_work: 4,
             slots_waits: 100,
             drain_deadline: Duration::from_secs(20),
@@ -112,6 +147,16 @@ impl TestHost {
         let intake = Intake::new(&self.registry(), BTreeMap::default(), names);
         let job = intake.admit(request, TraceContext::generate(), iolaus_activities::Clock::now(self.clock.as_ref())).unwrap();
         self.client.enqueue(job).await.unwrap()
+    }
+
+    pub(crate) fn admit_sequence(&self, request: SequenceRequest) -> Result<NewJob, Refused> {
+        let intake = Intake::new(&self.registry(), BTreeMap::default(), vec!["default".into(), "other".into()]);
+        sequence::admit(&intake, request, TraceContext::generate(), iolaus_activities::Clock::now(self.clock.as_ref()))
+    }
+
+    pub(crate) async fn enqueue_sequence(&self, request: SequenceRequest) -> Result<Enqueued, ClientError> {
+        let job = self.admit_sequence(request)?;
+        self.client.enqueue(job).await
     }
 
     pub(crate) async fn enqueue_acts(&self, job_id: &str, acts: impl IntoIterator<Item = Act>) -> Enqueued {
@@ -167,11 +212,22 @@ impl TestHost {
         }
     }
 
+    /// Changes the file behind the host's back.
+    pub(crate) fn tamper(&self, sql: &str) {
+        let counts =
+            "DELETE FROM job_counts; INSERT INTO job_counts SELECT activity, tenant, state, count(*) FROM jobs GROUP BY 1, 2, 3";
+        rusqlite::Connection::open(self.path()).unwrap().execute_batch(&format!("BEGIN; {sql}; {counts}; COMMIT")).unwrap();
+    }
+
     /// One value out of the file.
     pub(crate) fn sql<T: rusqlite::types::FromSql>(&self, query: &str) -> T {
         rusqlite::Connection::open(self.path()).unwrap().query_row(query, [], |row| row.get(0)).unwrap()
     }
 }
+
+/// Sequences that are open without exactly one open step, or closed with one.
+pub(crate) const BROKEN_SEQUENCES: &str = "SELECT count(*) FROM jobs s WHERE s.activity = 'sequence' \
+     AND (SELECT count(*) FROM jobs j WHERE j.parent_id = s.id AND j.finished_at IS NULL) <> (s.finished_at IS NULL)";
 
 fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap()))
@@ -182,13 +238,18 @@ impl Drop for TestHost {
         if self.dir.is_none() || std::thread::panicking() {
             return;
         }
+        let counted = "SELECT activity, tenant, state, count FROM job_counts WHERE count <> 0";
+        let there = "SELECT activity, tenant, state, count(*) FROM jobs GROUP BY 1, 2, 3";
+        let miscounted = format!("SELECT EXISTS({counted} EXCEPT {there}) + EXISTS({there} EXCEPT {counted})");
         for (what, query) in [
+            ("miscounted", miscounted.as_str()),
             ("left running", "SELECT count(*) FROM jobs WHERE state = 'running'"),
             (
                 "closed without exactly one verdict, or open with one",
                 "SELECT count(*) FROM jobs j WHERE (j.finished_at IS NOT NULL) <> EXISTS(SELECT 1 FROM job_verdicts v WHERE v.id = j.id) \
                  OR (j.finished_at IS NOT NULL) <> (j.state IN ('completed', 'discarded', 'cancelled'))",
             ),
+            ("open as a step although their sequence is closed", BROKEN_SEQUENCES),
         ] {
             assert_eq!(self.sql::<i64>(query), 0, "executions {what}");
         }

@@ -3,3 +3,4 @@
 pub(crate) mod host;
 pub(crate) mod probe;
 pub(crate) mod tenant;
+pub(crate) mod watchdog;

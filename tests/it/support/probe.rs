@@ -43,6 +43,10 @@ pub(crate) enum Act {
     Shout(usize),
     /// Sleeps so many seconds, then passes.
     Sleep(u64),
+    /// Passes with these facts.
+    Tell(Value),
+    /// Passes with the input's note as a fact.
+    Echo,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +55,8 @@ pub(crate) struct Input {
     pub(crate) acts: Vec<Act>,
     #[serde(default)]
     pub(crate) waits: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
     #[serde(default, with = "duration::optional")]
     #[schemars(with = "Option<String>")]
     pub(crate) heartbeat: Option<Duration>,
@@ -147,6 +153,11 @@ impl Activity for Probe {
                 ctx.sleep(Duration::from_secs(seconds)).await?;
                 Ok(Verdict::passed("it slept"))
             }
+            Act::Tell(facts) => {
+                let facts = facts.as_object().unwrap().iter();
+                Ok(facts.fold(Verdict::passed("it told"), |verdict, (name, value)| verdict.fact(name, value.clone())))
+            }
+            Act::Echo => Ok(Verdict::passed("it echoed").fact("note", input.note)),
         }
     }
 }
