@@ -26,9 +26,17 @@ pub(super) struct Rounds([tokio::task::JoinHandle<()>; 2]);
 
 impl Rounds {
     pub(super) fn start(store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
+        // Before anything else: a wake that comes until then would be lost, and only the next slow round would make up for it.
+        let listener = match store.hub().listen() {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                tracing::warn!(%error, "wakes from other processes cannot be received; their jobs are found every few seconds");
+                None
+            }
+        };
         let asked = Arc::new(Notify::new());
         let telling = tokio::spawn(tell_closed(store.clone(), clock.clone(), asked.clone()));
-        Self([tokio::spawn(go(store, clock, asked)), telling])
+        Self([tokio::spawn(go(store, clock, listener, asked)), telling])
     }
 }
 
@@ -38,14 +46,7 @@ impl Drop for Rounds {
     }
 }
 
-async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, asked: Arc<Notify>) {
-    let listener = match store.hub().listen() {
-        Ok(listener) => Some(listener),
-        Err(error) => {
-            tracing::warn!(%error, "wakes from other processes cannot be received; their jobs are found every few seconds");
-            None
-        }
-    };
+async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, listener: Option<Listener>, asked: Arc<Notify>) {
     let mut timer = store.hub().timer();
     let mut round = clock.deadline(ROUND);
     loop {

@@ -18,6 +18,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracerProvider, Tracer};
 use serde::{Deserialize, Serialize};
 use tracing::{Metadata, Subscriber};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -29,6 +30,8 @@ pub use trace::{command_span, context_of, process_span, record_outcome, record_w
 
 /// How long the last spans may take to leave when nobody says otherwise.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+/// Log lines that may wait for whoever reads stderr. Those that find no room are lost: a reader that stands still stops no job.
+const WAITING_LINES: usize = 1_024;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +60,8 @@ pub struct TelemetrySettings {
 pub struct Guard {
     provider: Option<SdkTracerProvider>,
     meters: Meters,
+    /// Writes the last log lines when it goes, in a second at most.
+    _log: WorkerGuard,
 }
 
 impl Guard {
@@ -101,12 +106,13 @@ pub fn init(settings: &TelemetrySettings, stderr_is_terminal: bool) -> Guard {
     let meters = Meters::build(resource(&env), wants_export(&env, "METRICS"));
     opentelemetry::global::set_meter_provider(meters.provider().clone());
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    let subscriber =
-        tracing_subscriber::registry().with(spans(provider.tracer(names::SERVICE))).with(logs(settings, stderr_is_terminal));
+    let (stderr, log) = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(std::io::stderr());
+    let logs = logs(settings, stderr, stderr_is_terminal);
+    let subscriber = tracing_subscriber::registry().with(spans(provider.tracer(names::SERVICE))).with(logs);
     if subscriber.try_init().is_err() {
         tracing::debug!("telemetry was set up already");
     }
-    Guard { provider: Some(provider), meters }
+    Guard { provider: Some(provider), meters, _log: log }
 }
 
 /// Spans of this program go to OpenTelemetry. Events do not: they are logs, and span events are deprecated. Spans of libraries do not
@@ -126,7 +132,7 @@ where
         .with_filter(filter::filter_fn(ours).with_max_level_hint(tracing::Level::INFO))
 }
 
-fn logs<S>(settings: &TelemetrySettings, stderr_is_terminal: bool) -> Box<dyn Layer<S> + Send + Sync>
+fn logs<S>(settings: &TelemetrySettings, stderr: NonBlocking, stderr_is_terminal: bool) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
@@ -138,9 +144,9 @@ where
     };
     if as_text {
         let ansi = stderr_is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        fmt::layer().with_writer(std::io::stderr).with_ansi(ansi).with_filter(filter).boxed()
+        fmt::layer().with_writer(stderr).with_ansi(ansi).with_filter(filter).boxed()
     } else {
-        fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(std::io::stderr).with_filter(filter).boxed()
+        fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(stderr).with_filter(filter).boxed()
     }
 }
 

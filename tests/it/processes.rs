@@ -60,10 +60,10 @@ async fn whoever_waits_for_a_job_that_is_forgotten_meanwhile_is_told_so() {
     let asker = host.another();
     let wait = asker.client.wait(target("gone"));
     let forget = async {
-        // It waits; then the row goes, as pruning lets it go.
+        // It waits; then the row goes, as pruning lets it go, and something wakes whoever waits.
         asker.client.status().await.unwrap();
         host.tamper("DELETE FROM jobs");
-        host.client.pause(PauseKind::Tenant, "any".into(), None).await.unwrap();
+        host.client.resume(PauseKind::Tenant, "any".into()).await.unwrap();
         std::future::pending::<()>().await;
     };
     let told = host

@@ -122,6 +122,13 @@ impl Place {
         Running::new(child.expect("it starts"))
     }
 
+    /// The same, and nobody ever reads its log.
+    pub(crate) fn start_unread(&self, line: &str) -> Running {
+        let mut command = self.command(line.split_whitespace());
+        let child = command.env("IOLAUS_LOG", "info").stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        Running { child: child.expect("it starts"), log: mpsc::channel().1 }
+    }
+
     /// Starts a command with this stdout.
     pub(crate) fn spawn(&self, line: &str, stdout: Stdio) -> Child {
         self.command(line.split_whitespace()).stdout(stdout).stderr(Stdio::null()).spawn().expect("it starts")

@@ -184,6 +184,22 @@ fn a_worker_works_what_another_process_enqueues_and_stops_in_order() {
 }
 
 #[test]
+fn a_worker_whose_log_nobody_reads_works_on_and_stops_in_order() {
+    let place = place();
+    let line = format!(
+        r#"{{"activity":"publish_preflight","input":{{"user_id":"{}","connection_qualified_name":"{}"}}}}"#,
+        USER.split_once('=').unwrap().1,
+        CONNECTION.split_once('=').unwrap().1
+    );
+    // Several times what a pipe holds, at more than a kilobyte of log for each.
+    let jobs = place.file("jobs.jsonl", format!("{line}\n").repeat(300));
+    let worker = place.start_unread("worker");
+    let ran = place.iolaus(["enqueue", "--jobs", jobs.to_str().unwrap(), "--wait", "--timeout", "5m"]);
+    assert_eq!((ran.code, ran.stdout.matches(r#""status":"passed""#).count()), (0, 300), "{ran:?}");
+    assert_eq!(worker.terminate_in_order(), Some(0));
+}
+
+#[test]
 fn execute_that_is_stopped_gives_the_job_back_and_goes_on_later() {
     let place = Place::with_tenant(SandboxOptions { running: Duration::from_secs(3), ..SandboxOptions::default() });
     let line = format!("execute await_completion {ACTIVE} --job-id follow");

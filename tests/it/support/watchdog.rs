@@ -9,7 +9,7 @@ use std::time::Duration;
 use iolaus_activities::{Clock, SystemClock};
 
 /// No test takes a tenth of this.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// A longer storm is given this for each of its kills.
 const FOR_EACH_KILL: Duration = Duration::from_secs(3);
 /// Between two looks.
