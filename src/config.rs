@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use iolaus_activities::duration;
 use iolaus_activities::tenant::TenantSettings;
+use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
 use crate::intake::OptionOverrides;
@@ -31,6 +32,8 @@ pub struct Config {
     pub host: HostConfig,
     /// The embedded host's file.
     pub database: DatabaseConfig,
+    /// The cluster.
+    pub temporal: TemporalConfig,
     /// How a worker works.
     pub worker: WorkerConfig,
     /// The tenants, by name.
@@ -58,12 +61,60 @@ pub struct HostConfig {
     pub kind: HostKind,
 }
 
-/// The hosts that this build has.
+/// The hosts. A build without the feature refuses the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HostKind {
     /// A SQLite file on this machine.
     Embedded,
+    /// A Temporal cluster.
+    Temporal,
+}
+
+/// The cluster. What is empty is said by Temporal's own environment configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemporalConfig {
+    /// `host:port`.
+    pub address: String,
+    /// The namespace.
+    pub namespace: String,
+    /// The task queue of work; that of waits has `-waits` behind it.
+    pub task_queue: String,
+    /// An API key.
+    #[serde(default)]
+    pub api_key: Option<SecretString>,
+    /// The file of one.
+    #[serde(default)]
+    pub api_key_file: Option<PathBuf>,
+    /// Whether TLS is wanted.
+    pub tls: bool,
+    /// Whom to trust.
+    #[serde(default)]
+    pub tls_ca_file: Option<PathBuf>,
+    /// The name that the cluster's certificate must have.
+    #[serde(default)]
+    pub tls_server_name: Option<String>,
+    /// Our own certificate.
+    #[serde(default)]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[serde(default)]
+    pub tls_key_file: Option<PathBuf>,
+    /// How long a connection may take to open.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    /// When an attempt of a silent worker is another worker's.
+    #[serde(with = "duration")]
+    pub heartbeat_timeout: Duration,
+    /// Polls at once, of each task queue.
+    pub pollers: usize,
+    /// The deployment's name, for worker versioning.
+    pub deployment: String,
+    /// The id of this build, for the same.
+    pub build_id: String,
+    /// A search attribute that carries the tenant's name.
+    pub tenant_attribute: String,
 }
 
 /// The embedded host's file.

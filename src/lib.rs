@@ -14,6 +14,7 @@
 //! | [`executor`] | one attempt as named steps | pure decisions; time and jitter are arguments |
 //! | [`http`] | probes and metrics for an operator's machines | reads only; says nothing of a job |
 //! | [`embedded`] | the SQLite host | one writer; fenced writes; one verdict for each closed execution |
+//! | `temporal` (a feature) | the host on a Temporal cluster | every write of an attempt is awaited and fenced by its task token |
 //! | [`telemetry`] | spans, logs, export | store first, then emit; a lossy copy |
 //! | [`mod@bench`] | what the host reaches on this machine | beside the bare thing that bounds it, in one run |
 //! | [`sandbox`] | a simulated tenant | shares no type with the client that it judges |
@@ -32,6 +33,8 @@ pub mod job;
 pub mod sandbox;
 pub mod sequence;
 pub mod telemetry;
+#[cfg(feature = "temporal")]
+pub mod temporal;
 
 /// README's example of an activity, compiled and run by `cargo test`.
 #[cfg(doctest)]

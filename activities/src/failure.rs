@@ -241,6 +241,8 @@ pub mod codes {
     pub const CANCELLED: &str = "cancelled";
     /// A checkpoint or a verdict was larger than the limit.
     pub const OUTPUT_TOO_LARGE: &str = "output.too_large";
+    /// Whether a run was started is not known. A retry by hand needs consent.
+    pub const RERUN_AMBIGUOUS: &str = "rerun.ambiguous";
 }
 
 #[cfg(test)]

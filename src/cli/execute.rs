@@ -46,7 +46,7 @@ impl Execute {
         let request = self.job.request(&self.activity, info, IdConflictPolicy::UseExisting)?;
         let command = telemetry::command_span("execute");
         let job = command.in_scope(|| app.admit(&intake, request))?;
-        app.require_tenant(&job.tenant)?;
+        app.require_tenant_here(&job.tenant)?;
         work(app, job, command).await
     }
 }
@@ -59,10 +59,11 @@ pub(super) async fn work(app: &App, job: NewJob, command: Span) -> anyhow::Resul
     let job_id = job.job_id.clone();
     let began = app.clock.monotonic();
     let target = Target::newest(job_id.clone());
+    let by = if host.works_here() { By::Us } else { By::Others };
     let executed = tokio::select! {
         biased;
         executed = host.execute(app, job, signals).instrument(command) => executed?,
-        never = wait::watch(app, host.client(), &target, By::Us) => match never {},
+        never = wait::watch(app, host.client(), &target, by) => match never {},
     };
     match executed {
         Executed::Verdict(verdict) => {

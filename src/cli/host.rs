@@ -1,5 +1,8 @@
 //! The one file of the command line that knows which host there is: opens it, and puts activities, tenants and the door together.
 
+#[cfg(feature = "temporal")]
+mod cluster;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,7 +14,8 @@ use super::exit::Problem;
 use super::signals::Signals;
 use crate::client::{ClientError, JobClient};
 use crate::config::{Config, HostKind};
-use crate::embedded::{self, Embedded, EmbeddedOptions, Worker, WorkerOptions};
+use crate::embedded::{self, Embedded, EmbeddedOptions, WorkerOptions};
+use crate::executor;
 use crate::http::{self, Server};
 use crate::intake::{Intake, JobRequest};
 use crate::job::{NewJob, SEQUENCE};
@@ -20,8 +24,49 @@ use crate::telemetry::{self, Known, Metrics};
 
 /// An open queue.
 pub(crate) struct Host {
-    embedded: Arc<Embedded>,
+    kind: Kind,
     client: Arc<dyn JobClient>,
+}
+
+enum Kind {
+    Embedded(Arc<Embedded>),
+    #[cfg(feature = "temporal")]
+    Temporal(Arc<crate::temporal::Temporal>),
+}
+
+/// A worker on whichever host.
+pub(crate) enum Worker {
+    Embedded(embedded::Worker),
+    #[cfg(feature = "temporal")]
+    Temporal(crate::temporal::Worker),
+}
+
+impl Worker {
+    /// Ends when the worker cannot go on, with the reason.
+    pub(crate) async fn failed(&self) -> ClientError {
+        match self {
+            Self::Embedded(worker) => worker.failed().await,
+            #[cfg(feature = "temporal")]
+            Self::Temporal(worker) => worker.failed().await,
+        }
+    }
+
+    /// Takes no more jobs, lets attempts finish within the deadline, and gives the rest back.
+    pub(crate) async fn drain(self) -> Result<(), ClientError> {
+        match self {
+            Self::Embedded(worker) => worker.drain().await,
+            #[cfg(feature = "temporal")]
+            Self::Temporal(worker) => worker.drain().await,
+        }
+    }
+
+    fn readiness(&self) -> Arc<dyn http::Readiness> {
+        match self {
+            Self::Embedded(worker) => Arc::new(OfWorker(worker.readiness())),
+            #[cfg(feature = "temporal")]
+            Self::Temporal(worker) => Arc::new(cluster::OfWorker(worker.readiness())),
+        }
+    }
 }
 
 /// How `execute` ended.
@@ -81,6 +126,11 @@ impl App {
         }
     }
 
+    /// The same, where a job that is executed is worked in this process.
+    pub(crate) fn require_tenant_here(&self, name: &str) -> anyhow::Result<()> {
+        if self.config.host.kind == HostKind::Embedded { self.require_tenant(name) } else { Ok(()) }
+    }
+
     /// The same for a worker, which needs one tenant at least.
     pub(crate) fn require_any_tenant(&self) -> anyhow::Result<()> {
         let tenants = self.tenants()?;
@@ -104,8 +154,8 @@ impl App {
 
 impl Host {
     fn open(config: &Config, clock: Arc<dyn Clock>, metrics: Metrics) -> Result<Self, ClientError> {
-        match config.host.kind {
-            HostKind::Embedded => {}
+        if config.host.kind == HostKind::Temporal {
+            return Self::open_cluster(config, clock, metrics);
         }
         let options = EmbeddedOptions {
             allow_network_filesystem: config.database.allow_network_filesystem,
@@ -118,7 +168,20 @@ impl Host {
         };
         let embedded = Embedded::open(options, clock)?;
         let client = embedded.client();
-        Ok(Self { embedded, client })
+        Ok(Self { kind: Kind::Embedded(embedded), client })
+    }
+
+    #[cfg(feature = "temporal")]
+    fn open_cluster(config: &Config, clock: Arc<dyn Clock>, metrics: Metrics) -> Result<Self, ClientError> {
+        let temporal = crate::temporal::Temporal::new(cluster::options(config, metrics)?, clock);
+        let client = temporal.client();
+        Ok(Self { kind: Kind::Temporal(temporal), client })
+    }
+
+    /// The configuration refuses it before.
+    #[cfg(not(feature = "temporal"))]
+    fn open_cluster(_: &Config, _: Arc<dyn Clock>, _: Metrics) -> Result<Self, ClientError> {
+        Err(ClientError::Unsupported { what: "a temporal host".to_owned(), host: "embedded" })
     }
 
     /// The verbs.
@@ -128,7 +191,7 @@ impl Host {
 
     /// Whether a worker of this name was started on this machine, or in this container.
     pub(crate) fn is_worker_here(name: &str) -> bool {
-        embedded::is_worker_here(name)
+        executor::is_worker_here(name)
     }
 
     /// Whether a worker of this name, `host-pid-number`, is of this very process.
@@ -139,14 +202,23 @@ impl Host {
 
     /// Starts a worker for every activity of this build.
     pub(crate) async fn start_worker(&self, app: &App) -> anyhow::Result<Worker> {
-        let options = worker_options(&app.config, app.tenants()?);
-        Ok(Worker::start(&self.embedded, options).await?)
+        let tenants = app.tenants()?;
+        Ok(match &self.kind {
+            Kind::Embedded(embedded) => {
+                Worker::Embedded(embedded::Worker::start(embedded, worker_options(&app.config, tenants)).await?)
+            }
+            #[cfg(feature = "temporal")]
+            Kind::Temporal(temporal) => {
+                let options = cluster::worker_options(&app.config, tenants);
+                Worker::Temporal(crate::temporal::Worker::start(temporal, options).await?)
+            }
+        })
     }
 
     /// Answers an operator's machines about a worker, where the configuration says so.
     pub(crate) async fn serve_http(app: &App, worker: &Worker) -> anyhow::Result<Option<Server>> {
         let Some(listen) = app.config.http.listen else { return Ok(None) };
-        match Server::start(listen, Arc::new(OfWorker(worker.readiness())), app.meters.clone()).await {
+        match Server::start(listen, worker.readiness(), app.meters.clone()).await {
             Ok(server) => {
                 tracing::info!(address = %server.address(), "answering /livez, /readyz and /metrics");
                 Ok(Some(server))
@@ -163,14 +235,33 @@ impl Host {
         }
     }
 
-    /// Enqueues a job and works it here, until it is closed or somebody asks this process to stop.
+    /// Enqueues a job and works it here, until it is closed or somebody asks this process to stop. A cluster's workers work it there.
     pub(crate) async fn execute(&self, app: &App, job: NewJob, signals: Signals) -> anyhow::Result<Executed> {
-        let options = worker_options(&app.config, app.tenants()?);
-        let stop = async move { signals.stopped().await };
-        Ok(match embedded::execute(&self.embedded, options, job, stop).await? {
-            embedded::Executed::Verdict(verdict) => Executed::Verdict(verdict),
-            embedded::Executed::NotYet => Executed::NotYet("this process was asked to stop and gave the job back"),
-        })
+        match &self.kind {
+            Kind::Embedded(embedded) => {
+                let options = worker_options(&app.config, app.tenants()?);
+                let stop = async move { signals.stopped().await };
+                Ok(match embedded::execute(embedded, options, job, stop).await? {
+                    embedded::Executed::Verdict(verdict) => Executed::Verdict(verdict),
+                    embedded::Executed::NotYet => Executed::NotYet("this process was asked to stop and gave the job back"),
+                })
+            }
+            #[cfg(feature = "temporal")]
+            Kind::Temporal(_) => {
+                let enqueued = self.client.enqueue(job).await?;
+                let target = crate::client::Target::run(enqueued.job_id, enqueued.run_id);
+                tokio::select! {
+                    biased;
+                    verdict = self.client.wait(target) => Ok(Executed::Verdict(Box::new(verdict?))),
+                    () = signals.stopped() => Ok(Executed::NotYet("this process was asked to stop; the cluster's workers go on")),
+                }
+            }
+        }
+    }
+
+    /// Whether jobs that are executed here are worked in this process.
+    pub(crate) fn works_here(&self) -> bool {
+        matches!(self.kind, Kind::Embedded(_))
     }
 }
 

@@ -113,7 +113,7 @@ impl Execute {
         let command = telemetry::command_span("sequence execute");
         let admitted = command.in_scope(|| Admitted::of(app, &self.sequence, IdConflictPolicy::UseExisting))?;
         for tenant in admitted.tenants() {
-            app.require_tenant(&tenant)?;
+            app.require_tenant_here(&tenant)?;
         }
         execute::work(app, admitted.job, command).await
     }

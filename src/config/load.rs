@@ -8,8 +8,8 @@ use std::time::Duration;
 use config::{ConfigError as Foreign, File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::variables::{PREFIX, Variables, non_empty};
-use super::{Config, ConfigError, DEFAULTS, Environment, logins};
-use crate::job::Throttle;
+use super::{Config, ConfigError, DEFAULTS, Environment, HostKind, logins};
+use crate::job::{Throttle, limits};
 use crate::telemetry;
 
 const BUILT_IN: &str = "the built-in defaults";
@@ -254,6 +254,7 @@ fn check_values(config: &Config, merged: &Map<String, Value>) -> Result<(), Conf
             .map_err(|problem| at(merged, "log.level", &problem, "write info, debug, or warn,iolaus=debug"))?;
     }
     check_limits(config, merged)?;
+    check_temporal(config, merged)?;
     for (name, overrides) in &config.activities {
         overrides.validate().map_err(|refused| {
             let field = refused.field.strip_prefix("options.").unwrap_or(&refused.field).to_owned();
@@ -263,12 +264,45 @@ fn check_values(config: &Config, merged: &Map<String, Value>) -> Result<(), Conf
     Ok(())
 }
 
-fn wrong_type(merged: &Map<String, Value>, path: &str, error: &Foreign) -> ConfigError {
-    if path == "host.kind"
-        && find(merged, path).is_some_and(|value| value.clone().into_string().is_ok_and(|kind| kind == "temporal"))
-    {
-        return at(merged, path, "this build has no temporal host", "write kind = \"embedded\"");
+fn check_temporal(config: &Config, merged: &Map<String, Value>) -> Result<(), ConfigError> {
+    let temporal = &config.temporal;
+    if config.host.kind == HostKind::Temporal && !cfg!(feature = "temporal") {
+        let mend = "use the image or build with `--features temporal`, or write kind = \"embedded\"";
+        return Err(at(merged, "host.kind", "this build has no temporal host", mend));
     }
+    if temporal.task_queue.is_empty() || temporal.task_queue.len() > limits::NAME {
+        let mend = format!("choose a name of 1 to {} bytes", limits::NAME);
+        return Err(at(merged, "temporal.task_queue", "is empty or too long", &mend));
+    }
+    if !(1..=1_000).contains(&temporal.pollers) {
+        return Err(at(merged, "temporal.pollers", &format!("{} is out of range", temporal.pollers), "choose 1 to 1000"));
+    }
+    for (key, time, least) in
+        [("connect_timeout", temporal.connect_timeout, 1), ("heartbeat_timeout", temporal.heartbeat_timeout, 1)]
+    {
+        if time < Duration::from_secs(least) {
+            return Err(at(merged, &format!("temporal.{key}"), "is too short", &format!("choose {least}s or more")));
+        }
+    }
+    if temporal.tls_cert_file.is_some() != temporal.tls_key_file.is_some() {
+        let (missing, other) = if temporal.tls_cert_file.is_some() {
+            ("temporal.tls_key_file", "tls_cert_file")
+        } else {
+            ("temporal.tls_cert_file", "tls_key_file")
+        };
+        return Err(at(merged, missing, &format!("is not set, and {other} is"), "set both, or neither"));
+    }
+    if temporal.deployment.is_empty() != temporal.build_id.is_empty() {
+        return Err(at(merged, "temporal.build_id", "and temporal.deployment go together", "set both, or neither"));
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if !temporal.tenant_attribute.chars().all(plain) {
+        return Err(at(merged, "temporal.tenant_attribute", "is no name of a search attribute", "use letters, digits and `_`"));
+    }
+    Ok(())
+}
+
+fn wrong_type(merged: &Map<String, Value>, path: &str, error: &Foreign) -> ConfigError {
     let problem = match error {
         Foreign::Type { unexpected, expected, .. } => format!("{unexpected} is not {expected}"),
         Foreign::At { error, .. } => error.to_string(),

@@ -11,7 +11,6 @@ mod execute;
 mod files;
 mod filesystem;
 mod hub;
-mod name;
 mod rounds;
 mod store;
 mod wake;
@@ -25,7 +24,6 @@ use iolaus_activities::Clock;
 use serde::Serialize;
 
 pub use execute::{Executed, execute};
-pub use name::is_worker_here;
 pub use store::{Backlog, BareJob, BareLoop, Claims, fill};
 pub use worker::{Readiness, Worker, WorkerOptions};
 

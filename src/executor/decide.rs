@@ -30,6 +30,19 @@ pub enum Decision {
     Nothing,
 }
 
+impl Decision {
+    /// The outcome's name and error type, for traces and metrics.
+    pub fn telling(&self) -> (&'static str, Option<String>) {
+        match self {
+            Self::Close(closing) => (closing.state.as_str(), closing.verdict.failure.as_ref().map(|failure| failure.code.clone())),
+            Self::Retry { failure, .. } => ("retry_scheduled", Some(failure.code.clone())),
+            Self::GiveBack { drained: true } => ("drained", None),
+            Self::GiveBack { drained: false } => ("tenant_held", None),
+            Self::Nothing => ("lost", Some("lease_lost".to_owned())),
+        }
+    }
+}
+
 /// The end of an execution.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Closing {

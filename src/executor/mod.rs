@@ -3,11 +3,13 @@
 
 mod attempt;
 mod decide;
+mod name;
 mod signs;
 
 pub(crate) use attempt::timed_out;
 pub use attempt::{Assignment, AttemptStore, ExecutorSettings, SaveError, run_attempt};
 pub use decide::{Closing, Conclusion, Decision, cancelled, concluded, decide, discarded, rescued};
+pub use name::{is_worker_here, of_this_worker};
 
 use iolaus_activities::{ActivityOptions, Failure, Verdict};
 use jiff::Timestamp;

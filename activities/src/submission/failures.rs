@@ -3,7 +3,7 @@
 use super::{Effort, Submitter};
 use crate::activity::ActivityError;
 use crate::context::Stop;
-use crate::failure::{Category, Failure, FailureSource};
+use crate::failure::{Category, Failure, FailureSource, codes};
 use crate::follow::command;
 use crate::timestamp;
 
@@ -23,7 +23,7 @@ impl Submitter<'_> {
             request_id: effort.intent.as_ref().map(|intent| intent.request_id.clone()),
             ..FailureSource::default()
         };
-        let failure = Failure::new("rerun.ambiguous", Category::Precondition, message).with_source(source);
+        let failure = Failure::new(codes::RERUN_AMBIGUOUS, Category::Precondition, message).with_source(source);
         let since = effort.first.map(|first| format!(" since={}", timestamp::format(first.ours))).unwrap_or_default();
         explain(failure.suggest(command(self.ctx, &format!("{}{since}", self.rules.again))), effort)
     }

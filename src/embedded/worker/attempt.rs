@@ -43,7 +43,7 @@ pub(super) async fn attempt(shared: Arc<Shared>, job: Box<Claimed>, stop: watch:
     // Boxed, like all that a wait does not need while it waits.
     let finished = Box::pin(finish(&shared, id, token, &execution, outcome, &stop).instrument(span.clone()));
     let decision = finished.await;
-    let (named, error) = telling(&decision);
+    let (named, error) = decision.telling();
     telemetry::record_outcome(&span, named, error.as_deref());
     drop(span);
     shared.store.hub().metrics().attempt(&AttemptEnd {
@@ -126,17 +126,6 @@ async fn finish(
                 shared.clock.sleep(FINISH_PAUSE).await;
             }
         }
-    }
-}
-
-/// The outcome's name and error type, for the trace.
-fn telling(decision: &Decision) -> (&'static str, Option<String>) {
-    match decision {
-        Decision::Close(closing) => (closing.state.as_str(), closing.verdict.failure.as_ref().map(|failure| failure.code.clone())),
-        Decision::Retry { failure, .. } => ("retry_scheduled", Some(failure.code.clone())),
-        Decision::GiveBack { drained: true } => ("drained", None),
-        Decision::GiveBack { drained: false } => ("tenant_held", None),
-        Decision::Nothing => ("lost", Some("lease_lost".to_owned())),
     }
 }
 

@@ -15,8 +15,9 @@ use iolaus_activities::{Clock, Registry, SlotClass, Stop};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::store::{ClaimRequest, ClaimScope, Claimed, Claimer, Shares, Store, StoreError, TenantShare, WorkerRegistration};
-use super::{Embedded, name, store};
+use super::{Embedded, store};
 use crate::client::ClientError;
+use crate::executor;
 use crate::job::{JobId, Throttles};
 
 /// How a worker works.
@@ -92,7 +93,7 @@ impl Worker {
             clock: host.clock.clone(),
             worker_timeout: host.options.worker_timeout,
             retention: host.options.retention,
-            name: name::of_this_worker(),
+            name: executor::of_this_worker(),
             scope,
             id: AtomicI64::new(0),
             accepting: AtomicBool::new(true),

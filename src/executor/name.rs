@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// A name for one more worker of this process.
-pub(super) fn of_this_worker() -> String {
+pub fn of_this_worker() -> String {
     format!("{}-{}-{}", machine(), std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 

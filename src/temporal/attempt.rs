@@ -1,0 +1,336 @@
+//! One attempt on this host: a task of the server becomes an execution, is run, decided about, and its end stored by a call that is
+//! awaited; then it is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use iolaus_activities::{
+    ActivityOptions, Category, ErasedActivity, Failure, FailureRecord, RetryPolicy, SlotClass, Stop, codes,
+};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use temporalio_client::errors::ActivityInteractionError;
+use temporalio_client::{ActivityDescribeOptions, ActivityExecutionInfoLike, Client};
+use temporalio_common::data_converters::RawValue;
+use temporalio_common::error::ApplicationFailure;
+use temporalio_common::protos::temporal::api::common::v1::Payload;
+use temporalio_sdk::activities::{ActivityContext, ActivityInfo};
+use tokio::sync::watch;
+use tracing::Instrument;
+
+use super::describe;
+use super::lease::{Ended, Lease, Of};
+use super::wire::{self, Details, Meta};
+use super::worker::Shared;
+use crate::executor::{self, Assignment, Decision, Execution, ExecutorSettings, Outcome};
+use crate::job::{JobId, RunId, TraceContext};
+use crate::telemetry::{self, AttemptEnd};
+
+/// Progress is put into the next heartbeat at most this often.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// Between two tries to store the end of an attempt.
+const FINISH_PAUSE: Duration = Duration::from_millis(500);
+/// A drained attempt may go on elsewhere at once; the server takes no delay of nothing.
+const AT_ONCE: Duration = Duration::from_millis(1);
+/// The code of an attempt that got an input of a version that this build does not know. Another worker may.
+const VERSION_UNKNOWN: &str = "activity.version_unknown";
+
+/// What a task asks for.
+struct Task {
+    activity: Arc<dyn ErasedActivity>,
+    execution: Execution,
+    input: Value,
+    details: Details,
+}
+
+/// Runs one attempt to its end, which the server has when this returns, unless somebody else owns it by then.
+pub(super) async fn attempt(shared: Arc<Shared>, ctx: ActivityContext, input: RawValue, class: SlotClass) {
+    let Some(client) = shared.client() else { return };
+    let stop = watch::Sender::new(None);
+    let _running = shared.started(stop.clone(), class);
+    let details = ctx.heartbeat_details().raw().first().and_then(|found| wire::decoded(found).ok()).unwrap_or_default();
+    let info = ctx.info();
+    let standalone = match run_of(&client, info).await {
+        Ok(run_id) => run_id,
+        Err(error) => {
+            // Nothing was started: the server starts another attempt once this one's heartbeats are missed.
+            tracing::error!(job_id = %info.activity_id, %error, "the execution of a task could not be asked for");
+            return;
+        }
+    };
+    let of = Of {
+        token: info.task_token.clone(),
+        activity_id: info.activity_id.clone(),
+        standalone: standalone.clone(),
+        heartbeat_timeout: info.heartbeat_timeout.filter(|timeout| !timeout.is_zero()),
+    };
+    let (execution, read) = read(&shared, &ctx, standalone.as_deref(), &input.payloads, details);
+    let details = Details { started_at: execution.started_at, ..read.as_ref().map(|task| task.details.clone()).unwrap_or_default() };
+    let lease = Arc::new(Lease::new(client, of, details, stop.clone(), shared.clock.clone()));
+    let span = telemetry::process_span(
+        &execution.trace,
+        &execution.activity,
+        &execution.tenant,
+        &execution.job_id,
+        execution.run_id,
+        execution.attempts,
+    );
+    let due = info.current_attempt_scheduled_time.and_then(|at| Timestamp::try_from(at).ok()).unwrap_or(execution.enqueued_at);
+    let waited = Duration::try_from(shared.clock.now().duration_since(due)).unwrap_or_default();
+    telemetry::record_wait(&span, waited);
+    shared.metrics().consumed(&execution.activity);
+    let began = shared.clock.monotonic();
+    let outcome = match read {
+        Ok(task) => run(&shared, &task, &lease, stop.clone()).instrument(span.clone()).await,
+        Err(failure) => Outcome::Failed(failure),
+    };
+    let ended = shared.clock.monotonic();
+    let decision = Box::pin(finish(&shared, &execution, &lease, outcome, &stop).instrument(span.clone())).await;
+    let (named, error) = decision.telling();
+    telemetry::record_outcome(&span, named, error.as_deref());
+    drop(span);
+    shared.metrics().attempt(&AttemptEnd {
+        activity: &execution.activity,
+        tenant: &execution.tenant,
+        outcome: named,
+        error: error.as_deref(),
+        waited,
+        ran: ended.saturating_sub(began),
+        stored: shared.clock.monotonic().saturating_sub(ended),
+    });
+}
+
+/// The run of a standalone activity; None if a workflow started it. The SDK of this version tells it to nobody, because the server sends
+/// an empty workflow along: the open execution of the activity's id is this one.
+async fn run_of(client: &Client, info: &ActivityInfo) -> Result<Option<String>, ActivityInteractionError> {
+    if info.activity_run_id.is_some() || workflow_of(info).is_some() {
+        return Ok(info.activity_run_id.clone());
+    }
+    let handle = client.get_untyped_activity_handle(info.activity_id.clone(), None);
+    let described = handle.describe(ActivityDescribeOptions::default()).await?;
+    Ok(Some(described.activity_run_id().to_owned()))
+}
+
+/// The workflow that started it.
+fn workflow_of(info: &ActivityInfo) -> Option<&str> {
+    info.workflow_id.as_deref().filter(|id| !id.is_empty())
+}
+
+async fn run(shared: &Shared, task: &Task, lease: &Arc<Lease>, stop: watch::Sender<Option<Stop>>) -> Outcome {
+    let settings = ExecutorSettings {
+        cancel_grace: shared.options.cancel_grace,
+        stall_after: shared.options.stall_after,
+        progress_interval: PROGRESS,
+    };
+    let assignment = Box::new(Assignment {
+        activity: task.activity.clone(),
+        execution: Arc::new(task.execution.clone()),
+        input: task.input.clone(),
+        checkpoint: task.details.checkpoint.clone(),
+    });
+    let run = executor::run_attempt(assignment, lease.clone(), stop, shared.clock.clone(), &settings);
+    tokio::select! {
+        biased;
+        outcome = run => outcome,
+        () = lease.beat() => unreachable!("it beats for ever"),
+    }
+}
+
+/// Stores the end of an attempt. A server that does not answer is asked again until it does: the task token fences it, so that
+/// repeating it is harmless.
+async fn finish(
+    shared: &Shared,
+    execution: &Execution,
+    lease: &Lease,
+    outcome: Outcome,
+    stop: &watch::Sender<Option<Stop>>,
+) -> Decision {
+    // A cancel that nobody has heard of yet decides about a failure.
+    if matches!(outcome, Outcome::Failed(_) | Outcome::Drained) {
+        lease.renew().await.ok();
+    }
+    let outcome = if *stop.borrow() == Some(Stop::LeaseLost) { Outcome::LeaseLost } else { outcome };
+    loop {
+        let cancel_requested = matches!(*stop.borrow(), Some(Stop::Cancelled { .. }));
+        let decision = executor::decide(execution, outcome.clone(), cancel_requested, shared.clock.now(), shared.clock.random());
+        let stored = match &decision {
+            Decision::Close(closing) => close(lease, closing).await,
+            Decision::Retry { at, failure } => {
+                let delay = Duration::try_from(at.duration_since(shared.clock.now())).unwrap_or_default().max(AT_ONCE);
+                lease.fail(failed(failure, None, Some(delay))).await
+            }
+            Decision::GiveBack { .. } => lease.fail(failed(&given_back(&outcome), None, Some(AT_ONCE))).await,
+            Decision::Nothing => Ok(Ended::LeaseLost),
+        };
+        match stored {
+            Ok(Ended::Done) => {
+                if let Decision::Close(closing) = &decision {
+                    telemetry::verdict_event(&closing.verdict, closing.json());
+                    shared.metrics().verdict(&closing.verdict);
+                }
+                return decision;
+            }
+            Ok(Ended::LeaseLost) => {
+                tracing::warn!(
+                    job_id = %execution.job_id, run_id = %execution.run_id, attempt = execution.attempts,
+                    "the attempt lost its lease; nothing was written"
+                );
+                return Decision::Nothing;
+            }
+            Err(error) => {
+                tracing::error!(job_id = %execution.job_id, run_id = %execution.run_id, %error, "the end of an attempt was not stored");
+                if shared.gives_up() {
+                    // The server starts another attempt once this one's heartbeats are missed.
+                    return Decision::Nothing;
+                }
+                shared.clock.sleep(FINISH_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn close(lease: &Lease, closing: &executor::Closing) -> Result<Ended, String> {
+    let verdict = serde_json::to_value(&closing.verdict).unwrap_or_default();
+    match &closing.verdict.failure {
+        None => lease.complete(verdict).await,
+        Some(failure) if failure.code == codes::CANCELLED => lease.cancel(verdict).await,
+        Some(failure) => lease.fail(failed(failure, Some(verdict), None)).await,
+    }
+}
+
+/// A failure as Temporal has it: its type is our code, its details are the failure as JSON and, if it closes the job, the verdict.
+fn failed(failure: &FailureRecord, verdict: Option<Value>, delay: Option<Duration>) -> ApplicationFailure {
+    let details: Vec<Payload> = [Some(wire::payload(failure)), verdict.as_ref().map(wire::payload)].into_iter().flatten().collect();
+    ApplicationFailure::builder(failure.message.clone())
+        .type_name(failure.code.clone())
+        .non_retryable(verdict.is_some())
+        .maybe_next_retry_delay(delay)
+        .details(RawValue::new(details))
+        .build()
+}
+
+/// Why an attempt is given back, which costs an attempt here.
+fn given_back(outcome: &Outcome) -> FailureRecord {
+    match outcome {
+        Outcome::TenantHeld(failure) => failure.record(),
+        _ => Failure::new(codes::WORKER_DRAINED, Category::DependencyUnavailable, "the attempt was given back to a shutdown").record(),
+    }
+}
+
+/// What a task asks for, or why that cannot be said. There is an execution in any case, since even a refusal has a verdict.
+fn read(
+    shared: &Shared,
+    ctx: &ActivityContext,
+    run_id: Option<&str>,
+    input: &[Payload],
+    details: Details,
+) -> (Execution, Result<Task, Failure>) {
+    let refuse = |field: &str, why: String| Failure::new(codes::INPUT_INVALID, Category::InvalidInput, format!("{field}: {why}"));
+    let meta = Meta::of(ctx.headers()).and_then(|meta| match input.get(1) {
+        // Whoever calls from a workflow may say as an argument what a header says.
+        Some(second) => wire::decoded::<Meta>(second).map(|said| Meta { trace: said.trace.clone().or(meta.trace), ..said }),
+        None => Ok(meta),
+    });
+    let (meta, said) = match meta {
+        Ok(meta) => (meta, None),
+        Err(why) => (Meta::default(), Some(refuse("argument 2", why))),
+    };
+    let mut execution = execution(shared, ctx, run_id, &meta, &details);
+    let task = match said {
+        Some(failure) => Err(failure),
+        None => task(shared, &mut execution, &meta, input, details),
+    };
+    (execution, task)
+}
+
+fn task(
+    shared: &Shared,
+    execution: &mut Execution,
+    meta: &Meta,
+    input: &[Payload],
+    details: Details,
+) -> Result<Task, Failure> {
+    let registry = &shared.options.registry;
+    // The server hands out what is registered.
+    let found = registry.get(&execution.activity).zip(registry.infos().find(|info| info.name == execution.activity));
+    let Some((activity, info)) = found else { return Err(unknown_version(&execution.activity, 0)) };
+    if let Some(version) = meta.version.filter(|version| *version > info.version) {
+        return Err(unknown_version(&execution.activity, version));
+    }
+    let refused = |error: String| Failure::new(codes::INPUT_INVALID, Category::InvalidInput, format!("input: {error}"));
+    let mut value = match input.first() {
+        Some(first) => wire::decoded::<Value>(first).map_err(refused)?,
+        None => json!({}),
+    };
+    if meta.options.is_none() {
+        // A foreign caller's input passes the same door as ours, and has the options of the activity but for what the call says.
+        let prepared = info.prepare(value).map_err(|error| {
+            Failure::new(codes::INPUT_INVALID, Category::InvalidInput, format!("input.{}: {}", error.field, error.reason))
+        })?;
+        value = prepared.input;
+        let (timeouts, own) = (&mut execution.options.timeouts, prepared.options.timeouts);
+        timeouts.heartbeat = own.heartbeat;
+        timeouts.start_to_close = timeouts.start_to_close.min(own.start_to_close);
+    }
+    shared.check_tenant(&execution.tenant)?;
+    Ok(Task { activity: activity.clone(), execution: execution.clone(), input: value, details })
+}
+
+fn unknown_version(activity: &str, version: u32) -> Failure {
+    let message = format!("this worker does not know version {version} of the input of {activity}; a newer one does");
+    Failure::new(VERSION_UNKNOWN, Category::Unimplemented, message).with_retryable(true)
+}
+
+fn execution(shared: &Shared, ctx: &ActivityContext, run_id: Option<&str>, meta: &Meta, details: &Details) -> Execution {
+    let (info, now) = (ctx.info(), shared.clock.now());
+    let at = |time: Option<std::time::SystemTime>| time.and_then(|time| Timestamp::try_from(time).ok());
+    let started = at(info.started_time).unwrap_or(now);
+    let enqueued_at = at(info.scheduled_time).unwrap_or(started);
+    let run_id = run_id.or(info.workflow_run_id.as_deref());
+    let mut options = meta.options.clone().unwrap_or_else(|| foreign(info, started));
+    if let Some(policy) = &info.retry_policy {
+        // It may have been changed since, in the cluster.
+        options.retry.maximum_attempts = policy.maximum_attempts();
+    }
+    let whole = options.timeouts.schedule_to_close.map(|whole| whole + meta.delay.unwrap_or_default());
+    let close_by = whole.and_then(|whole| jiff::SignedDuration::try_from(whole).ok()).and_then(|whole| enqueued_at.checked_add(whole).ok());
+    Execution {
+        job_id: job_id(workflow_of(info), &info.activity_id),
+        run_id: run_id.and_then(|id| id.parse().ok()).unwrap_or_else(|| RunId::generate(now)),
+        activity: info.activity_type.clone(),
+        tenant: meta.tenant.clone().unwrap_or_else(|| "default".to_owned()),
+        attempts: info.attempt,
+        drains: 0,
+        options,
+        enqueued_at,
+        started_at: if info.attempt == 1 { Some(started) } else { details.started_at },
+        close_by,
+        trace: meta.trace.clone().unwrap_or_else(TraceContext::generate),
+    }
+}
+
+/// The id of a job that a workflow started names the workflow, as a step's names its sequence.
+fn job_id(workflow: Option<&str>, activity: &str) -> JobId {
+    let id = workflow.map_or_else(|| activity.to_owned(), |workflow| format!("{workflow}/{activity}"));
+    // An id that is none of ours is shown as far as it goes.
+    id.parse().unwrap_or_else(|_| describe::tolerated(&id))
+}
+
+/// What a call that is not ours says about options.
+fn foreign(info: &ActivityInfo, started: Timestamp) -> ActivityOptions {
+    let mut options = ActivityOptions::default();
+    let deadline = info.deadline.and_then(|at| Timestamp::try_from(at).ok());
+    if let Some(left) = deadline.and_then(|at| Duration::try_from(at.duration_since(started)).ok()) {
+        options.timeouts.start_to_close = left;
+    }
+    if let Some(policy) = &info.retry_policy {
+        options.retry = RetryPolicy {
+            initial_interval: policy.initial_interval(),
+            backoff_coefficient: policy.backoff_coefficient(),
+            maximum_interval: policy.maximum_interval().unwrap_or(options.retry.maximum_interval),
+            maximum_attempts: policy.maximum_attempts(),
+            non_retryable_codes: policy.non_retryable_error_types().to_vec(),
+        };
+    }
+    options
+}

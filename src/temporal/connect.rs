@@ -1,0 +1,131 @@
+//! The connection to a cluster: address, namespace, TLS, API key. What is not configured is taken from Temporal's own environment
+//! configuration (`TEMPORAL_ADDRESS`, `TEMPORAL_PROFILE`, its file and so on).
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use temporalio_client::{Client, ClientOptions, ClientTlsOptions, Connection, ConnectionOptions, TlsOptions};
+use temporalio_common::envconfig::{ClientConfigProfile, LoadClientConfigProfileOptions, load_client_config_profile};
+
+use crate::executor;
+
+/// Where a cluster is, and how to log in.
+#[derive(Debug, Clone)]
+pub struct Connecting {
+    /// `host:port`, or a URL.
+    pub address: String,
+    /// The namespace, which must be there.
+    pub namespace: String,
+    /// An API key, which wants TLS.
+    pub api_key: Option<SecretString>,
+    /// TLS, if it is wanted.
+    pub tls: Option<Tls>,
+    /// How long a connection may take to open.
+    pub connect_timeout: Duration,
+    /// Whether Temporal's own environment configuration says what is not said here.
+    pub environment: bool,
+}
+
+/// How to trust the cluster, and how it is to trust us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// A file of PEM certificates to trust instead of the machine's.
+    pub ca_file: Option<PathBuf>,
+    /// The name that the cluster's certificate must have.
+    pub server_name: Option<String>,
+    /// Our own certificate and its key, as PEM files.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("{file} cannot be read: {source}")]
+    File { file: String, source: std::io::Error },
+    #[error("`{0}` is no address, such as temporal.example.com:7233")]
+    Address(String),
+    #[error("Temporal's environment configuration is refused: {0}")]
+    Environment(String),
+    #[error("no connection: {0}")]
+    Connect(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Connects.
+pub(super) async fn connect(to: &Connecting) -> Result<Client, ConnectError> {
+    let (mut connection, namespace) = options(to)?;
+    connection.identity = identity();
+    connection.connect_timeout = Some(to.connect_timeout);
+    let connected = Connection::connect(connection);
+    // Opening it includes a first call, which has no limit of its own.
+    let connected = match tokio::time::timeout(to.connect_timeout.saturating_mul(2), connected).await {
+        Ok(connected) => connected.map_err(|error| ConnectError::Connect(error.into()))?,
+        Err(_) => return Err(ConnectError::Connect(format!("no answer within {:?}", to.connect_timeout).into())),
+    };
+    Client::new(connected, ClientOptions::new(namespace).build()).map_err(|error| ConnectError::Connect(error.into()))
+}
+
+/// What the cluster calls this process.
+pub(super) fn identity() -> String {
+    static IDENTITY: LazyLock<String> = LazyLock::new(executor::of_this_worker);
+    IDENTITY.clone()
+}
+
+/// Address and namespace, as people are told them.
+pub(super) fn place(to: &Connecting) -> (String, String) {
+    let said = profile(to).unwrap_or_default();
+    let or = |said: Option<String>, default: &str| said.filter(|said| !said.is_empty()).unwrap_or_else(|| default.to_owned());
+    (or(said.address, "localhost:7233"), or(said.namespace, "default"))
+}
+
+fn profile(to: &Connecting) -> Result<ClientConfigProfile, ConnectError> {
+    let mut profile = ClientConfigProfile::default();
+    if to.environment {
+        let loading = LoadClientConfigProfileOptions::builder().build();
+        profile = load_client_config_profile(loading, None).map_err(|error| ConnectError::Environment(error.to_string()))?;
+    }
+    // What is configured here wins; an empty value says nothing.
+    if !to.address.is_empty() {
+        profile.address = Some(to.address.clone());
+    }
+    if !to.namespace.is_empty() {
+        profile.namespace = Some(to.namespace.clone());
+    }
+    if let Some(key) = &to.api_key {
+        profile.api_key = Some(key.expose_secret().to_owned());
+    }
+    Ok(profile)
+}
+
+fn options(to: &Connecting) -> Result<(ConnectionOptions, String), ConnectError> {
+    let mut profile = profile(to)?;
+    let namespace = profile.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    let address = profile.address.clone().unwrap_or_default();
+    if to.tls.is_some() && !address.contains("://") {
+        profile.address = Some(format!("https://{address}"));
+    }
+    let mut options = ConnectionOptions::try_from(profile).map_err(|_| ConnectError::Address(address))?;
+    if let Some(tls) = &to.tls {
+        options.tls_options = Some(tls_options(tls)?);
+    }
+    Ok((options, namespace))
+}
+
+fn tls_options(tls: &Tls) -> Result<TlsOptions, ConnectError> {
+    let client = match &tls.client {
+        Some((certificate, key)) => {
+            Some(ClientTlsOptions::builder().client_cert(read(certificate)?).client_private_key(read(key)?).build())
+        }
+        None => None,
+    };
+    Ok(TlsOptions::builder()
+        .maybe_server_root_ca_cert(tls.ca_file.as_deref().map(read).transpose()?)
+        .maybe_domain(tls.server_name.clone())
+        .maybe_client_tls_options(client)
+        .build())
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, ConnectError> {
+    std::fs::read(file).map_err(|source| ConnectError::File { file: file.display().to_string(), source })
+}
