@@ -1,7 +1,7 @@
 //! The image and the stack of the Compose file, on a real Docker engine, without a registry. Where there is no engine each test says
 //! so on stderr and passes, unless `IOLAUS_REQUIRE_DOCKER=1`.
 
-mod engine;
+pub(crate) mod engine;
 
 use std::time::Duration;
 

@@ -2,14 +2,14 @@
 //! pinned here. Where there is no Python, or no package registry for the first time, the test says so on stderr and passes,
 //! unless `IOLAUS_REQUIRE_PYATLAN=1`.
 
-use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use iolaus::sandbox::{Generation, Sandbox, SandboxOptions};
 use tokio::runtime::Runtime;
+
+use crate::support::python::{self, quiet, run};
 
 /// The last two lines with workflows, and the newest one of `/v1/app`.
 const NINE: &str = "9.11.0";
@@ -56,52 +56,9 @@ fn judge(version: &str, modules: &[&str], options: SandboxOptions) -> Result<(),
     run(&mut command).map(drop).map_err(|why| format!("pyatlan {version}: {why}"))
 }
 
-/// A Python that has this version of the client, in the build directory; installed there if it is not yet.
+/// A Python that has this version of the client.
 fn client(version: &str) -> Result<PathBuf, String> {
-    let language = run(quiet("python3").args(["-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"]))?;
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let place = home.join(format!("pyatlan-{version}-python-{}", language.trim()));
-    let python = place.join("bin/python");
-    if place.join(STAMP).exists() {
-        return Ok(python);
-    }
-    // Two tests may want the same version at once, in two processes even: the second waits for the first.
-    let lock = std::fs::File::create(place.with_extension("lock")).map_err(|error| error.to_string())?;
-    lock.lock().map_err(|error| error.to_string())?;
-    if !place.join(STAMP).exists() {
-        run(quiet("python3").args(["-m", "venv", "--clear"]).arg(&place))?;
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries=1", "--timeout=15"];
-        run(quiet(&python).args(pip).arg(format!("pyatlan=={version}")))?;
-        std::fs::write(place.join(STAMP), version).map_err(|error| error.to_string())?;
-    }
-    Ok(python)
-}
-
-/// Written last: an installation without it was interrupted.
-const STAMP: &str = "installed";
-
-/// A command that asks nothing, and that no variable of this environment leads to another tenant, client or library.
-fn quiet(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        if ["ATLAN_", "PYTHON"].iter().any(|start| name.to_string_lossy().starts_with(start)) {
-            command.env_remove(&name);
-        }
-    }
-    // The registry may be behind a proxy; the sandbox is not.
-    command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1").stdin(Stdio::null());
-    command
-}
-
-fn run(command: &mut Command) -> Result<String, String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|error| format!("{program}: {error}"))?;
-    if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Err(said(&output)) }
-}
-
-fn said(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    format!("{}\n{}{}", output.status, text(&output.stdout), text(&output.stderr))
+    python::with(&format!("pyatlan-{version}"), &[&format!("pyatlan=={version}")])
 }
 
 /// Past the capture of the test harness, which would swallow what a passing test says.
