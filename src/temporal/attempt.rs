@@ -199,7 +199,7 @@ async fn close(lease: &Lease, closing: &executor::Closing) -> Result<Ended, Stri
 }
 
 /// A failure as Temporal has it: its type is our code, its details are the failure as JSON and, if it closes the job, the verdict.
-fn failed(failure: &FailureRecord, verdict: Option<Value>, delay: Option<Duration>) -> ApplicationFailure {
+pub(super) fn failed(failure: &FailureRecord, verdict: Option<Value>, delay: Option<Duration>) -> ApplicationFailure {
     let details: Vec<Payload> = [Some(wire::payload(failure)), verdict.as_ref().map(wire::payload)].into_iter().flatten().collect();
     ApplicationFailure::builder(failure.message.clone())
         .type_name(failure.code.clone())

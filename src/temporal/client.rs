@@ -28,16 +28,18 @@ use crate::telemetry;
 /// Rows of one page at most.
 const PAGE: usize = 1000;
 /// Requests at once, of one verb.
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 /// Dead jobs that one step of a retry by filter looks at.
 const STEP: usize = 100;
 /// A poller that was heard of within this polls: one poll takes a minute.
 const POLLS: Duration = Duration::from_secs(70);
+/// What the cursors of sequences begin with.
+const SEQUENCES: &str = "s";
 /// One answer, unless it is waited for.
 const CALL: Duration = Duration::from_secs(30);
 
 pub(super) struct TemporalClient {
-    host: Arc<Temporal>,
+    pub(super) host: Arc<Temporal>,
 }
 
 impl TemporalClient {
@@ -45,11 +47,11 @@ impl TemporalClient {
         Self { host }
     }
 
-    async fn connected(&self) -> Result<Client, ClientError> {
+    pub(super) async fn connected(&self) -> Result<Client, ClientError> {
         self.host.connected().await
     }
 
-    fn fail(&self, status: Status) -> ClientError {
+    pub(super) fn fail(&self, status: Status) -> ClientError {
         // A write that was not answered in time may have been kept.
         let unknown = matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable | Code::Cancelled | Code::Unknown);
         self.host.unavailable(status, unknown)
@@ -69,7 +71,7 @@ impl TemporalClient {
         };
         match client.describe_activity_execution(timed(request)).await {
             Ok(answer) => Ok(answer.into_inner()),
-            Err(status) if is_not_found(&status) => Err(ClientError::NotFound(target.job_id.clone())),
+            Err(status) if is_gone(&status) => Err(ClientError::NotFound(target.job_id.clone())),
             Err(status) => Err(self.fail(status)),
         }
     }
@@ -135,7 +137,7 @@ impl TemporalClient {
     }
 
     /// The part of a query that every list of ours begins with.
-    fn of_ours(&self, activity: Option<&str>, tenant: Option<&str>) -> Result<String, ClientError> {
+    pub(super) fn of_ours(&self, activity: Option<&str>, tenant: Option<&str>) -> Result<String, ClientError> {
         let queues = [SlotClass::Work, SlotClass::Waits].map(|class| quoted(&self.host.options.queue(class)));
         let mut query = format!("TaskQueue IN ({}, {})", queues[0], queues[1]);
         if let Some(activity) = activity {
@@ -195,11 +197,8 @@ impl TemporalClient {
 #[async_trait]
 impl JobClient for TemporalClient {
     async fn enqueue(&self, job: NewJob) -> Result<Enqueued, ClientError> {
-        if job.activity == SEQUENCE {
-            return Err(Temporal::unsupported("a sequence"));
-        }
         let began = self.host.clock.monotonic();
-        let enqueued = self.start(&job).await;
+        let enqueued = if job.activity == SEQUENCE { self.start_sequence(&job).await } else { self.start(&job).await };
         let took = self.host.clock.monotonic().saturating_sub(began);
         let error = enqueued.as_ref().err().map(|error| match error {
             ClientError::Overloaded { .. } => "overloaded",
@@ -217,13 +216,20 @@ impl JobClient for TemporalClient {
     }
 
     async fn get(&self, target: Target) -> Result<JobDetail, ClientError> {
-        self.see(&target, |seen| seen.detail()).await
+        match self.see(&target, |seen| seen.detail()).await {
+            Err(ClientError::NotFound(_)) => self.get_sequence(&target).await,
+            detail => detail,
+        }
     }
 
     async fn wait(&self, target: Target) -> Result<VerdictRecord, ClientError> {
         let mut client = self.connected().await?;
         // The newest one is the newest now: a later life of the job is another one's to wait for.
-        let target = Target::run(target.job_id.clone(), self.see(&target, |seen| seen.job()).await?.run_id);
+        let run_id = match self.see(&target, |seen| seen.job()).await {
+            Err(ClientError::NotFound(_)) => return self.wait_for_sequence(&target).await,
+            job => job?.run_id,
+        };
+        let target = Target::run(target.job_id, run_id);
         loop {
             let request = PollActivityExecutionRequest {
                 namespace: client.namespace(),
@@ -238,7 +244,7 @@ impl JobClient for TemporalClient {
                 }
                 // A poll that found nothing is repeated, and so is one that was cut off.
                 Ok(_) => {}
-                Err(status) if is_not_found(&status) => return Err(ClientError::NotFound(target.job_id)),
+                Err(status) if is_gone(&status) => return Err(ClientError::NotFound(target.job_id)),
                 Err(status) if matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable | Code::Cancelled) => {
                     self.host.clock.sleep(Duration::from_millis(500)).await;
                 }
@@ -251,11 +257,30 @@ impl JobClient for TemporalClient {
         if !(1..=PAGE).contains(&limit) {
             return Err(Refused::new("limit", format!("is {limit}; it goes from 1 to {PAGE}")).into());
         }
+        let (of_sequences, cursor) = match cursor.as_deref().map(|cursor| cursor.strip_prefix(SEQUENCES)) {
+            Some(Some(cursor)) => (true, Some(cursor.to_owned()).filter(|cursor| !cursor.is_empty())),
+            _ => (filter.activity.as_deref() == Some(SEQUENCE), cursor),
+        };
+        if of_sequences {
+            let (jobs, next) = self.list_sequences(&filter, limit, cursor).await?;
+            return Ok(JobPage { jobs, next_cursor: next.map(|next| format!("{SEQUENCES}{next}")) });
+        }
         let mut query = self.of_ours(filter.activity.as_deref(), filter.tenant.as_deref())?;
         if let Some(states) = statuses(&filter.states)? {
             query += &format!(" AND ExecutionStatus IN ({states})");
         }
-        let (jobs, next_cursor) = self.page(query, limit, cursor).await?;
+        let (mut jobs, mut next_cursor) = self.page(query, limit, cursor).await?;
+        // Sequences come behind the single jobs.
+        if next_cursor.is_none() && filter.activity.is_none() {
+            match limit.checked_sub(jobs.len()).filter(|room| *room > 0) {
+                None => next_cursor = Some(SEQUENCES.to_owned()),
+                Some(room) => {
+                    let (sequences, next) = self.list_sequences(&filter, room, None).await?;
+                    jobs.extend(sequences);
+                    next_cursor = next.map(|next| format!("{SEQUENCES}{next}"));
+                }
+            }
+        }
         Ok(JobPage { jobs, next_cursor })
     }
 
@@ -263,7 +288,10 @@ impl JobClient for TemporalClient {
         if let Some(size) = reason.as_ref().map(String::len).filter(|size| *size > MESSAGE_LIMIT) {
             return Err(Refused::new("reason", format!("has {size} bytes; at most {MESSAGE_LIMIT} are allowed")).into());
         }
-        let before = self.see(&target, |seen| seen.job()).await?;
+        let before = match self.see(&target, |seen| seen.job()).await {
+            Err(ClientError::NotFound(_)) => return self.cancel_sequence(&target, reason).await,
+            job => job?,
+        };
         if !before.state.is_open() {
             return Ok(Cancelled::AlreadyClosed);
         }
@@ -278,7 +306,7 @@ impl JobClient for TemporalClient {
         };
         match client.request_cancel_activity_execution(timed(request)).await {
             Ok(_) => {}
-            Err(status) if is_not_found(&status) => return Ok(Cancelled::AlreadyClosed),
+            Err(status) if is_gone(&status) => return Ok(Cancelled::AlreadyClosed),
             Err(status) => return Err(self.fail(status)),
         }
         let after = self.see(&Target::run(target.job_id, before.run_id), |seen| seen.state()).await?;
@@ -286,7 +314,10 @@ impl JobClient for TemporalClient {
     }
 
     async fn retry(&self, target: Target, accept_duplicate: bool) -> Result<Enqueued, ClientError> {
-        self.retry_run(&target, accept_duplicate).await
+        match self.retry_run(&target, accept_duplicate).await {
+            Err(ClientError::NotFound(_)) => self.retry_sequence(&target, accept_duplicate).await,
+            retried => retried,
+        }
     }
 
     async fn retry_matching(&self, filter: RetryFilter, cursor: Option<String>) -> Result<RetryPage, ClientError> {
@@ -393,22 +424,20 @@ impl JobClient for TemporalClient {
     }
 }
 
-fn timed<T>(request: T) -> temporalio_client::tonic::Request<T> {
+pub(super) fn timed<T>(request: T) -> temporalio_client::tonic::Request<T> {
     let mut request = request.into_request();
     request.set_timeout(CALL);
     request
 }
 
-fn is_not_found(status: &Status) -> bool {
+pub(super) fn is_gone(status: &Status) -> bool {
     status.code() == Code::NotFound
 }
 
 /// The run that an id belongs to, as the refusal of another one says.
 fn already(status: &Status) -> Option<String> {
-    use prost::Message as _;
-    let details = temporalio_common::protos::google::rpc::Status::decode(status.details()).ok()?;
-    let found = details.details.iter().find(|any| any.type_url.ends_with("ActivityExecutionAlreadyStartedFailure"))?;
-    ActivityExecutionAlreadyStartedFailure::decode(found.value.as_slice()).ok().map(|failure| failure.run_id)
+    wire::detail::<ActivityExecutionAlreadyStartedFailure>(status.details(), "ActivityExecutionAlreadyStartedFailure")
+        .map(|failure| failure.run_id)
 }
 
 fn ambiguous(verdict: Option<&VerdictRecord>) -> Option<FailureRecord> {
@@ -416,7 +445,7 @@ fn ambiguous(verdict: Option<&VerdictRecord>) -> Option<FailureRecord> {
 }
 
 /// The cluster's names for a filter by states: all of the open ones, or none of them.
-fn statuses(states: &[JobState]) -> Result<Option<String>, ClientError> {
+pub(super) fn statuses(states: &[JobState]) -> Result<Option<String>, ClientError> {
     if states.is_empty() {
         return Ok(None);
     }
@@ -444,11 +473,11 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
-fn to_cursor(token: &[u8]) -> String {
+pub(super) fn to_cursor(token: &[u8]) -> String {
     token.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn from_cursor(cursor: &str) -> Result<Vec<u8>, Refused> {
+pub(super) fn from_cursor(cursor: &str) -> Result<Vec<u8>, Refused> {
     let refused = || Refused::new("cursor", "is not one that a list gave out");
     let digits = cursor.as_bytes();
     if digits.len() % 2 != 0 || !cursor.is_ascii() {

@@ -286,6 +286,8 @@ pub(super) fn verdict_in(failure: &Told) -> Option<VerdictRecord> {
             info.details.as_ref().and_then(|all| all.payloads.get(1)).and_then(|found| wire::decoded(found).ok())
         }
         FailureInfo::CanceledFailureInfo(info) => wire::first(info.details.as_ref()),
+        // In a workflow's history it stands within what Temporal says of the activity.
+        FailureInfo::ActivityFailureInfo(_) => failure.cause.as_deref().and_then(verdict_in),
         _ => None,
     }
 }
@@ -308,7 +310,10 @@ pub(super) fn failure_in(failure: &Told) -> FailureRecord {
             }
         },
         Some(FailureInfo::ActivityFailureInfo(_)) if failure.cause.is_some() => {
-            failure.cause.as_deref().map(failure_in).unwrap_or_else(not_ours)
+            failure.cause.as_deref().map_or_else(not_ours, failure_in)
+        }
+        Some(FailureInfo::CanceledFailureInfo(_)) => {
+            Failure::new(codes::CANCELLED, Category::Cancelled, "the job was cancelled").record()
         }
         _ => Failure::new("activity.failed", Category::Internal, failure.message.clone()).record(),
     }

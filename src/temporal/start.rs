@@ -86,7 +86,7 @@ fn conflict(policy: IdConflictPolicy) -> ActivityIdConflictPolicy {
 }
 
 /// The tenant is the fairness key: one tenant's million jobs do not starve another's ten. A key has 64 bytes.
-fn priority(job: &NewJob) -> Priority {
+pub(super) fn priority(job: &NewJob) -> Priority {
     let mut end = job.tenant.len().min(64);
     while !job.tenant.is_char_boundary(end) {
         end -= 1;

@@ -126,6 +126,14 @@ pub(super) fn first<T: DeserializeOwned>(payloads: Option<&Payloads>) -> Option<
     payloads.and_then(|all| all.payloads.first()).and_then(|first| decoded(first).ok())
 }
 
+/// A detail of a refused call.
+pub(super) fn detail<T: prost::Message + Default>(details: &[u8], name: &str) -> Option<T> {
+    use prost::Message as _;
+    let status = temporalio_common::protos::google::rpc::Status::decode(details).ok()?;
+    let found = status.details.iter().find(|any| any.type_url.ends_with(name))?;
+    T::decode(found.value.as_slice()).ok()
+}
+
 /// A length of time as the server takes it.
 pub(super) fn proto(duration: Duration) -> prost_wkt_types::Duration {
     // Everything that passed the door fits.

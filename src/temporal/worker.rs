@@ -26,6 +26,7 @@ use temporalio_sdk::runtime::{PollerBehavior, RuntimeOptions};
 use temporalio_sdk::{Runtime, Worker as SdkWorker, WorkerOptions as SdkOptions};
 use tokio::sync::{Notify, watch};
 
+use super::sequence::SequenceWorkflow;
 use super::{Temporal, attempt, connect};
 use crate::client::ClientError;
 use crate::telemetry::Metrics;
@@ -318,7 +319,12 @@ async fn generation(shared: &Arc<Shared>, class: SlotClass) -> Result<SdkWorker,
         .activity_task_poller_behavior(PollerBehavior::SimpleMaximum(shared.options.pollers))
         .deployment_options(deployment)
         .client_identity_override(connect::identity());
-    SdkWorker::new(&runtime, client, options.build()).map_err(|error| error.to_string())
+    let mut options = options.build();
+    if class == SlotClass::Work {
+        // The steps of a sequence go to both queues; the sequence itself is work, and takes no slot of it.
+        options.register_workflow::<SequenceWorkflow>().map_err(|error| error.to_string())?;
+    }
+    SdkWorker::new(&runtime, client, options).map_err(|error| error.to_string())
 }
 
 thread_local! {
