@@ -209,6 +209,9 @@ impl Host {
             }
             #[cfg(feature = "temporal")]
             Kind::Temporal(temporal) => {
+                if !app.config.limits.activities.is_empty() || !app.config.limits.tenants.is_empty() {
+                    tracing::warn!("the section [limits] is not honoured on a cluster, whose task queues have limits of their own");
+                }
                 let options = cluster::worker_options(&app.config, tenants);
                 Worker::Temporal(crate::temporal::Worker::start(temporal, options).await?)
             }
@@ -257,6 +260,11 @@ impl Host {
                 }
             }
         }
+    }
+
+    /// Whether what was just stored may be missing in a list.
+    pub(crate) fn lists_lag(&self) -> bool {
+        !matches!(self.kind, Kind::Embedded(_))
     }
 
     /// Whether jobs that are executed here are worked in this process.

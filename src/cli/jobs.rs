@@ -15,7 +15,7 @@ use super::signals::Signals;
 use super::wait::{self, Waiting};
 use super::{App, wait::require_worker};
 use crate::client::{Cancelled, ListFilter, Target};
-use crate::job::{Job, JobId, JobState, RunId};
+use crate::job::{Job, JobId, JobState, Refused, RunId};
 
 /// List, show, wait for, cancel and retry jobs
 #[derive(Debug, Clone, Subcommand)]
@@ -38,9 +38,9 @@ Examples:
   iolaus jobs list
   iolaus jobs list --state discarded --activity workflow_rerun --limit 20 --output json")]
 pub(crate) struct List {
-    /// Only this state: scheduled, available, running, retryable, completed, discarded or cancelled. May be repeated
-    #[arg(long = "state", value_name = "STATE", value_parser = JobState::from_str)]
-    states: Vec<JobState>,
+    /// Only this state: open, which is scheduled, available, running or retryable; completed, discarded or cancelled. May be repeated
+    #[arg(long = "state", value_name = "STATE", value_parser = states)]
+    states: Vec<States>,
     /// Only this activity
     #[arg(long, value_name = "NAME", value_parser = utf8())]
     activity: Option<String>,
@@ -127,14 +127,30 @@ impl Jobs {
 
 impl List {
     async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        let filter = ListFilter { states: self.states, activity: self.activity, tenant: self.tenant };
-        let page = app.open()?.client().list(filter, usize::from(self.limit), self.cursor).await?;
+        let states = self.states.into_iter().flat_map(|states| states.0).collect();
+        let filter = ListFilter { states, activity: self.activity, tenant: self.tenant };
+        let host = app.open()?;
+        let page = host.client().list(filter, usize::from(self.limit), self.cursor).await?;
         let rows: Vec<Vec<String>> = page.jobs.iter().map(row).collect();
         app.out.data(&page, || table(&["JOB ID", "ACTIVITY", "TENANT", "STATE", "ATTEMPTS", "ENQUEUED", "FINISHED"], &rows))?;
         if let Some(cursor) = page.next_cursor.filter(|_| !app.out.is_json()) {
             app.out.note(&format!("there are more: --cursor {cursor}"));
         }
+        if host.lists_lag() {
+            app.out.note("a cluster's list may be some seconds behind; iolaus jobs show JOB_ID is not");
+        }
         Ok(Exit::Passed)
+    }
+}
+
+/// One state, or all the open ones.
+#[derive(Debug, Clone)]
+pub(crate) struct States(Vec<JobState>);
+
+fn states(text: &str) -> Result<States, Refused> {
+    match text {
+        "open" => Ok(States(JobState::ALL.into_iter().filter(|state| state.is_open()).collect())),
+        state => state.parse().map(|state| States(vec![state])),
     }
 }
 

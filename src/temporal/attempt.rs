@@ -4,9 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use iolaus_activities::{
-    ActivityOptions, Category, ErasedActivity, Failure, FailureRecord, RetryPolicy, SlotClass, Stop, codes,
-};
+use iolaus_activities::{ActivityOptions, Category, ErasedActivity, Failure, FailureRecord, RetryPolicy, SlotClass, Stop, codes};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use temporalio_client::errors::ActivityInteractionError;
@@ -65,7 +63,8 @@ pub(super) async fn attempt(shared: Arc<Shared>, ctx: ActivityContext, input: Ra
         heartbeat_timeout: info.heartbeat_timeout.filter(|timeout| !timeout.is_zero()),
     };
     let (execution, read) = read(&shared, &ctx, standalone.as_deref(), &input.payloads, details);
-    let details = Details { started_at: execution.started_at, ..read.as_ref().map(|task| task.details.clone()).unwrap_or_default() };
+    let details =
+        Details { started_at: execution.started_at, ..read.as_ref().map(|task| task.details.clone()).unwrap_or_default() };
     let lease = Arc::new(Lease::new(client, of, details, stop.clone(), shared.clock.clone()));
     let span = telemetry::process_span(
         &execution.trace,
@@ -129,10 +128,15 @@ async fn run(shared: &Shared, task: &Task, lease: &Arc<Lease>, stop: watch::Send
         checkpoint: task.details.checkpoint.clone(),
     });
     let run = executor::run_attempt(assignment, lease.clone(), stop, shared.clock.clone(), &settings);
-    tokio::select! {
+    let outcome = tokio::select! {
         biased;
         outcome = run => outcome,
         () = lease.beat() => unreachable!("it beats for ever"),
+    };
+    match outcome {
+        // No attempt can be given back here: it is tried again as often as the job may be.
+        Outcome::Failed(failure) if failure.tenant_held => Outcome::Failed(failure.with_retryable(true)),
+        outcome => outcome,
     }
 }
 
@@ -159,7 +163,7 @@ async fn finish(
                 let delay = Duration::try_from(at.duration_since(shared.clock.now())).unwrap_or_default().max(AT_ONCE);
                 lease.fail(failed(failure, None, Some(delay))).await
             }
-            Decision::GiveBack { .. } => lease.fail(failed(&given_back(&outcome), None, Some(AT_ONCE))).await,
+            Decision::GiveBack { .. } => lease.fail(failed(&given_back(), None, Some(AT_ONCE))).await,
             Decision::Nothing => Ok(Ended::LeaseLost),
         };
         match stored {
@@ -210,11 +214,8 @@ pub(super) fn failed(failure: &FailureRecord, verdict: Option<Value>, delay: Opt
 }
 
 /// Why an attempt is given back, which costs an attempt here.
-fn given_back(outcome: &Outcome) -> FailureRecord {
-    match outcome {
-        Outcome::TenantHeld(failure) => failure.record(),
-        _ => Failure::new(codes::WORKER_DRAINED, Category::DependencyUnavailable, "the attempt was given back to a shutdown").record(),
-    }
+fn given_back() -> FailureRecord {
+    Failure::new(codes::WORKER_DRAINED, Category::DependencyUnavailable, "the attempt was given back to a shutdown").record()
 }
 
 /// What a task asks for, or why that cannot be said. There is an execution in any case, since even a refusal has a verdict.
@@ -243,13 +244,7 @@ fn read(
     (execution, task)
 }
 
-fn task(
-    shared: &Shared,
-    execution: &mut Execution,
-    meta: &Meta,
-    input: &[Payload],
-    details: Details,
-) -> Result<Task, Failure> {
+fn task(shared: &Shared, execution: &mut Execution, meta: &Meta, input: &[Payload], details: Details) -> Result<Task, Failure> {
     let registry = &shared.options.registry;
     // The server hands out what is registered.
     let found = registry.get(&execution.activity).zip(registry.infos().find(|info| info.name == execution.activity));
@@ -293,7 +288,8 @@ fn execution(shared: &Shared, ctx: &ActivityContext, run_id: Option<&str>, meta:
         options.retry.maximum_attempts = policy.maximum_attempts();
     }
     let whole = options.timeouts.schedule_to_close.map(|whole| whole + meta.delay.unwrap_or_default());
-    let close_by = whole.and_then(|whole| jiff::SignedDuration::try_from(whole).ok()).and_then(|whole| enqueued_at.checked_add(whole).ok());
+    let close_by =
+        whole.and_then(|whole| jiff::SignedDuration::try_from(whole).ok()).and_then(|whole| enqueued_at.checked_add(whole).ok());
     Execution {
         job_id: job_id(workflow_of(info), &info.activity_id),
         run_id: run_id.and_then(|id| id.parse().ok()).unwrap_or_else(|| RunId::generate(now)),

@@ -53,11 +53,7 @@ pub const CAPABILITIES: &[Capability] = &[
         embedded: "an input of an unknown version waits for a worker that knows it",
         temporal: "it costs an attempt, activity.version_unknown, and is tried again",
     },
-    Capability {
-        name: "failures",
-        embedded: "the newest failed attempts are kept",
-        temporal: "the last failed attempt is kept",
-    },
+    Capability { name: "failures", embedded: "the newest failed attempts are kept", temporal: "the last failed attempt is kept" },
     Capability {
         name: "limits",
         embedded: "max_running and max_starts_per_second over all workers",
@@ -79,13 +75,14 @@ pub const CAPABILITIES: &[Capability] = &[
         temporal: "a step is an activity of the sequence's workflow, shown from its history, and cannot be cancelled alone",
     },
     Capability {
-        name: "sequences_in_lists",
-        embedded: "a sequence and its steps are in the list",
-        temporal: "a list by the activity `sequence` shows sequences; others show single jobs",
+        name: "sequence_cancel",
+        embedded: "a sequence that waits is cancelled at once",
+        temporal: "a worker has to live to cancel it",
     },
     Capability {
-        name: "oldest_due",
-        embedded: "status tells the oldest due job",
-        temporal: "not known",
+        name: "sequences_in_lists",
+        embedded: "a sequence and its steps are in the list",
+        temporal: "a list shows sequences behind the single jobs, and no steps",
     },
+    Capability { name: "oldest_due", embedded: "status tells the oldest due job", temporal: "not known" },
 ];

@@ -4,37 +4,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::{self, StreamExt, TryStreamExt};
-use iolaus_activities::{FailureRecord, MESSAGE_LIMIT, SlotClass, VerdictRecord, codes};
+use futures::stream::{self, StreamExt};
+use iolaus_activities::{FailureRecord, MESSAGE_LIMIT, VerdictRecord, codes};
 use temporalio_client::grpc::WorkflowService;
 use temporalio_client::tonic::{Code, IntoRequest, Status};
 use temporalio_client::{Client, NamespacedClient};
-use temporalio_common::protos::temporal::api::enums::v1::TaskQueueType;
 use temporalio_common::protos::temporal::api::errordetails::v1::ActivityExecutionAlreadyStartedFailure;
 use temporalio_common::protos::temporal::api::workflowservice::v1::{
-    CountActivityExecutionsRequest, DescribeActivityExecutionRequest, DescribeActivityExecutionResponse, DescribeTaskQueueRequest,
-    GetSystemInfoRequest, ListActivityExecutionsRequest, PollActivityExecutionRequest, RequestCancelActivityExecutionRequest,
+    DescribeActivityExecutionRequest, DescribeActivityExecutionResponse, GetSystemInfoRequest, PollActivityExecutionRequest,
+    RequestCancelActivityExecutionRequest,
 };
 
 use super::describe::{self, NO_REASON, Seen};
 use super::{Temporal, connect, start, wire};
 use crate::client::{
     Cancelled, ClientError, Enqueued, HostStatus, JobClient, JobDetail, JobPage, ListFilter, PauseKind, Presence, RetryFilter,
-    RetryPage, RetrySkipped, StateCount, Target, WorkerStatus,
+    RetryPage, Target,
 };
-use crate::job::{IdConflictPolicy, IdReusePolicy, Job, JobState, NewJob, Refused, RunId, SEQUENCE};
+use crate::job::{IdConflictPolicy, IdReusePolicy, NewJob, Refused, RunId, SEQUENCE};
 use crate::telemetry;
 
-/// Rows of one page at most.
-const PAGE: usize = 1000;
 /// Requests at once, of one verb.
 pub(super) const AT_ONCE: usize = 16;
-/// Dead jobs that one step of a retry by filter looks at.
-const STEP: usize = 100;
-/// A poller that was heard of within this polls: one poll takes a minute.
-const POLLS: Duration = Duration::from_secs(70);
-/// What the cursors of sequences begin with.
-const SEQUENCES: &str = "s";
 /// One answer, unless it is waited for.
 const CALL: Duration = Duration::from_secs(30);
 
@@ -76,7 +67,7 @@ impl TemporalClient {
         }
     }
 
-    async fn see<T>(&self, target: &Target, show: impl FnOnce(&Seen<'_>) -> T) -> Result<T, ClientError> {
+    pub(super) async fn see<T>(&self, target: &Target, show: impl FnOnce(&Seen<'_>) -> T) -> Result<T, ClientError> {
         let answer = self.describe(target).await?;
         let seen = Seen::of(&answer, self.host.clock.now()).ok_or_else(|| ClientError::NotFound(target.job_id.clone()))?;
         Ok(show(&seen))
@@ -108,53 +99,7 @@ impl TemporalClient {
         }
     }
 
-    async fn page(&self, query: String, limit: usize, cursor: Option<String>) -> Result<(Vec<Job>, Option<String>), ClientError> {
-        let mut client = self.connected().await?;
-        let token = cursor.map(|cursor| from_cursor(&cursor)).transpose()?.unwrap_or_default();
-        let request = ListActivityExecutionsRequest {
-            namespace: client.namespace(),
-            page_size: i32::try_from(limit).unwrap_or(i32::MAX),
-            next_page_token: token,
-            query,
-        };
-        let answer = client.list_activity_executions(timed(request)).await.map_err(|status| self.fail(status))?.into_inner();
-        // A list says less of each than a description does.
-        let targets: Vec<Target> = answer
-            .executions
-            .iter()
-            .map(|found| Target::run(describe::tolerated(&found.activity_id), describe::run_id(&found.run_id)))
-            .collect();
-        let described = stream::iter(targets).map(|target| async move {
-            match self.see(&target, |seen| seen.job()).await {
-                // It was deleted since.
-                Err(ClientError::NotFound(_)) => Ok(None),
-                job => job.map(Some),
-            }
-        });
-        let jobs: Vec<Option<Job>> = described.buffered(AT_ONCE).try_collect().await?;
-        let next = Some(answer.next_page_token).filter(|token| !token.is_empty()).map(|token| to_cursor(&token));
-        Ok((jobs.into_iter().flatten().collect(), next))
-    }
-
-    /// The part of a query that every list of ours begins with.
-    pub(super) fn of_ours(&self, activity: Option<&str>, tenant: Option<&str>) -> Result<String, ClientError> {
-        let queues = [SlotClass::Work, SlotClass::Waits].map(|class| quoted(&self.host.options.queue(class)));
-        let mut query = format!("TaskQueue IN ({}, {})", queues[0], queues[1]);
-        if let Some(activity) = activity {
-            query += &format!(" AND ActivityType = {}", quoted(activity));
-        }
-        match (tenant, &self.host.options.tenant_attribute) {
-            (None, _) => {}
-            (Some(tenant), Some(attribute)) => query += &format!(" AND {attribute} = {}", quoted(tenant)),
-            (Some(_), None) => {
-                let what = "a list by tenant (create a search attribute of type Keyword and name it in temporal.tenant_attribute)";
-                return Err(Temporal::unsupported(what));
-            }
-        }
-        Ok(query)
-    }
-
-    async fn retry_run(&self, target: &Target, accept_duplicate: bool) -> Result<Enqueued, ClientError> {
+    pub(super) async fn retry_run(&self, target: &Target, accept_duplicate: bool) -> Result<Enqueued, ClientError> {
         let answer = self.describe(target).await?;
         let job_id = target.job_id.clone();
         let seen = Seen::of(&answer, self.host.clock.now()).ok_or_else(|| ClientError::NotFound(job_id.clone()))?;
@@ -184,13 +129,6 @@ impl TemporalClient {
             Err(ClientError::Conflict { job_id, .. }) => Err(ClientError::StillOpen(job_id)),
             started => started,
         }
-    }
-
-    async fn count(&self, query: String) -> Result<u64, ClientError> {
-        let mut client = self.connected().await?;
-        let request = CountActivityExecutionsRequest { namespace: client.namespace(), query };
-        let answer = client.count_activity_executions(timed(request)).await.map_err(|status| self.fail(status))?;
-        Ok(u64::try_from(answer.into_inner().count).unwrap_or(0))
     }
 }
 
@@ -254,34 +192,7 @@ impl JobClient for TemporalClient {
     }
 
     async fn list(&self, filter: ListFilter, limit: usize, cursor: Option<String>) -> Result<JobPage, ClientError> {
-        if !(1..=PAGE).contains(&limit) {
-            return Err(Refused::new("limit", format!("is {limit}; it goes from 1 to {PAGE}")).into());
-        }
-        let (of_sequences, cursor) = match cursor.as_deref().map(|cursor| cursor.strip_prefix(SEQUENCES)) {
-            Some(Some(cursor)) => (true, Some(cursor.to_owned()).filter(|cursor| !cursor.is_empty())),
-            _ => (filter.activity.as_deref() == Some(SEQUENCE), cursor),
-        };
-        if of_sequences {
-            let (jobs, next) = self.list_sequences(&filter, limit, cursor).await?;
-            return Ok(JobPage { jobs, next_cursor: next.map(|next| format!("{SEQUENCES}{next}")) });
-        }
-        let mut query = self.of_ours(filter.activity.as_deref(), filter.tenant.as_deref())?;
-        if let Some(states) = statuses(&filter.states)? {
-            query += &format!(" AND ExecutionStatus IN ({states})");
-        }
-        let (mut jobs, mut next_cursor) = self.page(query, limit, cursor).await?;
-        // Sequences come behind the single jobs.
-        if next_cursor.is_none() && filter.activity.is_none() {
-            match limit.checked_sub(jobs.len()).filter(|room| *room > 0) {
-                None => next_cursor = Some(SEQUENCES.to_owned()),
-                Some(room) => {
-                    let (sequences, next) = self.list_sequences(&filter, room, None).await?;
-                    jobs.extend(sequences);
-                    next_cursor = next.map(|next| format!("{SEQUENCES}{next}"));
-                }
-            }
-        }
-        Ok(JobPage { jobs, next_cursor })
+        self.list_jobs(filter, limit, cursor).await
     }
 
     async fn cancel(&self, target: Target, reason: Option<String>) -> Result<Cancelled, ClientError> {
@@ -321,37 +232,7 @@ impl JobClient for TemporalClient {
     }
 
     async fn retry_matching(&self, filter: RetryFilter, cursor: Option<String>) -> Result<RetryPage, ClientError> {
-        if let Some(state) = filter.states.iter().find(|state| !matches!(state, JobState::Discarded | JobState::Cancelled)) {
-            return Err(Refused::new("state", format!("is {state}; only discarded and cancelled jobs are retried by filter")).into());
-        }
-        let states = if filter.states.is_empty() { vec![JobState::Discarded, JobState::Cancelled] } else { filter.states.clone() };
-        let mut query = self.of_ours(filter.activity.as_deref(), filter.tenant.as_deref())?;
-        query += &format!(" AND ExecutionStatus IN ({})", statuses(&states)?.unwrap_or_default());
-        let (jobs, next_cursor) = self.page(query, STEP, cursor).await?;
-        let mut page = RetryPage { retried: Vec::new(), skipped: Vec::new(), next_cursor };
-        for job in jobs {
-            // Only the newest execution of a job, as it stands now.
-            let detail = self.get(Target::newest(job.job_id.clone())).await?;
-            if detail.job.run_id != job.run_id || !states.contains(&detail.job.state) {
-                continue;
-            }
-            let code = detail.verdict.as_ref().and_then(|verdict| verdict.failure.as_ref()).map(|failure| failure.code.clone());
-            if filter.code.is_some() && filter.code != code {
-                continue;
-            }
-            let (job_id, run_id) = (job.job_id, job.run_id);
-            match ambiguous(detail.verdict.as_ref()).filter(|_| !filter.accept_duplicate) {
-                Some(failure) => page.skipped.push(RetrySkipped { job_id, run_id, instead: failure.suggested_action }),
-                None if filter.dry_run => page.retried.push(Enqueued { job_id, run_id, existing: true }),
-                None => match self.retry_run(&Target::run(job_id, run_id), true).await {
-                    Ok(enqueued) => page.retried.push(enqueued),
-                    // Somebody else was faster.
-                    Err(ClientError::StillOpen(_)) => {}
-                    Err(error) => return Err(error),
-                },
-            }
-        }
-        Ok(page)
+        self.retry_all(filter, cursor).await
     }
 
     async fn pause(&self, kind: PauseKind, _: String, _: Option<String>) -> Result<(), ClientError> {
@@ -363,39 +244,7 @@ impl JobClient for TemporalClient {
     }
 
     async fn presence(&self) -> Result<Presence, ClientError> {
-        let mut client = self.connected().await?;
-        let now = self.host.clock.now();
-        let mut workers: Vec<WorkerStatus> = Vec::new();
-        for class in [SlotClass::Work, SlotClass::Waits] {
-            let request = DescribeTaskQueueRequest {
-                namespace: client.namespace(),
-                task_queue: Some(start::queue(self.host.options.queue(class))),
-                task_queue_type: TaskQueueType::Activity.into(),
-                ..DescribeTaskQueueRequest::default()
-            };
-            let answer = client.describe_task_queue(timed(request)).await.map_err(|status| self.fail(status))?.into_inner();
-            for poller in answer.pollers {
-                let last_beat = wire::moment(poller.last_access_time.as_ref()).unwrap_or(now);
-                let live = Duration::try_from(now.duration_since(last_beat)).unwrap_or_default() < POLLS;
-                match workers.iter_mut().find(|worker| worker.name == poller.identity) {
-                    Some(known) => {
-                        known.live |= live;
-                        known.last_beat = known.last_beat.max(last_beat);
-                    }
-                    None => workers.push(WorkerStatus {
-                        name: poller.identity,
-                        version: poller.deployment_options.map(|of| of.build_id).unwrap_or_default(),
-                        // Which activities a worker has is not told; ours have all of their build's.
-                        activities: self.host.options.activities.clone(),
-                        started_at: last_beat,
-                        last_beat,
-                        running: 0,
-                        live,
-                    }),
-                }
-            }
-        }
-        Ok(Presence { place: self.place(), workers, pauses: Vec::new(), holds: Vec::new() })
+        self.workers().await
     }
 
     async fn check(&self) -> Result<(), ClientError> {
@@ -404,19 +253,7 @@ impl JobClient for TemporalClient {
     }
 
     async fn status(&self) -> Result<HostStatus, ClientError> {
-        let presence = self.presence().await?;
-        let mut counts = Vec::new();
-        for activity in &self.host.options.activities {
-            // What is open is open: finer states are not counted by the cluster.
-            for state in [JobState::Running, JobState::Completed, JobState::Discarded, JobState::Cancelled] {
-                let query = self.of_ours(Some(activity), None)? + &format!(" AND ExecutionStatus IN ({})", status_names(state));
-                let count = self.count(query).await?;
-                if count > 0 {
-                    counts.push(StateCount { activity: activity.clone(), tenant: "*".to_owned(), state, count });
-                }
-            }
-        }
-        Ok(HostStatus { presence, counts, oldest_due: None })
+        self.counted().await
     }
 
     fn place(&self) -> String {
@@ -440,51 +277,6 @@ fn already(status: &Status) -> Option<String> {
         .map(|failure| failure.run_id)
 }
 
-fn ambiguous(verdict: Option<&VerdictRecord>) -> Option<FailureRecord> {
+pub(super) fn ambiguous(verdict: Option<&VerdictRecord>) -> Option<FailureRecord> {
     verdict.and_then(|verdict| verdict.failure.clone()).filter(|failure| failure.code == codes::RERUN_AMBIGUOUS)
-}
-
-/// The cluster's names for a filter by states: all of the open ones, or none of them.
-pub(super) fn statuses(states: &[JobState]) -> Result<Option<String>, ClientError> {
-    if states.is_empty() {
-        return Ok(None);
-    }
-    let open: Vec<JobState> = JobState::ALL.into_iter().filter(|state| state.is_open()).collect();
-    let asked: Vec<JobState> = open.iter().copied().filter(|state| states.contains(state)).collect();
-    if let Some(finer) = asked.first().filter(|_| asked.len() < open.len()) {
-        return Err(Temporal::unsupported(format!("a list of the state {finer} alone (open ones can be listed together)")));
-    }
-    let closed = states.iter().copied().filter(|state| !state.is_open());
-    let names: Vec<&str> = asked.first().copied().into_iter().chain(closed).map(status_names).collect();
-    Ok(Some(names.join(", ")))
-}
-
-fn status_names(state: JobState) -> &'static str {
-    match state {
-        JobState::Completed => "'Completed'",
-        JobState::Discarded => "'Failed', 'TimedOut'",
-        JobState::Cancelled => "'Canceled', 'Terminated'",
-        _ => "'Running'",
-    }
-}
-
-/// A value in a query.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
-pub(super) fn to_cursor(token: &[u8]) -> String {
-    token.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(super) fn from_cursor(cursor: &str) -> Result<Vec<u8>, Refused> {
-    let refused = || Refused::new("cursor", "is not one that a list gave out");
-    let digits = cursor.as_bytes();
-    if digits.len() % 2 != 0 || !cursor.is_ascii() {
-        return Err(refused());
-    }
-    digits
-        .chunks(2)
-        .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(refused))
-        .collect()
 }

@@ -50,7 +50,13 @@ impl<'a> Seen<'a> {
             activity_version: self.meta.version.unwrap_or(1),
             tenant: self.tenant(),
             state: self.state(),
-            priority: self.info.priority.as_ref().and_then(|p| u8::try_from(p.priority_key).ok()).filter(|key| *key > 0).unwrap_or(3),
+            priority: self
+                .info
+                .priority
+                .as_ref()
+                .and_then(|p| u8::try_from(p.priority_key).ok())
+                .filter(|key| *key > 0)
+                .unwrap_or(3),
             attempts: self.attempts(),
             run_at: wire::moment(self.info.next_attempt_schedule_time.as_ref())
                 .or(wire::moment(self.info.execution_time.as_ref()))
@@ -58,7 +64,8 @@ impl<'a> Seen<'a> {
             enqueued_at: self.enqueued_at(),
             started_at: verdict.map_or_else(|| self.started_at(), |verdict| verdict.started_at),
             finished_at: wire::moment(self.info.close_time.as_ref()),
-            worker: Some(self.info.last_worker_identity.clone()).filter(|name| self.state() == JobState::Running && !name.is_empty()),
+            worker: Some(self.info.last_worker_identity.clone())
+                .filter(|name| self.state() == JobState::Running && !name.is_empty()),
             cancel_requested: self.cancel_requested(),
             stalled_since: self.details.stalled_since.filter(|_| self.state() == JobState::Running),
         }
@@ -135,7 +142,7 @@ impl<'a> Seen<'a> {
                     Some(Outcome::Failure(failure)) => failure_in(failure),
                     _ => failure_in(&Told::default()),
                 };
-                Some(self.unresolved(failure))
+                Some(self.unresolved(as_asked(failure, &self.options().timeouts)))
             }
         }
     }
@@ -317,6 +324,15 @@ pub(super) fn failure_in(failure: &Told) -> FailureRecord {
         }
         _ => Failure::new("activity.failed", Category::Internal, failure.message.clone()).record(),
     }
+}
+
+/// The server takes `schedule_to_close` for `schedule_to_start`, too, where that was not asked for.
+pub(super) fn as_asked(failure: FailureRecord, timeouts: &Timeouts) -> FailureRecord {
+    let whole = timeouts.schedule_to_start.is_none_or(|start| timeouts.schedule_to_close.is_some_and(|whole| whole <= start));
+    if failure.code == codes::TIMEOUT_SCHEDULE_TO_START && whole {
+        return executor::timed_out(TimeoutKind::ScheduleToClose).record();
+    }
+    failure
 }
 
 /// A result that is no verdict: somebody else's worker answered under the name of our activity.

@@ -14,6 +14,7 @@ mod connect;
 mod describe;
 mod history;
 mod lease;
+mod queries;
 mod sequence;
 mod sequences;
 mod start;

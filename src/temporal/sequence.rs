@@ -243,8 +243,8 @@ impl StepOf<'_> {
                 None => failure,
             },
         };
-        let failure = describe::failure_in(&failure);
         let step = &self.order.definition.steps[self.n];
+        let failure = describe::as_asked(describe::failure_in(&failure), &step.options.timeouts);
         VerdictRecord {
             job_id: self.id().to_string(),
             run_id: self.run_id.to_owned(),

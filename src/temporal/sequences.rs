@@ -15,9 +15,10 @@ use temporalio_common::protos::temporal::api::workflowservice::v1::{
     RequestCancelWorkflowExecutionRequest,
 };
 
-use super::client::{AT_ONCE, TemporalClient, from_cursor, is_gone, statuses, timed, to_cursor};
+use super::client::{AT_ONCE, TemporalClient, is_gone, timed};
 use super::describe::{self, NO_REASON};
 use super::history::SeenSequence;
+use super::queries::{from_cursor, statuses, to_cursor};
 use super::sequence::{self, Order};
 use super::{Temporal, connect, wire};
 use crate::client::{Cancelled, ClientError, Enqueued, JobDetail, ListFilter, Target};
@@ -43,8 +44,8 @@ fn step_of(job_id: &JobId) -> Option<(JobId, usize)> {
 impl TemporalClient {
     pub(super) async fn start_sequence(&self, job: &NewJob) -> Result<Enqueued, ClientError> {
         let mut client = self.connected().await?;
-        let order = Order::new(&self.host.options, job, self.host.clock.now())
-            .map_err(|error| Refused::new("steps", error.to_string()))?;
+        let order =
+            Order::new(&self.host.options, job, self.host.clock.now()).map_err(|error| Refused::new("steps", error.to_string()))?;
         let request = sequence::request(&self.host.options, &client.namespace(), job, &order);
         match client.start_workflow_execution(timed(request)).await {
             Ok(answer) => {
@@ -69,10 +70,11 @@ impl TemporalClient {
             Err(ClientError::NotFound(_)) => {
                 let unknown = || ClientError::NotFound(target.job_id.clone());
                 let (sequence, n) = step_of(&target.job_id).ok_or_else(unknown)?;
-                let told = self.sequence(&Target { job_id: sequence, run_id: target.run_id }).await.map_err(|error| match error {
-                    ClientError::NotFound(_) => unknown(),
-                    other => other,
-                })?;
+                let told =
+                    self.sequence(&Target { job_id: sequence, run_id: target.run_id }).await.map_err(|error| match error {
+                        ClientError::NotFound(_) => unknown(),
+                        other => other,
+                    })?;
                 self.seen(&told, |seen| seen.step_detail(n))?.ok_or_else(unknown)
             }
             Err(error) => Err(error),

@@ -2,12 +2,8 @@
 
 use std::collections::HashMap;
 
-use temporalio_common::protos::temporal::api::common::v1::{
-    ActivityType, Payload, Priority, RetryPolicy, SearchAttributes,
-};
-use temporalio_common::protos::temporal::api::enums::v1::{
-    ActivityIdConflictPolicy, ActivityIdReusePolicy, TaskQueueKind,
-};
+use temporalio_common::protos::temporal::api::common::v1::{ActivityType, Payload, Priority, RetryPolicy, SearchAttributes};
+use temporalio_common::protos::temporal::api::enums::v1::{ActivityIdConflictPolicy, ActivityIdReusePolicy, TaskQueueKind};
 use temporalio_common::protos::temporal::api::sdk::v1::UserMetadata;
 use temporalio_common::protos::temporal::api::taskqueue::v1::TaskQueue;
 use temporalio_common::protos::temporal::api::workflowservice::v1::StartActivityExecutionRequest;

@@ -293,9 +293,9 @@ async fn serve(shared: Arc<Shared>, class: SlotClass) -> Result<(), String> {
 async fn generation(shared: &Arc<Shared>, class: SlotClass) -> Result<SdkWorker, String> {
     let client = connect::connect(&shared.host.options.connecting).await.map_err(|error| error.to_string())?;
     let runtime = RuntimeOptions::builder().telemetry_options(TelemetryOptions::builder().build()).build();
-    let runtime = runtime.map_err(|error| error.to_string()).and_then(|options| {
-        Runtime::from_current_tokio(options).map_err(|error| error.to_string())
-    })?;
+    let runtime = runtime
+        .map_err(|error| error.to_string())
+        .and_then(|options| Runtime::from_current_tokio(options).map_err(|error| error.to_string()))?;
     let slots = match class {
         SlotClass::Work => shared.options.slots_work,
         SlotClass::Waits => shared.options.slots_waits,

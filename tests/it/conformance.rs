@@ -2,10 +2,10 @@
 //! and waits for verdicts; none sleeps. `IOLAUS_CASE` picks cases by a part of their name.
 
 mod cases;
-mod more;
-mod embedded;
 #[cfg(feature = "temporal")]
-mod cluster;
+pub(crate) mod cluster;
+mod embedded;
+mod more;
 mod sequences;
 
 use std::collections::BTreeMap;
@@ -67,9 +67,8 @@ pub(crate) async fn judge(host: impl Fn(&str) -> Arc<dyn HostUnderTest>) {
         .into_iter()
         .filter(|(name, _)| name.contains(&wanted))
         .map(|(name, run)| {
-            let own = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-            let (probe, clock) = (Probe::new(), SystemClock::new());
-            let case = Case { host: host(&own), probe, clock, name: own, _watched: Watched::new() };
+            let own = own_name();
+            let case = Case::on(host(&own), &own);
             (name, tokio::spawn(run(Arc::new(case))))
         })
         .collect();
@@ -83,6 +82,11 @@ pub(crate) async fn judge(host: impl Fn(&str) -> Arc<dyn HostUnderTest>) {
 }
 
 impl Case {
+    /// A case of a test's own.
+    pub(crate) fn on(host: Arc<dyn HostUnderTest>, name: &str) -> Self {
+        Self { host, probe: Probe::new(), clock: SystemClock::new(), name: name.to_owned(), _watched: Watched::new() }
+    }
+
     pub(crate) fn id(&self, id: &str) -> String {
         format!("{id}-{}", self.name)
     }
@@ -160,6 +164,11 @@ impl Case {
             () = self.clock.deadline(PATIENCE) => panic!("nothing happened for {PATIENCE:?}"),
         }
     }
+}
+
+/// A name that no other case has.
+pub(crate) fn own_name() -> String {
+    uuid::Uuid::new_v4().simple().to_string()[..8].to_owned()
 }
 
 pub(crate) fn code(verdict: &VerdictRecord) -> &str {

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[cfg(feature = "temporal")]
+mod capabilities;
 mod cli;
 mod conformance;
 mod containers;
@@ -19,6 +21,8 @@ mod limits;
 mod metrics;
 mod mishaps;
 mod outage;
+#[cfg(feature = "temporal")]
+mod partitions;
 mod pressure;
 mod processes;
 mod pyatlan;

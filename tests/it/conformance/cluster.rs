@@ -23,6 +23,15 @@ pub(crate) struct Queue {
 impl Queue {
     /// A task queue of this name.
     pub(crate) fn new(address: &str, name: &str) -> Self {
+        Self::with(address, name, Some(TENANT_ATTRIBUTE.to_owned()))
+    }
+
+    /// The same where no search attribute carries the tenant's name.
+    pub(crate) fn without_attribute(address: &str, name: &str) -> Self {
+        Self::with(address, name, None)
+    }
+
+    fn with(address: &str, name: &str, tenant_attribute: Option<String>) -> Self {
         let options = TemporalOptions {
             connecting: Connecting {
                 address: address.to_owned(),
@@ -34,7 +43,7 @@ impl Queue {
             },
             task_queue: format!("iolaus-{name}"),
             heartbeat_timeout: HEARTBEAT,
-            tenant_attribute: Some(TENANT_ATTRIBUTE.to_owned()),
+            tenant_attribute,
             activities: vec!["probe".to_owned()],
             metrics: Metrics::default(),
         };

@@ -50,14 +50,20 @@ async fn steps(case: Arc<Case>) {
     assert_eq!(verdict.facts["steps"][1]["message"], "the tenant said no");
     assert_eq!(case.probe.order(), [1, 2, 3].map(|n| format!("{}/{n}", case.id("job"))));
     let detail = case.detail("job").await;
-    assert_eq!((detail.job.state, detail.job.run_id, detail.job.started_at.is_some()), (JobState::Completed, enqueued.run_id, true));
+    assert_eq!(
+        (detail.job.state, detail.job.run_id, detail.job.started_at.is_some()),
+        (JobState::Completed, enqueued.run_id, true)
+    );
     assert_eq!((verdict.run_id, detail.steps.len()), (enqueued.run_id.to_string(), 3));
     for (n, status) in [(1, Status::Passed), (2, Status::Failed), (3, Status::Passed)] {
         let target = iolaus::client::Target::newest(format!("{}/{n}", case.id("job")).parse().unwrap());
         let step = case.host.client().get(target.clone()).await.unwrap();
         assert_eq!((step.job.state, step.job.priority, step.labels["team"].as_str()), (JobState::Completed, 2, "data"));
         let own = case.host.client().wait(target).await.unwrap();
-        assert_eq!((own.status, own.trace_id.as_str(), detail.steps[n - 1].status), (status, verdict.trace_id.as_str(), Some(status)));
+        assert_eq!(
+            (own.status, own.trace_id.as_str(), detail.steps[n - 1].status),
+            (status, verdict.trace_id.as_str(), Some(status))
+        );
     }
     let filter = ListFilter { activity: Some("sequence".into()), ..ListFilter::default() };
     case.within(async {

@@ -27,12 +27,12 @@ const START: Duration = Duration::from_secs(120);
 /// A server. Gone when it is dropped.
 pub(crate) struct Cluster {
     address: String,
-    kept: Kept,
+    kept: Option<Kept>,
 }
 
 enum Kept {
-    Container { _container: ContainerAsync<GenericImage>, _runtime: tokio::runtime::Runtime, image: String },
-    Process(Server),
+    Container { container: ContainerAsync<GenericImage>, runtime: tokio::runtime::Runtime, image: String },
+    Process { _server: Server },
 }
 
 /// A process of the server, whose file outlives it.
@@ -72,7 +72,7 @@ impl Cluster {
         let port = free_port();
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("temporal-{}-{port}.db", std::process::id()));
         std::fs::remove_file(&file).ok();
-        Self { address: format!("127.0.0.1:{port}"), kept: Kept::Process(Server::start(port, &file)) }
+        Self { address: format!("127.0.0.1:{port}"), kept: Some(Kept::Process { _server: Server::start(port, &file) }) }
     }
 
     /// The program is static, so that an image of it needs nothing else.
@@ -97,24 +97,19 @@ impl Cluster {
         });
         let port = runtime.block_on(container.get_host_port_ipv4(PORT.tcp())).unwrap();
         let address = format!("127.0.0.1:{port}");
-        Self { address, kept: Kept::Container { _container: container, _runtime: runtime, image } }
+        Self { address, kept: Some(Kept::Container { container, runtime, image }) }
     }
 }
 
 impl Drop for Cluster {
+    /// On a thread of its own: whoever drops it may be within a runtime.
     fn drop(&mut self) {
-        if let Kept::Container { image, .. } = &self.kept {
-            // Forced: its container goes with the fields.
-            let image = image.clone();
-            engine::forgive(engine::attempt("docker", ["ps", "--quiet", "--filter", &format!("ancestor={image}")]).and_then(
-                |containers| {
-                    for container in containers.split_whitespace() {
-                        engine::attempt("docker", ["rm", "--force", "--volumes", container])?;
-                    }
-                    engine::attempt("docker", ["image", "rm", "--force", &image])
-                },
-            ));
-        }
+        let Some(Kept::Container { container, runtime, image }) = self.kept.take() else { return };
+        let removed = std::thread::spawn(move || {
+            runtime.block_on(container.rm()).map_err(|error| error.to_string())?;
+            engine::attempt("docker", ["image", "rm", "--force", &image])
+        });
+        engine::forgive(removed.join().unwrap_or_else(|_| Err("the server's container could not be removed".to_owned())));
     }
 }
 

@@ -1,5 +1,6 @@
 //! An activity that does as it is told, and remembers what it did.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(crate) enum Act {
     UntilStopped,
     /// Waits for ever, whatever it is told.
     Ignore,
+    /// Waits for the gate, saves, and only then has an effect.
+    GateThenEffect,
     /// Saves these checkpoints, then fails as unavailable.
     SaveThenFail(Vec<Value>),
     /// Passes with what the last attempt saved as a fact.
@@ -67,11 +70,12 @@ pub(crate) struct Probe {
     seen: Arc<Mutex<Vec<(String, u32)>>>,
     pub(crate) started: Arc<Notify>,
     pub(crate) gate: Arc<Semaphore>,
+    pub(crate) effects: Arc<AtomicUsize>,
 }
 
 impl Probe {
     pub(crate) fn new() -> Self {
-        Self { seen: Arc::default(), started: Arc::default(), gate: Arc::new(Semaphore::new(0)) }
+        Self { seen: Arc::default(), started: Arc::default(), gate: Arc::new(Semaphore::new(0)), effects: Arc::default() }
     }
 
     /// The numbers of the attempts that were run of a job, in order.
@@ -127,6 +131,12 @@ impl Activity for Probe {
             Act::Gate => {
                 self.gate.acquire().await.unwrap().forget();
                 Ok(Verdict::passed("the gate opened"))
+            }
+            Act::GateThenEffect => {
+                self.gate.acquire().await.unwrap().forget();
+                ctx.save(&"an intent").await?;
+                self.effects.fetch_add(1, Ordering::SeqCst);
+                Ok(Verdict::passed("it had its effect"))
             }
             Act::UntilStopped => Err(ctx.stopped().await.into()),
             Act::Ignore => std::future::pending().await,
