@@ -13,6 +13,7 @@ mod files;
 mod grant;
 mod held;
 mod kills;
+mod kubernetes;
 mod lifecycle;
 mod limits;
 mod metrics;
