@@ -1,5 +1,5 @@
 //! The files of `config/kubernetes`: against the schemas of Kubernetes' own API, and against what they promise. Both need Python 3 and,
-//! once, PyPI; without them the tests say so on stderr and pass, unless `IOLAUS_REQUIRE_KUBERNETES=1`.
+//! once, the package index; without them the tests say so on stderr and pass, unless `IOLAUS_REQUIRE_KUBERNETES=1`.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -240,7 +240,7 @@ fn with_validator() -> Option<PathBuf> {
             let required = std::env::var("IOLAUS_REQUIRE_KUBERNETES").is_ok_and(|value| value == "1");
             assert!(!required, "IOLAUS_REQUIRE_KUBERNETES=1, and there is no {package}: {why}");
             // Past the capture of the test harness.
-            writeln!(std::io::stderr(), "\nSKIPPED: no {package}: {why}").unwrap();
+            writeln!(std::io::stderr(), "\nSKIPPED: no {package}: {why}").expect("stderr is there");
             None
         }
     }

@@ -95,9 +95,9 @@ fn enqueue_and_wait(container: &str) -> std::process::Child {
     let input: BTreeMap<_, _> = [USER, CONNECTION].into_iter().filter_map(|word| word.split_once('=')).collect();
     let preflights =
         (0..PREFLIGHTS).map(|n| json!({"activity": "publish_preflight", "job_id": format!("preflight-{n}"), "input": input}));
-    let lines: String = std::iter::once(rerun).chain(preflights).map(|job| format!("{job}\n")).collect();
+    let lines: Vec<_> = std::iter::once(rerun).chain(preflights).map(|job| job.to_string()).collect();
     let command = [container, "iolaus", "enqueue", "--jobs", "-", "--wait", "--output", "json"];
-    engine::fed("docker", ["exec", "--interactive"].into_iter().chain(OF_CLUSTER).chain(command), &lines)
+    engine::fed("docker", ["exec", "--interactive"].into_iter().chain(OF_CLUSTER).chain(command), &lines.join("\n"))
 }
 
 /// The worker that has the rerun in hand, once the tenant has applied it. Each question takes the start of a process.
