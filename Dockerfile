@@ -1,6 +1,7 @@
 # The image of a worker: `docker build -t iolaus .`. Everything below also suits engines without BuildKit.
 #
 #   docker build -t iolaus .                                     compiles in the image of Rust, and needs nothing but this directory
+#   cargo build --release --features temporal
 #   docker build -t iolaus --target prebuilt --build-arg BINARY=target/release/iolaus \
 #     --build-arg BASE=gcr.io/distroless/cc-debian12 .           takes a program that is there, a path in this directory
 #
@@ -19,7 +20,7 @@ COPY --from=empty --chown=10001:10001 /empty /var/lib/iolaus
 ENV IOLAUS_DATABASE__PATH=/var/lib/iolaus/iolaus.db
 # A number, so that Kubernetes' runAsNonRoot can see that it is not root.
 USER 10001:10001
-# Healthy means that the worker of this very container has lately renewed its row in the queue.
+# Healthy means that the worker of this very container has lately renewed its row in the queue or, on a cluster, polled it.
 HEALTHCHECK --interval=5s --timeout=4s --start-period=10s --retries=3 CMD ["iolaus", "status", "--require-worker=here"]
 ENTRYPOINT ["iolaus"]
 CMD ["worker"]
@@ -36,7 +37,8 @@ COPY Cargo.toml Cargo.lock ./
 COPY activities activities
 COPY config config
 COPY src src
-RUN cargo build --release --locked --bin iolaus \
+# With both hosts: `host.kind` chooses.
+RUN cargo build --release --locked --features temporal --bin iolaus \
  && mkdir -p /image/usr/local/bin /image/etc/ssl/certs \
  && cp target/release/iolaus /image/usr/local/bin/ \
  && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/

@@ -1,7 +1,10 @@
 //! The image and the stack of the Compose file, on a real Docker engine, without a registry. Where there is no engine each test says
 //! so on stderr and passes, unless `IOLAUS_REQUIRE_DOCKER=1`.
 
+#[cfg(feature = "temporal")]
+mod cluster;
 pub(crate) mod engine;
+mod stack;
 
 use std::time::Duration;
 
@@ -11,6 +14,7 @@ use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt};
 
 use engine::{Engine, IMAGE};
+use stack::Stack;
 
 const USER: &str = "user_id=8c1e2d8a-1564-4e95-8b14-ea14522fcf61";
 const DISABLED: &str = "user_id=0d15ab1e-d000-4000-8000-000000000001";
@@ -91,12 +95,19 @@ fn last_line(stdout: &str) -> Value {
 
 async fn slow_down_the_next_preflight(sandbox: &Container) {
     let port = sandbox.get_host_port_ipv4(PORT.tcp()).await.unwrap();
-    let fault = json!({"path": "publish", "action": {"kind": "delay", "ms": 4_000}});
+    break_the_tenant(&format!("127.0.0.1:{port}"), &json!({"path": "publish", "action": {"kind": "delay", "ms": 4_000}})).await;
+}
+
+/// Hands a fault to the sandbox at this address.
+async fn break_the_tenant(address: &str, fault: &Value) {
+    let answer = http().post(format!("http://{address}/sandbox/faults")).json(fault).send().await.unwrap();
+    assert!(answer.status().is_success(), "{answer:?}");
+}
+
+fn http() -> reqwest::Client {
     // It fails only if another test was first, which serves as well.
     rustls::crypto::ring::default_provider().install_default().ok();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let answer = client.post(format!("http://127.0.0.1:{port}/sandbox/faults")).json(&fault).send().await.unwrap();
-    assert!(answer.status().is_success(), "{answer:?}");
+    reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
 /// The engine tells nothing of jobs, so the queue is asked, and each question takes the start of a process.
@@ -111,68 +122,15 @@ async fn until_running(worker: &Container) {
     panic!("it was not claimed");
 }
 
-/// The stack of the Compose file under a name of the test's own. Dropping it takes it down with its volume.
-struct Stack<'a> {
-    engine: &'a Engine,
-    compose: Vec<&'static str>,
-}
-
-impl Stack<'_> {
-    fn up(engine: &Engine) -> Option<Stack<'_>> {
-        let forms = [vec!["docker", "compose"], vec!["docker-compose"]];
-        let there = |form: &Vec<&str>| engine::attempt(form[0], form[1..].iter().chain(&["version"])).is_ok();
-        let Some(compose) = forms.into_iter().find(there) else { return engine::skipped("no Docker Compose") };
-        let stack = Stack { engine, compose };
-        stack.run("up --detach --no-build");
-        Some(stack)
-    }
-
-    fn project(&self) -> String {
-        format!("iolaus-test-{}", self.engine.id())
-    }
-
-    /// The command line with the image of this build, and any free port for the sandbox.
-    fn command(&self, line: &str) -> (&'static str, Vec<String>) {
-        let file = engine::repository().join("docker-compose.yml");
-        let variables = [format!("WORKER_IMAGE={}", self.engine.image()), "SANDBOX_PORT=0".to_owned()];
-        let form = self.compose.iter().map(|word| (*word).to_owned());
-        let options = ["--file".to_owned(), file.display().to_string(), "--project-name".to_owned(), self.project()];
-        let words = line.split_whitespace().map(str::to_owned);
-        ("env", variables.into_iter().chain(form).chain(options).chain(words).collect())
-    }
-
-    fn run(&self, line: &str) -> String {
-        let (program, arguments) = self.command(line);
-        engine::run(program, arguments)
-    }
-
-    /// Runs the program in the worker's container: its exit code, and its last line of stdout as JSON.
-    fn iolaus(&self, line: &str) -> (Option<i32>, Value) {
-        let (program, arguments) = self.command(&format!("exec -T worker iolaus {line}"));
-        let (code, stdout) = engine::ended(program, arguments);
-        (code, last_line(&stdout))
-    }
-
-    fn container(&self, service: &str) -> String {
-        self.run(&format!("ps --quiet {service}"))
-    }
-}
-
-impl Drop for Stack<'_> {
-    fn drop(&mut self) {
-        let (program, arguments) = self.command("down --volumes --remove-orphans --timeout 5");
-        engine::forgive(engine::attempt(program, arguments));
-    }
-}
-
 #[test]
 fn the_compose_file_brings_up_a_worker_whose_queue_outlives_its_container_and_goes_without_a_trace() {
     let Some(engine) = Engine::with_image() else { return };
-    let Some(stack) = Stack::up(&engine) else { return };
+    let Some(stack) = Stack::up(&engine, "", []) else { return };
     engine::until_healthy(&stack.container("worker"));
-    let (code, verdict) = stack.iolaus(&format!("execute publish_preflight {USER} {CONNECTION} --job-id nightly"));
+    assert_eq!(stack.size(), 2, "a sandbox and a worker, and no cluster");
+    let (code, verdict) = stack.iolaus("worker", &format!("execute publish_preflight {USER} {CONNECTION} --job-id nightly"));
     assert_eq!((code, verdict["status"].as_str()), (Some(0), Some("passed")), "{verdict}");
-    let (code, verdict) = stack.iolaus("execute workflow_rerun type=snowflake");
+    let (code, verdict) = stack.iolaus("worker", "execute workflow_rerun type=snowflake");
     assert_eq!((code, verdict["status"].as_str()), (Some(0), Some("passed")), "{verdict}");
 
     let first = stack.container("worker");
@@ -180,16 +138,9 @@ fn the_compose_file_brings_up_a_worker_whose_queue_outlives_its_container_and_go
     assert_eq!(engine::run("docker", ["inspect", "--format", "{{.State.ExitCode}}", &first]), "0");
     stack.run("up --detach --no-build --no-deps --force-recreate worker");
     assert_ne!(stack.container("worker"), first);
-    let (code, job) = stack.iolaus("jobs wait nightly");
+    let (code, job) = stack.iolaus("worker", "jobs wait nightly");
     assert_eq!((code, job["status"].as_str()), (Some(0), Some("passed")), "{job}");
-
-    let project = format!("label=com.docker.compose.project={}", stack.project());
-    let things = |list: &str| engine::run("docker", list.split_whitespace().chain(["--quiet", "--filter", &project]));
-    assert!(!things("volume ls").is_empty() && !things("network ls").is_empty());
-    drop(stack);
-    for list in ["container ls --all", "volume ls", "network ls"] {
-        assert_eq!(things(list), "", "{list}");
-    }
+    stack.down_without_a_trace(&["container ls --all", "volume ls", "network ls"]);
 }
 
 #[test]

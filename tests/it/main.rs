@@ -16,6 +16,7 @@ mod files;
 mod grant;
 mod held;
 mod kills;
+mod kubernetes;
 mod lifecycle;
 mod limits;
 mod metrics;

@@ -59,13 +59,33 @@ impl Engine {
         let linked = run("ldd", [env!("CARGO_BIN_EXE_iolaus")]);
         let mut files: Vec<&str> = linked.split_whitespace().filter(|word| word.starts_with('/')).collect();
         files.push(AUTHORITIES.into_iter().find(|file| Path::new(file).exists()).expect("this machine trusts somebody"));
-        let archive = directory.path().join("base.tar");
-        let mut tar = vec!["--create", "--dereference", "--hard-dereference", "--directory=/", "--file"];
-        tar.push(archive.to_str().expect("a name"));
-        tar.extend(files.iter().map(|file| file.trim_start_matches('/')));
-        run("tar", tar);
+        let files: Vec<_> = ["--directory=/"].into_iter().chain(files.iter().map(|file| file.trim_start_matches('/'))).collect();
+        self.import(directory, &files, &[], &self.base());
+    }
+
+    /// The command line tool of Temporal, laid out as in its makers' image: from nothing, in the root, for the user 1000.
+    #[cfg(feature = "temporal")]
+    pub(crate) fn import_temporal(&self, program: &Path) -> String {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(directory.path().join("etc")).expect("a directory");
+        std::fs::write(directory.path().join("etc/passwd"), "temporal:x:1000:1000::/home/temporal:/bin/sh\n").expect("written");
+        let place = |path: &Path| format!("--directory={}", path.display());
+        let (name, own) = (program.file_name().and_then(OsStr::to_str).expect("a name"), place(directory.path()));
+        let files = [&place(program.parent().expect("a whole path")), name, &own, "etc/passwd"];
+        let image = format!("{IMAGE}-temporal:{}", self.id);
+        let changes = [format!("ENTRYPOINT [\"/{name}\"]"), "USER 1000:1000".to_owned()];
+        self.import(&directory, &files, &changes, &image);
+        image
+    }
+
+    /// An image of these files, as `tar` takes them, and of nothing else.
+    fn import(&self, directory: &TempDir, files: &[&str], changes: &[String], image: &str) {
+        let archive = directory.path().join("image.tar");
+        let options = ["--create", "--dereference", "--hard-dereference", "--file", archive.to_str().expect("a name")];
+        run("tar", options.iter().chain(files));
         let label = format!("LABEL {LABEL}={}", self.id);
-        run("docker", [OsStr::new("import"), "--change".as_ref(), label.as_ref(), archive.as_ref(), self.base().as_ref()]);
+        let changes = [&label].into_iter().chain(changes).flat_map(|change| [OsStr::new("--change"), change.as_ref()]);
+        run("docker", [OsStr::new("import")].into_iter().chain(changes).chain([archive.as_os_str(), image.as_ref()]));
         std::fs::remove_file(archive).expect("removed, for it is no part of the context");
     }
 
@@ -145,6 +165,17 @@ pub(crate) fn ended<I: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator
     (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// A command that reads what it is given, and goes on beside the test.
+#[cfg(feature = "temporal")]
+pub(crate) fn fed<I: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = I>, input: &str) -> std::process::Child {
+    let mut command = bounded(program);
+    let command = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    // Dropped at the end of the statement, which closes it.
+    child.stdin.take().expect("it is piped").write_all(input.as_bytes()).expect("it reads");
+    child
+}
+
 /// Says to whoever runs the tests that one was none, or fails where that must not be.
 pub(crate) fn skipped<T>(why: &str) -> Option<T> {
     let required = std::env::var("IOLAUS_REQUIRE_DOCKER").is_ok_and(|value| value == "1");
@@ -154,7 +185,7 @@ pub(crate) fn skipped<T>(why: &str) -> Option<T> {
 }
 
 /// Past the capture of the test harness, which would swallow what a passing test says.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     writeln!(std::io::stderr(), "\n{line}").expect("stderr is there");
 }
 
