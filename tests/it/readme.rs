@@ -53,7 +53,7 @@ fn every_command_is_accepted_by_the_parser() {
         let at = ["iolaus ", "cargo run --release -- "].iter().find_map(|start| {
             let at = line.find(start)?;
             let before = line[..at].trim_end();
-            (before.is_empty() || ["|", "script:", "exec worker"].iter().any(|end| before.ends_with(end)))
+            (before.is_empty() || ["|", "script:", "exec worker", "exec cluster-worker-1"].iter().any(|end| before.ends_with(end)))
                 .then_some(at + start.len())
         });
         if let Some(at) = at {

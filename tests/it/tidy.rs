@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 /// The rooms of `src`, and the rooms that each may name. `telemetry` and `config` may be used by all.
 const DIRECTIONS: &[(&str, &[&str])] = &[
     ("bench", &["client", "embedded", "intake", "job"]),
-    ("cli", &["bench", "client", "config", "embedded", "executor", "http", "intake", "job", "sandbox", "sequence", "telemetry"]),
+    (
+        "cli",
+        &["bench", "client", "config", "embedded", "executor", "http", "intake", "job", "sandbox", "sequence", "telemetry", "temporal"],
+    ),
     ("client", &["job"]),
     ("config", &["intake", "job", "telemetry"]),
     ("embedded", &["client", "executor", "job", "sequence", "telemetry"]),
@@ -18,6 +21,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("sandbox", &[]),
     ("sequence", &["executor", "intake", "job"]),
     ("telemetry", &["job"]),
+    ("temporal", &["client", "executor", "job", "sequence", "telemetry"]),
 ];
 
 /// A file's lines, its tests not counted.
