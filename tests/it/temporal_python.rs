@@ -1,7 +1,7 @@
 //! A workflow in Python, as a user would write it, calls our activities by name: `tests/temporal`, on a real server, with our worker as a
 //! real process before a simulated tenant.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use iolaus::sandbox::{Sandbox, SandboxOptions};
@@ -77,22 +77,33 @@ impl Stage {
         self.place.sandbox()
     }
 
-    /// What the workflow made of one question.
+    /// What the workflow of README made of a question.
     fn ask(&self, question: &Value) -> Value {
-        self.ask_within(question, 60)
+        self.run(&json!({"workflow": "Publish", "question": question, "start_within": 60}))
     }
 
-    /// The same, if a worker is to start within so many seconds.
-    fn ask_within(&self, question: &Value, start_within: u32) -> Value {
-        let wanted = json!({
-            "address": self.address, "task_queue": self.task_queue, "start_within": start_within, "questions": [question],
-        });
-        let packages: Vec<&str> = REQUIREMENTS.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
-        let python = python::with("temporalio", &packages).unwrap();
+    /// What becomes of a workflow that calls with these arguments.
+    fn call(&self, arguments: &Value) -> Value {
+        self.run(&json!({"workflow": "Call", "question": arguments, "start_within": 60}))
+    }
+
+    fn run(&self, wanted: &Value) -> Value {
+        let mut wanted = wanted.clone();
+        wanted["address"] = json!(self.address);
+        wanted["task_queue"] = json!(self.task_queue);
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/temporal/ask.py");
-        let said = run(quiet(&python).arg("-B").arg(program).arg(wanted.to_string()).current_dir(env!("CARGO_TARGET_TMPDIR"))).unwrap();
+        let mut command = quiet(python());
+        command.arg("-B").arg(program).arg(wanted.to_string()).current_dir(env!("CARGO_TARGET_TMPDIR"));
+        let said = run(&mut command).unwrap();
         serde_json::from_str(said.trim()).unwrap_or_else(|error| panic!("{error}: {said}"))
     }
+}
+
+/// A Python with what is required, named after the versions.
+fn python() -> PathBuf {
+    let packages: Vec<&str> = REQUIREMENTS.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+    let versions: Vec<&str> = packages.iter().map(|package| package.split_once("==").unwrap().1).collect();
+    python::with(&format!("temporalio-{}", versions.join("-")), &packages).unwrap()
 }
 
 fn question(user: &str) -> Value {
@@ -103,7 +114,11 @@ fn assert_passed(answer: &Value) {
     assert_eq!(answer["status"], "COMPLETED", "{answer}");
     assert_eq!(answer["result"]["published"], true, "{answer}");
     let verdict = &answer["result"]["verdict"];
-    assert_eq!((&verdict["status"], &verdict["attempts"], &verdict["failure"]), (&json!("passed"), &json!(1), &Value::Null), "{verdict}");
+    assert_eq!(
+        (&verdict["status"], &verdict["attempts"], &verdict["failure"]),
+        (&json!("passed"), &json!(1), &Value::Null),
+        "{verdict}"
+    );
     let passed = |name| json!({"name": name, "passed": true});
     assert_eq!(verdict["checks"], json!([passed("UserEnabled"), passed("AtlanPublishPermission")]));
     assert_eq!(
@@ -143,7 +158,10 @@ fn what_nobody_could_say_reaches_the_workflow_as_our_code_with_its_record_and_ve
         "{failure}"
     );
     let record = &failure["details"][0];
-    assert_eq!((&record["code"], &record["category"], &record["audience"]), (&json!(code), &json!("UNIMPLEMENTED"), &json!("PLATFORM")));
+    assert_eq!(
+        (&record["code"], &record["category"], &record["audience"]),
+        (&json!(code), &json!("UNIMPLEMENTED"), &json!("PLATFORM"))
+    );
     let advice = record["suggested_action"].as_str().unwrap();
     assert!(advice.contains("user_id"), "{advice}");
     let said = answer["said"][0].as_str().unwrap();
@@ -165,6 +183,18 @@ fn an_input_that_is_refused_names_its_field_and_is_not_tried_again() {
 }
 
 #[test]
+fn a_second_argument_says_for_which_tenant_it_is_and_is_refused_if_it_says_more() {
+    let Some(stage) = Stage::shared() else { return };
+    let passed = stage.call(&json!([question(JANE), {"tenant": "default", "labels": {"team": "data"}}]));
+    assert_eq!((&passed["result"]["status"], &passed["result"]["tenant"]), (&json!("passed"), &json!("default")), "{passed}");
+    let other = &stage.call(&json!([question(JANE), {"tenant": "acme"}]))["failure"];
+    assert_eq!((&other["type"], &other["details"][1]["tenant"]), (&json!("tenant.unknown"), &json!("acme")), "{other}");
+    let refused = &stage.call(&json!([question(JANE), {"tennant": "acme"}]))["failure"];
+    assert_eq!((&refused["type"], &refused["non_retryable"]), (&json!("input.invalid"), &json!(true)), "{refused}");
+    assert!(refused["text"].as_str().unwrap().contains("tennant"), "{refused}");
+}
+
+#[test]
 fn a_tenant_that_is_away_is_asked_as_often_as_the_workflow_says_and_then_is_a_failure() {
     let Some(stage) = Stage::shared() else { return };
     let away = json!({"times": 0, "action": {"kind": "status", "status": 503}});
@@ -178,7 +208,8 @@ fn a_tenant_that_is_away_is_asked_as_often_as_the_workflow_says_and_then_is_a_fa
 #[test]
 fn without_a_worker_the_bound_on_its_start_ends_the_activity_and_says_so() {
     let Some(cluster) = Shared::new() else { return };
-    let answer = Stage::without_worker(&cluster.address()).ask_within(&question(JANE), 2);
+    let answer = Stage::without_worker(&cluster.address())
+        .run(&json!({"workflow": "Publish", "question": question(JANE), "start_within": 2}));
     assert_eq!(answer["status"], "FAILED", "{answer}");
     let failure = &answer["failure"];
     assert_eq!((&failure["kind"], &failure["type"]), (&json!("TimeoutError"), &json!("SCHEDULE_TO_START")), "{failure}");

@@ -1,6 +1,7 @@
-"""Runs the workflow of publish.py on a server, once for each question, and prints a line of JSON about each.
+"""Runs a workflow on a server and prints a line of JSON about it.
 
-The argument is a JSON object: `address`, the `task_queue` of the worker of Iolaus, the `questions`, and `start_within` in seconds.
+The argument is a JSON object: `address`, the `task_queue` of the worker of Iolaus, the `workflow`, its first argument as `question`, and
+`start_within` in seconds.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from temporalio.contrib.opentelemetry import TracingInterceptor
 from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError
 from temporalio.worker import Worker
 
+from call import Call
 from publish import Publish
 
 
@@ -46,15 +48,14 @@ def told(error):
     return of
 
 
-async def ask(client, tracer, wanted, question):
-    handle = None
+async def ask(client, tracer, wanted):
     said = Said()
     logging.getLogger("temporalio.workflow").addHandler(said)
     answer = {}
     with tracer.start_as_current_span("a run of a publisher") as span:
         answer["trace_id"] = format(span.get_span_context().trace_id, "032x")
         handle = await client.start_workflow(
-            Publish.run, args=[question, wanted["task_queue"], wanted["start_within"]],
+            wanted["workflow"], args=[wanted["question"], wanted["task_queue"], wanted["start_within"]],
             id=f"publish-{uuid.uuid4()}", task_queue=wanted["task_queue"] + "-publishers")
         try:
             answer["result"] = await handle.result()
@@ -65,7 +66,6 @@ async def ask(client, tracer, wanted, question):
     answer["status"] = described.status.name
     answer["took"] = (described.close_time - described.start_time).total_seconds()
     answer["said"] = said.lines
-    logging.getLogger("temporalio.workflow").removeHandler(said)
     return answer
 
 
@@ -75,12 +75,10 @@ async def main():
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer("publisher")
     client = await Client.connect(wanted["address"], interceptors=[TracingInterceptor(tracer)])
-    async with Worker(client, task_queue=wanted["task_queue"] + "-publishers", workflows=[Publish]):
-        for question in wanted["questions"]:
-            answer = await ask(client, tracer, wanted, question)
-            answer["spans"] = [span.name for span in exporter.get_finished_spans()]
-            exporter.clear()
-            print(json.dumps(answer), flush=True)
+    async with Worker(client, task_queue=wanted["task_queue"] + "-publishers", workflows=[Publish, Call]):
+        answer = await ask(client, tracer, wanted)
+    answer["spans"] = [span.name for span in exporter.get_finished_spans()]
+    print(json.dumps(answer), flush=True)
 
 
 asyncio.run(main())
