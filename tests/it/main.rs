@@ -33,6 +33,8 @@ mod retries;
 mod sequences;
 mod storm;
 mod support;
+#[cfg(feature = "temporal")]
+mod temporal_python;
 mod tidy;
 mod upgrades;
 mod waits;

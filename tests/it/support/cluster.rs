@@ -116,11 +116,16 @@ impl Drop for Cluster {
 impl Server {
     /// Starts one on a port, with what it keeps in a file, and waits until it answers.
     pub(crate) fn start(port: u16, file: &Path) -> Self {
+        Self::start_with(port, file, &[])
+    }
+
+    /// The same, with further arguments.
+    pub(crate) fn start_with(port: u16, file: &Path, further: &[&str]) -> Self {
         let attribute = format!("{TENANT_ATTRIBUTE}=Keyword");
         let mut command = Command::new(program());
         command.args(["server", "start-dev", "--headless", "--ip", "127.0.0.1", "--log-level", "error"]);
         command.args(["--search-attribute", &attribute, "--port", &port.to_string(), "--ui-port", &free_port().to_string()]);
-        command.arg("--db-filename").arg(file).env("HOME", env!("CARGO_TARGET_TMPDIR"));
+        command.args(further).arg("--db-filename").arg(file).env("HOME", env!("CARGO_TARGET_TMPDIR"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let server = Self { child };
         let address = format!("127.0.0.1:{port}");
