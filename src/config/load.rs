@@ -266,9 +266,8 @@ fn check_values(config: &Config, merged: &Map<String, Value>) -> Result<(), Conf
 
 fn check_temporal(config: &Config, merged: &Map<String, Value>) -> Result<(), ConfigError> {
     let temporal = &config.temporal;
-    if config.host.kind == HostKind::Temporal && !cfg!(feature = "temporal") {
-        let mend = "use the image or build with `--features temporal`, or write kind = \"embedded\"";
-        return Err(at(merged, "host.kind", "this build has no temporal host", mend));
+    if let Some((problem, mend)) = missing_host(config.host.kind, cfg!(feature = "temporal")) {
+        return Err(at(merged, "host.kind", problem, mend));
     }
     if temporal.task_queue.is_empty() || temporal.task_queue.len() > limits::NAME {
         let mend = format!("choose a name of 1 to {} bytes", limits::NAME);
@@ -300,6 +299,12 @@ fn check_temporal(config: &Config, merged: &Map<String, Value>) -> Result<(), Co
         return Err(at(merged, "temporal.tenant_attribute", "is no name of a search attribute", "use letters, digits and `_`"));
     }
     Ok(())
+}
+
+/// What a build without the Temporal host says when it is asked for it.
+pub(super) fn missing_host(kind: HostKind, has_temporal: bool) -> Option<(&'static str, &'static str)> {
+    let mend = "use the image or build with `--features temporal`, or write kind = \"embedded\"";
+    (kind == HostKind::Temporal && !has_temporal).then_some(("this build has no temporal host", mend))
 }
 
 fn wrong_type(merged: &Map<String, Value>, path: &str, error: &Foreign) -> ConfigError {

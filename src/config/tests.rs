@@ -104,7 +104,6 @@ fn a_refusal_names_the_key_its_source_and_the_mend() {
         ("[worker]\ncancel_grace = '3 weeks'", &[], &["`worker.cancel_grace`", "mine.toml", "`3 weeks` is no duration"]),
         ("[tenants.acme]\nbase_ulr = 'x'", &[], &["`tenants.acme.base_ulr`", "did you mean `tenants.acme.base_url`?"]),
         ("[tenants.acme]\ngeneration = 'arog'", &[], &["`tenants.acme.generation`", "mine.toml", "arog"]),
-        ("[host]\nkind = 'temporal'", &[], &["`host.kind`", "this build has no temporal host"]),
         ("[host]\nkind = 'redis'", &[], &["`host.kind`", "mine.toml", "redis"]),
         ("[database]\npath = 'q.db'", &[], &["`database.path`", "`q.db` is relative", "absolute"]),
         ("[database]\nmax_waiting_bytes = 1", &[], &["`database.max_waiting_bytes`", "choose 65536 to"]),
@@ -120,6 +119,32 @@ fn a_refusal_names_the_key_its_source_and_the_mend() {
         for part in *parts {
             assert!(text.contains(part), "{toml:?} {pairs:?}: `{part}` is missing in:\n{text}");
         }
+    }
+}
+
+#[test]
+fn a_build_without_the_temporal_host_says_so_when_it_is_asked_for() {
+    let (problem, mend) = super::load::missing_host(HostKind::Temporal, false).unwrap();
+    assert!(problem.contains("no temporal host") && mend.contains("--features temporal"));
+    for (kind, has_temporal) in [(HostKind::Temporal, true), (HostKind::Embedded, false), (HostKind::Embedded, true)] {
+        assert_eq!(super::load::missing_host(kind, has_temporal), None);
+    }
+    assert_eq!(load("[host]\nkind = 'temporal'", &[]).is_ok(), cfg!(feature = "temporal"));
+}
+
+#[test]
+fn what_is_said_of_a_cluster_is_checked() {
+    for (section, key) in [
+        ("task_queue = ''", "temporal.task_queue"),
+        ("pollers = 0", "temporal.pollers"),
+        ("heartbeat_timeout = '10ms'", "temporal.heartbeat_timeout"),
+        ("tls_cert_file = '/a.pem'", "temporal.tls_key_file"),
+        ("build_id = 'v1'", "temporal.build_id"),
+        ("tenant_attribute = 'a b'", "temporal.tenant_attribute"),
+        ("adress = 'x:1'", "temporal.adress"),
+    ] {
+        let refusal = refused(&format!("[temporal]\n{section}"), &[]);
+        assert!(refusal.contains(key), "{section}: {refusal}");
     }
 }
 

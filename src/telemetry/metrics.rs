@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use iolaus_activities::VerdictRecord;
 use opentelemetry::metrics::noop::NoopMeterProvider;
-use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider as _};
+use opentelemetry::metrics::{AsyncInstrument, Counter, Histogram, Meter, MeterProvider as _};
 use opentelemetry::{KeyValue, StringValue};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
@@ -137,6 +137,22 @@ impl Metrics {
             known,
             meter,
         }))
+    }
+
+    /// A gauge that is asked for and not recorded, for as long as what it asks is there.
+    pub fn gauge<W: Send + Sync + 'static>(
+        &self,
+        (name, unit, description): metric::Name,
+        of: Weak<W>,
+        ask: impl Fn(&W, &Self, &dyn Fn(f64, &[KeyValue])) + Send + Sync + 'static,
+    ) {
+        let known = self.clone();
+        let callback = move |observer: &dyn AsyncInstrument<f64>| {
+            if let Some(asked) = of.upgrade() {
+                ask(&asked, &known, &|value, of| observer.observe(value, of));
+            }
+        };
+        self.meter().f64_observable_gauge(name).with_unit(unit).with_description(description).with_callback(callback).build();
     }
 
     /// The meter, for what is asked for instead of recorded.

@@ -21,7 +21,7 @@ use super::lease::{Ended, Lease, Of};
 use super::wire::{self, Details, Meta};
 use super::worker::Shared;
 use crate::executor::{self, Assignment, Decision, Execution, ExecutorSettings, Outcome};
-use crate::job::{JobId, RunId, TraceContext};
+use crate::job::{JobId, Refused, RunId, TraceContext};
 use crate::telemetry::{self, AttemptEnd};
 
 /// Progress is put into the next heartbeat at most this often.
@@ -30,6 +30,8 @@ const PROGRESS: Duration = Duration::from_secs(1);
 const FINISH_PAUSE: Duration = Duration::from_millis(500);
 /// A drained attempt may go on elsewhere at once; the server takes no delay of nothing.
 const AT_ONCE: Duration = Duration::from_millis(1);
+/// By how much ours is sooner than the deadline of a caller that is none of ours, at most.
+const MARGIN: Duration = Duration::from_secs(2);
 /// The code of an attempt that got an input of a version that this build does not know. Another worker may.
 const VERSION_UNKNOWN: &str = "activity.version_unknown";
 
@@ -198,13 +200,13 @@ async fn close(lease: &Lease, closing: &executor::Closing) -> Result<Ended, Stri
     match &closing.verdict.failure {
         None => lease.complete(verdict).await,
         Some(failure) if failure.code == codes::CANCELLED => lease.cancel(verdict).await,
-        Some(failure) => lease.fail(failed(failure, Some(verdict), None)).await,
+        Some(failure) => lease.fail(failed(failure, Some(&verdict), None)).await,
     }
 }
 
 /// A failure as Temporal has it: its type is our code, its details are the failure as JSON and, if it closes the job, the verdict.
-pub(super) fn failed(failure: &FailureRecord, verdict: Option<Value>, delay: Option<Duration>) -> ApplicationFailure {
-    let details: Vec<Payload> = [Some(wire::payload(failure)), verdict.as_ref().map(wire::payload)].into_iter().flatten().collect();
+pub(super) fn failed(failure: &FailureRecord, verdict: Option<&Value>, delay: Option<Duration>) -> ApplicationFailure {
+    let details: Vec<Payload> = [Some(wire::payload(failure)), verdict.map(wire::payload)].into_iter().flatten().collect();
     ApplicationFailure::builder(failure.message.clone())
         .type_name(failure.code.clone())
         .non_retryable(verdict.is_some())
@@ -226,15 +228,18 @@ fn read(
     input: &[Payload],
     details: Details,
 ) -> (Execution, Result<Task, Failure>) {
-    let refuse = |field: &str, why: String| Failure::new(codes::INPUT_INVALID, Category::InvalidInput, format!("{field}: {why}"));
     let meta = Meta::of(ctx.headers()).and_then(|meta| match input.get(1) {
         // Whoever calls from a workflow may say as an argument what a header says.
-        Some(second) => wire::decoded::<Meta>(second).map(|said| Meta { trace: said.trace.clone().or(meta.trace), ..said }),
+        Some(second) => wire::decoded::<Option<Meta>>(second).map(|said| match said {
+            Some(said) => Meta { trace: said.trace.clone().or(meta.trace), ..said },
+            None => meta,
+        }),
         None => Ok(meta),
     });
     let (meta, said) = match meta {
-        Ok(meta) => (meta, None),
-        Err(why) => (Meta::default(), Some(refuse("argument 2", why))),
+        Ok(meta) if input.len() <= 2 => (meta, None),
+        Ok(meta) => (meta, Some(refuse(&Refused::new("argument 3", "there are two: the input, and what is said about the job")))),
+        Err(why) => (Meta::default(), Some(refuse(&Refused::new("argument 2", why)))),
     };
     let mut execution = execution(shared, ctx, run_id, &meta, &details);
     let task = match said {
@@ -252,16 +257,13 @@ fn task(shared: &Shared, execution: &mut Execution, meta: &Meta, input: &[Payloa
     if let Some(version) = meta.version.filter(|version| *version > info.version) {
         return Err(unknown_version(&execution.activity, version));
     }
-    let refused = |error: String| Failure::new(codes::INPUT_INVALID, Category::InvalidInput, format!("input: {error}"));
     let mut value = match input.first() {
-        Some(first) => wire::decoded::<Value>(first).map_err(refused)?,
+        Some(first) => wire::decoded::<Value>(first).map_err(|error| refuse(&Refused::new("input", error)))?,
         None => json!({}),
     };
     if meta.options.is_none() {
         // A foreign caller's input passes the same door as ours, and has the options of the activity but for what the call says.
-        let prepared = info.prepare(value).map_err(|error| {
-            Failure::new(codes::INPUT_INVALID, Category::InvalidInput, format!("input.{}: {}", error.field, error.reason))
-        })?;
+        let prepared = info.prepare(value).map_err(|error| refuse(&Refused::from(error)))?;
         value = prepared.input;
         let (timeouts, own) = (&mut execution.options.timeouts, prepared.options.timeouts);
         timeouts.heartbeat = own.heartbeat;
@@ -269,6 +271,10 @@ fn task(shared: &Shared, execution: &mut Execution, meta: &Meta, input: &[Payloa
     }
     shared.check_tenant(&execution.tenant)?;
     Ok(Task { activity: activity.clone(), execution: execution.clone(), input: value, details })
+}
+
+fn refuse(refused: &Refused) -> Failure {
+    Failure::new(codes::INPUT_INVALID, Category::InvalidInput, refused.to_string())
 }
 
 fn unknown_version(activity: &str, version: u32) -> Failure {
@@ -317,7 +323,8 @@ fn foreign(info: &ActivityInfo, started: Timestamp) -> ActivityOptions {
     let mut options = ActivityOptions::default();
     let deadline = info.deadline.and_then(|at| Timestamp::try_from(at).ok());
     if let Some(left) = deadline.and_then(|at| Duration::try_from(at.duration_since(started)).ok()) {
-        options.timeouts.start_to_close = left;
+        // A little sooner than the server, which would end it without a word of why.
+        options.timeouts.start_to_close = left.saturating_sub((left / 10).min(MARGIN));
     }
     if let Some(policy) = &info.retry_policy {
         options.retry = RetryPolicy {

@@ -67,10 +67,9 @@ impl TemporalClient {
         }
     }
 
-    pub(super) async fn see<T>(&self, target: &Target, show: impl FnOnce(&Seen<'_>) -> T) -> Result<T, ClientError> {
+    pub(super) async fn see(&self, target: &Target) -> Result<Seen, ClientError> {
         let answer = self.describe(target).await?;
-        let seen = Seen::of(&answer, self.host.clock.now()).ok_or_else(|| ClientError::NotFound(target.job_id.clone()))?;
-        Ok(show(&seen))
+        Seen::of(answer, self.host.clock.now()).ok_or_else(|| ClientError::NotFound(target.job_id.clone()))
     }
 
     async fn start(&self, job: &NewJob) -> Result<Enqueued, ClientError> {
@@ -93,16 +92,14 @@ impl TemporalClient {
     /// Which execution stands in the way.
     async fn conflict(&self, job: &NewJob, status: &Status) -> ClientError {
         let run_id = already(status).as_deref().map(describe::run_id);
-        match self.see(&Target { job_id: job.job_id.clone(), run_id }, |seen| seen.job()).await {
+        match self.see(&Target { job_id: job.job_id.clone(), run_id }).await.map(|seen| seen.job()) {
             Ok(found) => ClientError::Conflict { job_id: job.job_id.clone(), run_id: found.run_id, state: found.state },
             Err(error) => error,
         }
     }
 
     pub(super) async fn retry_run(&self, target: &Target, accept_duplicate: bool) -> Result<Enqueued, ClientError> {
-        let answer = self.describe(target).await?;
-        let job_id = target.job_id.clone();
-        let seen = Seen::of(&answer, self.host.clock.now()).ok_or_else(|| ClientError::NotFound(job_id.clone()))?;
+        let (job_id, seen) = (target.job_id.clone(), self.see(target).await?);
         if seen.state().is_open() {
             return Err(ClientError::StillOpen(job_id));
         }
@@ -154,18 +151,18 @@ impl JobClient for TemporalClient {
     }
 
     async fn get(&self, target: Target) -> Result<JobDetail, ClientError> {
-        match self.see(&target, |seen| seen.detail()).await {
+        match self.see(&target).await {
             Err(ClientError::NotFound(_)) => self.get_sequence(&target).await,
-            detail => detail,
+            seen => Ok(seen?.detail()),
         }
     }
 
     async fn wait(&self, target: Target) -> Result<VerdictRecord, ClientError> {
         let mut client = self.connected().await?;
         // The newest one is the newest now: a later life of the job is another one's to wait for.
-        let run_id = match self.see(&target, |seen| seen.job()).await {
+        let run_id = match self.see(&target).await {
             Err(ClientError::NotFound(_)) => return self.wait_for_sequence(&target).await,
-            job => job?.run_id,
+            seen => seen?.job().run_id,
         };
         let target = Target::run(target.job_id, run_id);
         loop {
@@ -176,7 +173,7 @@ impl JobClient for TemporalClient {
             };
             match client.poll_activity_execution(request.into_request()).await {
                 Ok(answer) if answer.get_ref().outcome.as_ref().is_some_and(|outcome| outcome.value.is_some()) => {
-                    if let Some(verdict) = self.see(&target, |seen| seen.verdict()).await? {
+                    if let Some(verdict) = self.see(&target).await?.verdict() {
                         return Ok(verdict);
                     }
                 }
@@ -199,9 +196,9 @@ impl JobClient for TemporalClient {
         if let Some(size) = reason.as_ref().map(String::len).filter(|size| *size > MESSAGE_LIMIT) {
             return Err(Refused::new("reason", format!("has {size} bytes; at most {MESSAGE_LIMIT} are allowed")).into());
         }
-        let before = match self.see(&target, |seen| seen.job()).await {
-            Err(ClientError::NotFound(_)) => return self.cancel_sequence(&target, reason).await,
-            job => job?,
+        let before = match self.see(&target).await {
+            Err(ClientError::NotFound(_)) => return Box::pin(self.cancel_sequence(&target, reason)).await,
+            seen => seen?.job(),
         };
         if !before.state.is_open() {
             return Ok(Cancelled::AlreadyClosed);
@@ -220,7 +217,7 @@ impl JobClient for TemporalClient {
             Err(status) if is_gone(&status) => return Ok(Cancelled::AlreadyClosed),
             Err(status) => return Err(self.fail(status)),
         }
-        let after = self.see(&Target::run(target.job_id, before.run_id), |seen| seen.state()).await?;
+        let after = self.see(&Target::run(target.job_id, before.run_id)).await?.state();
         Ok(if after.is_open() { Cancelled::Requested } else { Cancelled::Closed })
     }
 

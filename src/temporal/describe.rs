@@ -20,24 +20,24 @@ use crate::executor;
 use crate::job::{Job, JobId, JobState, RunId, TraceContext, limits};
 
 /// An execution as the server describes it.
-pub(super) struct Seen<'a> {
-    info: &'a ActivityExecutionInfo,
-    outcome: Option<&'a Outcome>,
-    input: Option<&'a Payloads>,
+pub(super) struct Seen {
+    info: ActivityExecutionInfo,
+    outcome: Option<Outcome>,
+    input: Option<Payloads>,
     meta: Meta,
     details: Details,
     now: Timestamp,
 }
 
-impl<'a> Seen<'a> {
+impl Seen {
     /// None if the answer describes nothing.
-    pub(super) fn of(answer: &'a DescribeActivityExecutionResponse, now: Timestamp) -> Option<Self> {
-        let info = answer.info.as_ref()?;
+    pub(super) fn of(answer: DescribeActivityExecutionResponse, now: Timestamp) -> Option<Self> {
+        let info = answer.info?;
         // What somebody else started has no header of ours, or one that is none.
         let meta = info.header.as_ref().and_then(|header| Meta::of(&header.fields).ok()).unwrap_or_default();
         let details = wire::first(info.heartbeat_details.as_ref()).unwrap_or_default();
-        let outcome = answer.outcome.as_ref().and_then(|outcome| outcome.value.as_ref());
-        Some(Self { info, outcome, input: answer.input.as_ref(), meta, details, now })
+        let outcome = answer.outcome.and_then(|outcome| outcome.value);
+        Some(Self { info, outcome, input: answer.input, meta, details, now })
     }
 
     /// As verbs and lists show it.
@@ -76,7 +76,7 @@ impl<'a> Seen<'a> {
         let running = self.state() == JobState::Running;
         JobDetail {
             job: self.job(),
-            input: wire::first(self.input).unwrap_or(Value::Null),
+            input: wire::first(self.input.as_ref()).unwrap_or(Value::Null),
             options: self.options(),
             labels: self.meta.labels.clone(),
             trace: self.trace(),
@@ -123,7 +123,7 @@ impl<'a> Seen<'a> {
 
     /// The one verdict of a closed execution.
     pub(super) fn verdict(&self) -> Option<VerdictRecord> {
-        let ours = match self.outcome {
+        let ours = match &self.outcome {
             Some(Outcome::Result(result)) => wire::first::<VerdictRecord>(Some(result)),
             Some(Outcome::Failure(failure)) => verdict_in(failure),
             None => None,
@@ -138,7 +138,7 @@ impl<'a> Seen<'a> {
             (None, JobState::Cancelled) => Some(self.cancelled(self.cancel_reason(), Map::new())),
             (None, JobState::Completed) => Some(self.unresolved(not_ours())),
             (None, _) => {
-                let failure = match self.outcome {
+                let failure = match &self.outcome {
                     Some(Outcome::Failure(failure)) => failure_in(failure),
                     _ => failure_in(&Told::default()),
                 };
@@ -220,7 +220,7 @@ impl<'a> Seen<'a> {
 
     fn cancel_reason(&self) -> Option<String> {
         let said = Some(&self.info.canceled_reason).filter(|reason| !reason.is_empty() && *reason != NO_REASON).cloned();
-        match (said, self.outcome) {
+        match (said, &self.outcome) {
             (None, Some(Outcome::Failure(failure))) if self.status() == ActivityExecutionStatus::Terminated => {
                 Some(format!("terminated: {}", failure.message))
             }
@@ -246,7 +246,7 @@ impl<'a> Seen<'a> {
     }
 
     fn native_options(&self) -> ActivityOptions {
-        let (info, default) = (self.info, RetryPolicy::default());
+        let (info, default) = (&self.info, RetryPolicy::default());
         let policy = info.retry_policy.clone().unwrap_or_default();
         ActivityOptions {
             slot_class: if info.task_queue.ends_with("-waits") { SlotClass::Waits } else { SlotClass::Work },

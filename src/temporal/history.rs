@@ -20,31 +20,31 @@ use crate::job::{Job, JobState, SEQUENCE};
 use crate::sequence::{self, Next, Standing};
 
 /// A workflow of ours as the server tells it.
-pub(super) struct SeenSequence<'a> {
-    info: &'a WorkflowExecutionInfo,
-    pending: &'a [PendingActivityInfo],
+pub(super) struct SeenSequence {
+    info: WorkflowExecutionInfo,
+    pending: Vec<PendingActivityInfo>,
     order: Order,
-    steps: Vec<StepSeen<'a>>,
-    cancel_requested: Option<String>,
-    close: Option<&'a HistoryEvent>,
+    steps: Vec<StepSeen>,
+    cancel_requested: bool,
+    close: Option<HistoryEvent>,
     now: Timestamp,
 }
 
 /// A step that was begun.
-struct StepSeen<'a> {
-    scheduled: &'a HistoryEvent,
+struct StepSeen {
+    scheduled: HistoryEvent,
     /// The last attempt's start, which a history has only once it has ended.
     started: Option<Timestamp>,
     attempt: u32,
     end: Option<(Timestamp, Result<RawValue, Told>)>,
 }
 
-impl<'a> SeenSequence<'a> {
+impl SeenSequence {
     /// None if it is no workflow of ours.
     pub(super) fn of(
-        info: &'a WorkflowExecutionInfo,
-        pending: &'a [PendingActivityInfo],
-        events: &'a [HistoryEvent],
+        info: WorkflowExecutionInfo,
+        pending: Vec<PendingActivityInfo>,
+        events: Vec<HistoryEvent>,
         now: Timestamp,
     ) -> Option<Self> {
         if info.r#type.as_ref().is_none_or(|kind| kind.name != SEQUENCE) {
@@ -54,54 +54,53 @@ impl<'a> SeenSequence<'a> {
             Attributes::WorkflowExecutionStartedEventAttributes(started) => wire::first::<Order>(started.input.as_ref()),
             _ => None,
         })?;
-        let mut seen = Self { info, pending, order, steps: Vec::new(), cancel_requested: None, close: None, now };
+        let mut seen = Self { info, pending, order, steps: Vec::new(), cancel_requested: false, close: None, now };
         for event in events {
             seen.read(event);
         }
         Some(seen)
     }
 
-    fn read(&mut self, event: &'a HistoryEvent) {
+    fn read(&mut self, event: HistoryEvent) {
         let at = wire::moment(event.event_time.as_ref()).unwrap_or(self.now);
-        let Some(attributes) = &event.attributes else { return };
-        match attributes {
-            Attributes::ActivityTaskScheduledEventAttributes(_) => {
+        match &event.attributes {
+            Some(Attributes::ActivityTaskScheduledEventAttributes(_)) => {
                 self.steps.push(StepSeen { scheduled: event, started: None, attempt: 0, end: None });
             }
-            Attributes::ActivityTaskStartedEventAttributes(told) => self.step(told.scheduled_event_id, |step| {
+            Some(Attributes::ActivityTaskStartedEventAttributes(told)) => self.step(told.scheduled_event_id, |step| {
                 step.started = Some(at);
                 step.attempt = u32::try_from(told.attempt).unwrap_or(0);
             }),
-            Attributes::ActivityTaskCompletedEventAttributes(told) => {
+            Some(Attributes::ActivityTaskCompletedEventAttributes(told)) => {
                 let result = RawValue::new(told.result.clone().unwrap_or_default().payloads);
                 self.step(told.scheduled_event_id, |step| step.end = Some((at, Ok(result))));
             }
-            Attributes::ActivityTaskFailedEventAttributes(told) => {
+            Some(Attributes::ActivityTaskFailedEventAttributes(told)) => {
                 let failure = told.failure.clone().unwrap_or_default();
                 self.step(told.scheduled_event_id, |step| step.end = Some((at, Err(failure))));
             }
-            Attributes::ActivityTaskTimedOutEventAttributes(told) => {
+            Some(Attributes::ActivityTaskTimedOutEventAttributes(told)) => {
                 let failure = told.failure.clone().unwrap_or_default();
                 self.step(told.scheduled_event_id, |step| step.end = Some((at, Err(failure))));
             }
-            Attributes::ActivityTaskCanceledEventAttributes(told) => {
+            Some(Attributes::ActivityTaskCanceledEventAttributes(told)) => {
                 let info = CanceledFailureInfo { details: told.details.clone(), ..CanceledFailureInfo::default() };
                 let failure = Told { failure_info: Some(FailureInfo::CanceledFailureInfo(info)), ..Told::default() };
                 self.step(told.scheduled_event_id, |step| step.end = Some((at, Err(failure))));
             }
-            Attributes::WorkflowExecutionCancelRequestedEventAttributes(told) => {
-                self.cancel_requested = Some(told.cause.clone());
-            }
-            Attributes::WorkflowExecutionCompletedEventAttributes(_)
-            | Attributes::WorkflowExecutionFailedEventAttributes(_)
-            | Attributes::WorkflowExecutionCanceledEventAttributes(_)
-            | Attributes::WorkflowExecutionTerminatedEventAttributes(_)
-            | Attributes::WorkflowExecutionTimedOutEventAttributes(_) => self.close = Some(event),
+            Some(Attributes::WorkflowExecutionCancelRequestedEventAttributes(_)) => self.cancel_requested = true,
+            Some(
+                Attributes::WorkflowExecutionCompletedEventAttributes(_)
+                | Attributes::WorkflowExecutionFailedEventAttributes(_)
+                | Attributes::WorkflowExecutionCanceledEventAttributes(_)
+                | Attributes::WorkflowExecutionTerminatedEventAttributes(_)
+                | Attributes::WorkflowExecutionTimedOutEventAttributes(_),
+            ) => self.close = Some(event),
             _ => {}
         }
     }
 
-    fn step(&mut self, scheduled: i64, change: impl FnOnce(&mut StepSeen<'a>)) {
+    fn step(&mut self, scheduled: i64, change: impl FnOnce(&mut StepSeen)) {
         if let Some(step) = self.steps.iter_mut().find(|step| step.scheduled.event_id == scheduled) {
             change(step);
         }
@@ -124,7 +123,7 @@ impl<'a> SeenSequence<'a> {
             started_at: verdicts.iter().find_map(|verdict| verdict.started_at),
             finished_at: wire::moment(self.info.close_time.as_ref()),
             worker: None,
-            cancel_requested: self.cancel_requested.is_some(),
+            cancel_requested: self.cancel_requested,
             stalled_since: None,
         }
     }
@@ -165,7 +164,7 @@ impl<'a> SeenSequence<'a> {
         });
         Some(JobDetail {
             job: self.step_job(n)?,
-            input: self.step_input(seen),
+            input: step_input(seen),
             options: step.options.clone(),
             labels: self.order.meta.labels.clone(),
             trace: self.order.trace(),
@@ -179,7 +178,7 @@ impl<'a> SeenSequence<'a> {
 
     /// The one verdict of a closed sequence.
     pub(super) fn verdict(&self) -> Option<VerdictRecord> {
-        let close = self.close?;
+        let close = self.close.as_ref()?;
         let ours = match close.attributes.as_ref()? {
             Attributes::WorkflowExecutionCompletedEventAttributes(told) => wire::first(told.result.as_ref()),
             Attributes::WorkflowExecutionFailedEventAttributes(told) => told.failure.as_ref().and_then(describe::verdict_in),
@@ -221,7 +220,7 @@ impl<'a> SeenSequence<'a> {
         self.steps.iter().enumerate().filter_map(|(n, seen)| self.step_verdict(n, seen)).collect()
     }
 
-    fn step_verdict(&self, n: usize, seen: &StepSeen<'_>) -> Option<VerdictRecord> {
+    fn step_verdict(&self, n: usize, seen: &StepSeen) -> Option<VerdictRecord> {
         let (at, result) = seen.end.as_ref()?;
         let began = wire::moment(seen.scheduled.event_time.as_ref()).unwrap_or(*at);
         let of = StepOf { order: &self.order, job_id: self.id(), run_id: self.run(), n, began };
@@ -265,33 +264,33 @@ impl<'a> SeenSequence<'a> {
             started_at: verdict.as_ref().map_or(started, |verdict| verdict.started_at),
             finished_at: seen.end.as_ref().map(|(at, _)| *at),
             worker: pending.map(|pending| pending.last_worker_identity.clone()).filter(|name| running && !name.is_empty()),
-            cancel_requested: self.cancel_requested.is_some(),
+            cancel_requested: self.cancel_requested,
             stalled_since: None,
         })
     }
 
-    fn step_input(&self, seen: &StepSeen<'_>) -> Value {
-        match &seen.scheduled.attributes {
-            Some(Attributes::ActivityTaskScheduledEventAttributes(told)) => wire::first(told.input.as_ref()).unwrap_or(Value::Null),
-            _ => Value::Null,
-        }
-    }
-
-    fn pending_of(&self, seen: &StepSeen<'_>) -> Option<&'a PendingActivityInfo> {
+    fn pending_of(&self, seen: &StepSeen) -> Option<&PendingActivityInfo> {
         let Some(Attributes::ActivityTaskScheduledEventAttributes(told)) = &seen.scheduled.attributes else { return None };
         self.pending.iter().find(|pending| pending.activity_id == told.activity_id).filter(|_| seen.end.is_none())
     }
 
-    fn id(&self) -> &'a str {
+    fn id(&self) -> &str {
         self.info.execution.as_ref().map_or("", |of| of.workflow_id.as_str())
     }
 
-    fn run(&self) -> &'a str {
+    fn run(&self) -> &str {
         self.info.execution.as_ref().map_or("", |of| of.run_id.as_str())
     }
 
     pub(super) fn order(&self) -> &Order {
         &self.order
+    }
+}
+
+fn step_input(seen: &StepSeen) -> Value {
+    match &seen.scheduled.attributes {
+        Some(Attributes::ActivityTaskScheduledEventAttributes(told)) => wire::first(told.input.as_ref()).unwrap_or(Value::Null),
+        _ => Value::Null,
     }
 }
 

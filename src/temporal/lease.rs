@@ -126,12 +126,12 @@ impl Lease {
                     self.tell_cancelled().await;
                 } else if answer.activity_paused || answer.activity_reset {
                     // The server starts another attempt once it is resumed, or at once.
-                    self.tell(Stop::Draining);
+                    self.tell(&Stop::Draining);
                 }
                 Ok(())
             }
             Err(AsyncActivityError::NotFound(_)) => {
-                self.tell(Stop::LeaseLost);
+                self.tell(&Stop::LeaseLost);
                 Err(SaveError::LeaseLost)
             }
             Err(error) => {
@@ -152,13 +152,13 @@ impl Lease {
             let described = described.describe(ActivityDescribeOptions::default()).await;
             reason = described.ok().and_then(|found| found.canceled_reason().map(str::to_owned));
         }
-        self.tell(Stop::Cancelled { reason });
+        self.tell(&Stop::Cancelled { reason });
     }
 
     /// The first reason stands, but a lost lease is worse than any.
-    fn tell(&self, reason: Stop) {
+    fn tell(&self, reason: &Stop) {
         self.stop.send_if_modified(|stop| {
-            let news = stop.is_none() || (reason == Stop::LeaseLost && *stop != Some(Stop::LeaseLost));
+            let news = stop.is_none() || (*reason == Stop::LeaseLost && *stop != Some(Stop::LeaseLost));
             if news {
                 *stop = Some(reason.clone());
             }

@@ -12,6 +12,7 @@ mod capabilities;
 mod client;
 mod connect;
 mod describe;
+mod gauges;
 mod history;
 mod lease;
 mod queries;

@@ -43,7 +43,7 @@ impl TemporalClient {
         }
         let mut query = self.of_ours(filter.activity.as_deref(), filter.tenant.as_deref())?;
         if let Some(states) = statuses(&filter.states)? {
-            query += &format!(" AND ExecutionStatus IN ({states})");
+            query = format!("{query} AND ExecutionStatus IN ({states})");
         }
         let (mut jobs, mut next_cursor) = self.page(query, limit, cursor).await?;
         // Sequences come behind the single jobs.
@@ -68,7 +68,7 @@ impl TemporalClient {
         }
         let states = if filter.states.is_empty() { vec![JobState::Discarded, JobState::Cancelled] } else { filter.states.clone() };
         let mut query = self.of_ours(filter.activity.as_deref(), filter.tenant.as_deref())?;
-        query += &format!(" AND ExecutionStatus IN ({})", statuses(&states)?.unwrap_or_default());
+        query = format!("{query} AND ExecutionStatus IN ({})", statuses(&states)?.unwrap_or_default());
         let (jobs, next_cursor) = self.page(query, STEP, cursor).await?;
         let mut page = RetryPage { retried: Vec::new(), skipped: Vec::new(), next_cursor };
         for job in jobs {
@@ -165,10 +165,10 @@ impl TemporalClient {
             .map(|found| Target::run(describe::tolerated(&found.activity_id), describe::run_id(&found.run_id)))
             .collect();
         let described = stream::iter(targets).map(|target| async move {
-            match self.see(&target, |seen| seen.job()).await {
+            match self.see(&target).await {
                 // It was deleted since.
                 Err(ClientError::NotFound(_)) => Ok(None),
-                job => job.map(Some),
+                seen => seen.map(|seen| Some(seen.job())),
             }
         });
         let jobs: Vec<Option<Job>> = described.buffered(AT_ONCE).try_collect().await?;
@@ -181,11 +181,11 @@ impl TemporalClient {
         let queues = [SlotClass::Work, SlotClass::Waits].map(|class| quoted(&self.host.options.queue(class)));
         let mut query = format!("TaskQueue IN ({}, {})", queues[0], queues[1]);
         if let Some(activity) = activity {
-            query += &format!(" AND ActivityType = {}", quoted(activity));
+            query = format!("{query} AND ActivityType = {}", quoted(activity));
         }
         match (tenant, &self.host.options.tenant_attribute) {
             (None, _) => {}
-            (Some(tenant), Some(attribute)) => query += &format!(" AND {attribute} = {}", quoted(tenant)),
+            (Some(tenant), Some(attribute)) => query = format!("{query} AND {attribute} = {}", quoted(tenant)),
             (Some(_), None) => {
                 let what = "a list by tenant (create a search attribute of type Keyword and name it in temporal.tenant_attribute)";
                 return Err(Temporal::unsupported(what));
@@ -232,13 +232,18 @@ fn quoted(text: &str) -> String {
 }
 
 pub(super) fn to_cursor(token: &[u8]) -> String {
-    token.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+    token.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        write!(text, "{byte:02x}").ok();
+        text
+    })
 }
 
 pub(super) fn from_cursor(cursor: &str) -> Result<Vec<u8>, Refused> {
     let refused = || Refused::new("cursor", "is not one that a list gave out");
     let digits = cursor.as_bytes();
-    if digits.len() % 2 != 0 || !cursor.is_ascii() {
+    if !digits.len().is_multiple_of(2) || !cursor.is_ascii() {
         return Err(refused());
     }
     digits

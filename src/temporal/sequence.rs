@@ -174,7 +174,7 @@ fn close(closing: &Closing) -> WorkflowResult<Value> {
         Some(failure) if failure.code == codes::CANCELLED => Err(WorkflowTermination::cancelled_with_details(verdict)),
         // A hard step that said no is the tenant's own no, and no failure of the sequence.
         Some(_) if closing.verdict.status == Status::Failed => Ok(verdict),
-        Some(failure) => Err(WorkflowTermination::failed_application(attempt::failed(failure, Some(verdict), None))),
+        Some(failure) => Err(WorkflowTermination::failed_application(attempt::failed(failure, Some(&verdict), None))),
     }
 }
 

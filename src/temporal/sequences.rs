@@ -2,14 +2,13 @@
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use iolaus_activities::VerdictRecord;
+use serde_json::Value;
 use temporalio_client::NamespacedClient;
 use temporalio_client::grpc::WorkflowService;
 use temporalio_client::tonic::{Code, IntoRequest, Status};
 use temporalio_common::protos::temporal::api::common::v1::WorkflowExecution;
 use temporalio_common::protos::temporal::api::enums::v1::HistoryEventFilterType;
 use temporalio_common::protos::temporal::api::errordetails::v1::WorkflowExecutionAlreadyStartedFailure;
-use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
-use temporalio_common::protos::temporal::api::workflow::v1::{PendingActivityInfo, WorkflowExecutionInfo};
 use temporalio_common::protos::temporal::api::workflowservice::v1::{
     DescribeWorkflowExecutionRequest, GetWorkflowExecutionHistoryRequest, ListWorkflowExecutionsRequest,
     RequestCancelWorkflowExecutionRequest,
@@ -27,13 +26,6 @@ use crate::telemetry;
 
 /// Pages of a history at most: 50 steps have a few hundred events.
 const PAGES: usize = 20;
-
-/// A workflow and its history.
-pub(super) struct Told {
-    info: WorkflowExecutionInfo,
-    pending: Vec<PendingActivityInfo>,
-    events: Vec<HistoryEvent>,
-}
 
 /// The sequence that a step's id names, and which step it is, counted from 0.
 fn step_of(job_id: &JobId) -> Option<(JobId, usize)> {
@@ -55,8 +47,7 @@ impl TemporalClient {
             }
             Err(status) if status.code() == Code::AlreadyExists => {
                 let run_id = already(&status).as_deref().map(describe::run_id);
-                let found = self.sequence(&Target { job_id: job.job_id.clone(), run_id }).await?;
-                let job = self.seen(&found, |seen| seen.job())?;
+                let job = self.sequence(&Target { job_id: job.job_id.clone(), run_id }).await?.job();
                 Err(ClientError::Conflict { job_id: job.job_id, run_id: job.run_id, state: job.state })
             }
             Err(status) => Err(self.fail(status)),
@@ -66,16 +57,16 @@ impl TemporalClient {
     /// A sequence, or a step of one, with all that is known of it.
     pub(super) async fn get_sequence(&self, target: &Target) -> Result<JobDetail, ClientError> {
         match self.sequence(target).await {
-            Ok(told) => self.seen(&told, |seen| seen.detail()),
+            Ok(seen) => Ok(seen.detail()),
             Err(ClientError::NotFound(_)) => {
                 let unknown = || ClientError::NotFound(target.job_id.clone());
                 let (sequence, n) = step_of(&target.job_id).ok_or_else(unknown)?;
-                let told =
+                let seen =
                     self.sequence(&Target { job_id: sequence, run_id: target.run_id }).await.map_err(|error| match error {
                         ClientError::NotFound(_) => unknown(),
                         other => other,
                     })?;
-                self.seen(&told, |seen| seen.step_detail(n))?.ok_or_else(unknown)
+                seen.step_detail(n).ok_or_else(unknown)
             }
             Err(error) => Err(error),
         }
@@ -126,8 +117,8 @@ impl TemporalClient {
     }
 
     pub(super) async fn cancel_sequence(&self, target: &Target, reason: Option<String>) -> Result<Cancelled, ClientError> {
-        let told = match self.sequence(target).await {
-            Ok(told) => told,
+        let seen = match self.sequence(target).await {
+            Ok(seen) => seen,
             Err(ClientError::NotFound(id)) if step_of(&target.job_id).is_some() => {
                 // It is there, or it is not.
                 self.get_sequence(target).await.map_err(|_| ClientError::NotFound(id))?;
@@ -135,7 +126,7 @@ impl TemporalClient {
             }
             Err(error) => return Err(error),
         };
-        let before = self.seen(&told, |seen| seen.job())?;
+        let before = seen.job();
         if !before.state.is_open() {
             return Ok(Cancelled::AlreadyClosed);
         }
@@ -156,8 +147,8 @@ impl TemporalClient {
     }
 
     pub(super) async fn retry_sequence(&self, target: &Target, accept_duplicate: bool) -> Result<Enqueued, ClientError> {
-        let told = match self.sequence(target).await {
-            Ok(told) => told,
+        let seen = match self.sequence(target).await {
+            Ok(seen) => seen,
             Err(ClientError::NotFound(id)) => {
                 let Some((sequence, _)) = step_of(&target.job_id) else { return Err(ClientError::NotFound(id)) };
                 self.get_sequence(target).await?;
@@ -167,11 +158,12 @@ impl TemporalClient {
             }
             Err(error) => return Err(error),
         };
-        let (detail, order) = self.seen(&told, |seen| (seen.detail(), seen.order().clone()))?;
+        let (detail, order) = (seen.detail(), seen.order());
         if detail.job.state.is_open() {
             return Err(ClientError::StillOpen(target.job_id.clone()));
         }
-        if !accept_duplicate && let Some(instead) = ambiguous_step(&detail) {
+        if !accept_duplicate && let Some(failure) = ambiguous_step(&detail) {
+            let instead = failure["suggested_action"].as_str().map(str::to_owned);
             return Err(ClientError::NeedsAcceptDuplicate { job_id: target.job_id.clone(), instead });
         }
         let job = NewJob {
@@ -204,7 +196,7 @@ impl TemporalClient {
     ) -> Result<(Vec<Job>, Option<String>), ClientError> {
         let mut query = format!("WorkflowType = '{SEQUENCE}' AND {}", self.of_ours(None, filter.tenant.as_deref())?);
         if let Some(states) = statuses(&filter.states)? {
-            query += &format!(" AND ExecutionStatus IN ({states})");
+            query = format!("{query} AND ExecutionStatus IN ({states})");
         }
         let mut client = self.connected().await?;
         let request = ListWorkflowExecutionsRequest {
@@ -219,7 +211,7 @@ impl TemporalClient {
             found.map(|of| Target::run(describe::tolerated(&of.workflow_id), describe::run_id(&of.run_id))).collect();
         let described = stream::iter(targets).map(|target| async move {
             match self.sequence(&target).await {
-                Ok(told) => self.seen(&told, |seen| seen.job()).map(Some),
+                Ok(seen) => Ok(Some(seen.job())),
                 Err(ClientError::NotFound(_)) => Ok(None),
                 Err(error) => Err(error),
             }
@@ -229,7 +221,7 @@ impl TemporalClient {
         Ok((jobs.into_iter().flatten().collect(), next))
     }
 
-    async fn sequence(&self, target: &Target) -> Result<Told, ClientError> {
+    async fn sequence(&self, target: &Target) -> Result<SeenSequence, ClientError> {
         let mut client = self.connected().await?;
         let unknown = || ClientError::NotFound(target.job_id.clone());
         let request = DescribeWorkflowExecutionRequest { namespace: client.namespace(), execution: Some(execution(target)) };
@@ -258,21 +250,15 @@ impl TemporalClient {
                 break;
             }
         }
-        Ok(Told { info, pending: described.pending_activities, events })
-    }
-
-    fn seen<T>(&self, told: &Told, show: impl FnOnce(&SeenSequence<'_>) -> T) -> Result<T, ClientError> {
-        let seen = SeenSequence::of(&told.info, &told.pending, &told.events, self.host.clock.now());
-        let id = told.info.execution.as_ref().map_or("", |of| of.workflow_id.as_str());
-        Ok(show(&seen.ok_or_else(|| ClientError::NotFound(describe::tolerated(id)))?))
+        SeenSequence::of(info, described.pending_activities, events, self.host.clock.now()).ok_or_else(unknown)
     }
 }
 
-fn ambiguous_step(detail: &JobDetail) -> Option<Option<String>> {
+/// The failure of a step that may do the same thing twice.
+fn ambiguous_step(detail: &JobDetail) -> Option<&Value> {
     let steps = detail.verdict.as_ref()?.facts.get("steps")?.as_array()?;
-    let failures = steps.iter().filter_map(|step| step.get("failure"));
-    let found = failures.into_iter().find(|failure| failure["code"] == iolaus_activities::codes::RERUN_AMBIGUOUS)?;
-    Some(found["suggested_action"].as_str().map(str::to_owned))
+    let mut failures = steps.iter().filter_map(|step| step.get("failure"));
+    failures.find(|failure| failure["code"] == iolaus_activities::codes::RERUN_AMBIGUOUS)
 }
 
 fn execution(target: &Target) -> WorkflowExecution {

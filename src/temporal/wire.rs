@@ -22,7 +22,7 @@ pub(super) const BEYOND: Duration = Duration::from_secs(30);
 
 /// What a job has and Temporal has no field for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object that says something about the job, as in {\"tenant\": \"default\"}")]
 pub(super) struct Meta {
     /// The version of its input; the newest that the worker knows when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,7 +69,7 @@ impl Meta {
 
 fn tracer_data(trace: &TraceContext) -> BTreeMap<&'static str, &str> {
     let state = trace.tracestate.as_deref().map(|state| ("tracestate", state));
-    BTreeMap::from_iter([("traceparent", trace.traceparent.as_str())].into_iter().chain(state))
+    [("traceparent", trace.traceparent.as_str())].into_iter().chain(state).collect()
 }
 
 fn trace_of(mut fields: BTreeMap<String, String>) -> Option<TraceContext> {

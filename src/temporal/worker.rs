@@ -27,7 +27,7 @@ use temporalio_sdk::{Runtime, Worker as SdkWorker, WorkerOptions as SdkOptions};
 use tokio::sync::{Notify, watch};
 
 use super::sequence::SequenceWorkflow;
-use super::{Temporal, attempt, connect};
+use super::{Temporal, attempt, connect, gauges};
 use crate::client::ClientError;
 use crate::telemetry::Metrics;
 
@@ -74,12 +74,15 @@ pub struct Readiness {
     ended: watch::Receiver<Option<Result<(), String>>>,
 }
 
+/// The attempts that run, by a number of their own, each with the way to stop it.
+type Running = BTreeMap<u64, (SlotClass, watch::Sender<Option<Stop>>)>;
+
 pub(super) struct Shared {
     pub(super) options: WorkerOptions,
     pub(super) clock: Arc<dyn Clock>,
     host: Arc<Temporal>,
     client: OnceLock<Client>,
-    running: Mutex<BTreeMap<u64, (SlotClass, watch::Sender<Option<Stop>>)>>,
+    running: Mutex<Running>,
     number: AtomicU64,
     tasks: BTreeMap<SlotClass, (AtomicU64, Notify)>,
     stopping: watch::Sender<bool>,
@@ -104,6 +107,7 @@ impl Worker {
             idle: Notify::new(),
             options,
         });
+        gauges::watch(&shared, &host.options.metrics);
         let (telling, ended) = watch::channel(None);
         let (handle, serving) = (tokio::runtime::Handle::current(), shared.clone());
         // The SDK's workers are no `Send`: they stay on this thread, and their attempts run on the runtime's.
@@ -221,7 +225,20 @@ impl Shared {
         Started { shared: self.clone(), number }
     }
 
-    fn running(&self) -> MutexGuard<'_, BTreeMap<u64, (SlotClass, watch::Sender<Option<Stop>>)>> {
+    /// Slots of a class.
+    pub(super) fn slots(&self, class: SlotClass) -> usize {
+        match class {
+            SlotClass::Work => self.options.slots_work,
+            SlotClass::Waits => self.options.slots_waits,
+        }
+    }
+
+    /// Attempts of a class that run.
+    pub(super) fn used(&self, class: SlotClass) -> usize {
+        self.running().values().filter(|(of, _)| *of == class).count()
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -292,17 +309,11 @@ async fn serve(shared: Arc<Shared>, class: SlotClass) -> Result<(), String> {
 /// A new SDK worker, on a connection of its own: two on one connection may not poll the same queue.
 async fn generation(shared: &Arc<Shared>, class: SlotClass) -> Result<SdkWorker, String> {
     let client = connect::connect(&shared.host.options.connecting).await.map_err(|error| error.to_string())?;
-    let runtime = RuntimeOptions::builder().telemetry_options(TelemetryOptions::builder().build()).build();
-    let runtime = runtime
-        .map_err(|error| error.to_string())
-        .and_then(|options| Runtime::from_current_tokio(options).map_err(|error| error.to_string()))?;
-    let slots = match class {
-        SlotClass::Work => shared.options.slots_work,
-        SlotClass::Waits => shared.options.slots_waits,
-    };
+    let runtime = RuntimeOptions::builder().telemetry_options(TelemetryOptions::builder().build()).build()?;
+    let runtime = Runtime::from_current_tokio(runtime).map_err(|error| error.to_string())?;
     let tuner = TunerHolder::builder()
         .workflow_task_slot_supplier(FixedSizeSlotSupplier::new(WORKFLOW_TASKS))
-        .activity_task_slot_supplier(FixedSizeSlotSupplier::new(slots))
+        .activity_task_slot_supplier(FixedSizeSlotSupplier::new(shared.slots(class)))
         .local_activity_task_slot_supplier(FixedSizeSlotSupplier::new(1))
         .nexus_task_slot_supplier(FixedSizeSlotSupplier::new(1))
         .build();

@@ -65,19 +65,19 @@ async fn every_row_of_the_capability_table_is_as_it_says() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-fn unsupported<T: std::fmt::Debug>(answer: Result<T, ClientError>, says: &str) {
+fn unsupported<T: std::fmt::Debug>(answer: &Result<T, ClientError>, says: &str) {
     assert!(
-        matches!(&answer, Err(ClientError::Unsupported { what, host: "temporal" }) if what.contains(says)),
+        matches!(answer, Err(ClientError::Unsupported { what, host: "temporal" }) if what.contains(says)),
         "`{says}`: {answer:?}"
     );
 }
 
-fn step(act: Act) -> StepRequest {
+fn step(act: &Act) -> StepRequest {
     let input = json!({ "acts": [act] });
     StepRequest { activity: "probe".into(), input, ..StepRequest::default() }
 }
 
-fn sequence(case: &Case, id: &str, act: Act) -> SequenceRequest {
+fn sequence(case: &Case, id: &str, act: &Act) -> SequenceRequest {
     SequenceRequest { steps: vec![step(act)], job_id: Some(case.id(id)), ..SequenceRequest::default() }
 }
 
@@ -93,7 +93,7 @@ fn place(cluster: &Cluster) -> Place {
 async fn finer_states(case: Arc<Case>) {
     for state in JobState::ALL.into_iter().filter(|state| state.is_open()) {
         let filter = ListFilter { states: vec![state], ..ListFilter::default() };
-        unsupported(case.host.client().list(filter, 10, None).await, state.as_str());
+        unsupported(&case.host.client().list(filter, 10, None).await, state.as_str());
     }
 }
 
@@ -101,7 +101,7 @@ async fn list_by_tenant(case: Arc<Case>, cluster: Arc<Cluster>) {
     // With the attribute it is a case of the conformance suite.
     let bare = Queue::without_attribute(cluster.address(), &case.id("queue"));
     let filter = ListFilter { tenant: Some("default".into()), ..ListFilter::default() };
-    unsupported(crate::conformance::HostUnderTest::client(&bare).list(filter, 10, None).await, "temporal.tenant_attribute");
+    unsupported(&crate::conformance::HostUnderTest::client(&bare).list(filter, 10, None).await, "temporal.tenant_attribute");
 }
 
 async fn lists_lag(cluster: Arc<Cluster>) {
@@ -111,8 +111,8 @@ async fn lists_lag(cluster: Arc<Cluster>) {
 
 async fn pause(case: Arc<Case>) {
     let client = case.host.client();
-    unsupported(client.pause(PauseKind::Activity, "probe".into(), None).await, "a pause of activity");
-    unsupported(client.resume(PauseKind::Tenant, "default".into()).await, "a pause of tenant");
+    unsupported(&client.pause(PauseKind::Activity, "probe".into(), None).await, "a pause of activity");
+    unsupported(&client.resume(PauseKind::Tenant, "default".into()).await, "a pause of tenant");
 }
 
 async fn run_id(case: Arc<Case>) {
@@ -193,24 +193,24 @@ async fn workers(case: Arc<Case>) {
 }
 
 async fn sequence_ids(case: Arc<Case>) {
-    case.enqueue_sequence(sequence(&case, "job", Act::Pass)).await;
+    case.enqueue_sequence(sequence(&case, "job", &Act::Pass)).await;
     case.enqueue_acts("job", [Act::Pass]).await;
     assert_eq!(case.detail("job").await.job.activity, "probe");
 }
 
 async fn steps(case: Arc<Case>) {
     let worker = case.worker().await;
-    case.enqueue_sequence(sequence(&case, "job", Act::Gate)).await;
+    case.enqueue_sequence(sequence(&case, "job", &Act::Gate)).await;
     case.until_step_started("job", 1).await;
     let step = Target::newest(format!("{}/1", case.id("job")).parse().unwrap());
-    unsupported(case.host.client().cancel(step, None).await, "a step alone");
+    unsupported(&case.host.client().cancel(step, None).await, "a step alone");
     case.probe.gate.add_permits(1);
     assert_eq!(case.verdict("job").await.status, Status::Passed);
     worker.drain().await;
 }
 
 async fn sequence_cancel(case: Arc<Case>) {
-    case.enqueue_sequence(sequence(&case, "job", Act::Pass)).await;
+    case.enqueue_sequence(sequence(&case, "job", &Act::Pass)).await;
     assert_eq!(case.host.client().cancel(case.target("job"), None).await.unwrap(), Cancelled::Requested);
     assert!(case.detail("job").await.job.state.is_open());
     let worker = case.worker().await;
@@ -220,7 +220,7 @@ async fn sequence_cancel(case: Arc<Case>) {
 
 async fn sequences_in_lists(case: Arc<Case>) {
     let worker = case.worker().await;
-    case.enqueue_sequence(sequence(&case, "many", Act::Pass)).await;
+    case.enqueue_sequence(sequence(&case, "many", &Act::Pass)).await;
     case.enqueue_acts("one", [Act::Pass]).await;
     case.verdict("many").await;
     case.verdict("one").await;

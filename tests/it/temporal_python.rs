@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use iolaus::sandbox::{Sandbox, SandboxOptions};
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
 
 use crate::cli::harness::{Place, Running};
 use crate::support::cluster::{Cluster, Server, free_port};
@@ -25,35 +24,14 @@ struct Stage {
     task_queue: String,
     place: Place,
     worker: Option<Running>,
-    _cluster: Option<Shared>,
-}
-
-/// The shared server. The last one to drop it has to be within a runtime, on which its container ends.
-struct Shared(Option<Arc<Cluster>>);
-
-impl Shared {
-    fn new() -> Option<Self> {
-        Cluster::shared().map(|cluster| Self(Some(cluster)))
-    }
-
-    fn address(&self) -> String {
-        self.0.as_ref().unwrap().address().to_owned()
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let runtime = Runtime::new().unwrap();
-        let _within = runtime.enter();
-        drop(self.0.take());
-    }
+    _cluster: Option<Arc<Cluster>>,
 }
 
 impl Stage {
     /// On the shared server; None if tests on one are to be left out.
     fn shared() -> Option<Self> {
-        let cluster = Shared::new()?;
-        let mut stage = Self::without_worker(&cluster.address());
+        let cluster = Cluster::shared()?;
+        let mut stage = Self::without_worker(cluster.address());
         stage.start_worker();
         Some(Self { _cluster: Some(cluster), ..stage })
     }
@@ -207,8 +185,8 @@ fn a_tenant_that_is_away_is_asked_as_often_as_the_workflow_says_and_then_is_a_fa
 
 #[test]
 fn without_a_worker_the_bound_on_its_start_ends_the_activity_and_says_so() {
-    let Some(cluster) = Shared::new() else { return };
-    let answer = Stage::without_worker(&cluster.address())
+    let Some(cluster) = Cluster::shared() else { return };
+    let answer = Stage::without_worker(cluster.address())
         .run(&json!({"workflow": "Publish", "question": question(JANE), "start_within": 2}));
     assert_eq!(answer["status"], "FAILED", "{answer}");
     let failure = &answer["failure"];
@@ -233,7 +211,7 @@ fn the_trace_of_who_started_the_workflow_goes_on_to_the_tenant() {
 #[test]
 fn a_server_without_standalone_activities_runs_those_of_workflows() {
     // Only says whether there is to be a server; this one is the test's own.
-    let Some(_shared) = Shared::new() else { return };
+    let Some(_shared) = Cluster::shared() else { return };
     let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
     let off = ["--dynamic-config-value", "activity.enableStandalone=false"];
     let _server = Server::start_with(port, &directory.path().join("temporal.db"), &off);

@@ -1,14 +1,13 @@
 //! What is asked for and not recorded: slots, and how the queue stands. Asked by whoever reads the metrics, on a thread that may block;
 //! nothing is read from the file unless somebody asks.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use iolaus_activities::SlotClass;
 use jiff::Timestamp;
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::AsyncInstrument;
 use rusqlite::Connection;
 
 use super::Shared;
@@ -20,7 +19,7 @@ use crate::telemetry::names::{attribute, metric};
 /// Registers the gauges of a worker. They last as long as it does.
 pub(super) fn watch_worker(worker: &Arc<Shared>, metrics: &Metrics) {
     let slots = |name: metric::Name, of: fn(&Shared, SlotClass) -> usize| {
-        gauge(metrics, name, Arc::downgrade(worker), move |worker, _, observe| {
+        metrics.gauge(name, Arc::downgrade(worker), move |worker: &Shared, _, observe| {
             for class in [SlotClass::Work, SlotClass::Waits] {
                 let slots = u32::try_from(of(worker, class)).unwrap_or(u32::MAX);
                 observe(slots.into(), &[KeyValue::new(attribute::SLOT_CLASS, class.as_str())]);
@@ -32,12 +31,12 @@ pub(super) fn watch_worker(worker: &Arc<Shared>, metrics: &Metrics) {
         let free = worker.free.get(&class).map_or(0, |free| free.load(Ordering::SeqCst));
         slots_of(worker, class).saturating_sub(free)
     });
-    gauge(metrics, metric::CLAIM_TIME, Arc::downgrade(worker), |_, metrics, observe| {
+    metrics.gauge(metric::CLAIM_TIME, Arc::downgrade(worker), |_: &Shared, metrics, observe| {
         if let Some(at) = metrics.claimed_at() {
             observe(at, &[]);
         }
     });
-    gauge(metrics, metric::JOBS, Arc::downgrade(worker), |worker, metrics, observe| {
+    metrics.gauge(metric::JOBS, Arc::downgrade(worker), |worker: &Shared, metrics, observe| {
         // Names that are not known share a series, which then is their sum.
         let mut sums: Vec<(Vec<KeyValue>, f64)> = Vec::new();
         for count in read(worker, store::counts).unwrap_or_default() {
@@ -54,7 +53,7 @@ pub(super) fn watch_worker(worker: &Arc<Shared>, metrics: &Metrics) {
             observe(*jobs, of);
         }
     });
-    gauge(metrics, metric::OLDEST_AGE, Arc::downgrade(worker), |worker, metrics, observe| {
+    metrics.gauge(metric::OLDEST_AGE, Arc::downgrade(worker), |worker: &Shared, metrics, observe| {
         let mut oldest = read(worker, store::oldest_due_of_each).unwrap_or_default().into_iter().collect::<Vec<_>>();
         // Of those that share a series, the oldest is told last.
         oldest.sort_by_key(|(_, at)| std::cmp::Reverse(*at));
@@ -62,14 +61,14 @@ pub(super) fn watch_worker(worker: &Arc<Shared>, metrics: &Metrics) {
             observe(age(worker, at), &[metrics.activity(&activity), metrics.tenant(&tenant)]);
         }
     });
-    gauge(metrics, metric::RUNNING_AGE, Arc::downgrade(worker), |worker, metrics, observe| {
+    metrics.gauge(metric::RUNNING_AGE, Arc::downgrade(worker), |worker: &Shared, metrics, observe| {
         let mut running = read(worker, store::longest_running).unwrap_or_default();
         running.sort_by_key(|(_, at)| std::cmp::Reverse(*at));
         for (activity, at) in running {
             observe(age(worker, at), &[metrics.activity(&activity)]);
         }
     });
-    gauge(metrics, metric::TENANT_PAUSED, Arc::downgrade(worker), |worker, metrics, observe| {
+    metrics.gauge(metric::TENANT_PAUSED, Arc::downgrade(worker), |worker: &Shared, metrics, observe| {
         let reason = |reason: &'static str| KeyValue::new(attribute::REASON, reason);
         for pause in read(worker, store::pauses).unwrap_or_default() {
             if pause.kind == PauseKind::Tenant {
@@ -87,23 +86,6 @@ fn slots_of(worker: &Shared, class: SlotClass) -> usize {
         SlotClass::Work => worker.options.slots_work,
         SlotClass::Waits => worker.options.slots_waits,
     }
-}
-
-type Observe<'a> = &'a dyn Fn(f64, &[KeyValue]);
-
-fn gauge(
-    metrics: &Metrics,
-    (name, unit, description): metric::Name,
-    worker: Weak<Shared>,
-    ask: impl Fn(&Shared, &Metrics, Observe<'_>) + Send + Sync + 'static,
-) {
-    let known = metrics.clone();
-    let callback = move |observer: &dyn AsyncInstrument<f64>| {
-        if let Some(worker) = worker.upgrade() {
-            ask(&worker, &known, &|value, of| observer.observe(value, of));
-        }
-    };
-    metrics.meter().f64_observable_gauge(name).with_unit(unit).with_description(description).with_callback(callback).build();
 }
 
 fn read<T>(worker: &Shared, query: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Option<T> {

@@ -3,6 +3,8 @@
 pub(crate) mod harness;
 
 mod bad_input;
+#[cfg(feature = "temporal")]
+mod cluster;
 mod demo;
 mod jobs;
 mod metrics;

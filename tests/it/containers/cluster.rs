@@ -1,7 +1,6 @@
 //! The profile `cluster` of the Compose file: a Temporal server and two workers. `IOLAUS_SKIP_CLUSTER=1` leaves it out, aloud.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -32,7 +31,7 @@ async fn on_a_cluster_a_worker_that_is_killed_in_mid_job_costs_no_job_its_one_ve
         return engine::say("SKIPPED: IOLAUS_SKIP_CLUSTER=1 leaves out what needs a Temporal server");
     }
     let Some(engine) = Engine::with_image() else { return };
-    let temporal = engine.import_temporal(&on_disk(program()));
+    let temporal = engine.import_temporal(&program());
     let Some(stack) = Stack::up(&engine, "--profile cluster", [format!("TEMPORAL_IMAGE={temporal}")]) else { return };
     let containers = WORKERS.map(|worker| stack.container(worker));
     // The image's own health check, which here asks the cluster who polls it.
@@ -79,14 +78,6 @@ async fn on_a_cluster_a_worker_that_is_killed_in_mid_job_costs_no_job_its_one_ve
     }
     assert!(told.iter().any(|job| job == RERUN), "{told:?}");
     stack.down_without_a_trace(&["container ls --all", "network ls"]);
-}
-
-/// Where a program that was found on the path is.
-fn on_disk(program: PathBuf) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|directory| directory.join(&program)).find(|file| file.is_file());
-    // What is a whole path already stays it.
-    std::fs::canonicalize(found.unwrap_or(program)).unwrap()
 }
 
 /// A process that prints each job's verdict; in a container that outlives both workers.

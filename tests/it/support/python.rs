@@ -1,4 +1,4 @@
-//! Pythons with packages from PyPI, in the build directory; installed there once.
+//! Pythons with packages from `PyPI`, in the build directory; installed there once.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
