@@ -1,5 +1,7 @@
 //! The only door to jobs for the command line and HTTP: job-lifecycle verbs, no SQL and no protocol. Every host implements it.
 
+pub(crate) mod checks;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -59,6 +59,12 @@ class Process:
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1000
 
+    def resident(self):
+        """The memory that is resident now, in MB."""
+        status = Path(f"/proc/{self.child.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) / 1000
+
     def end(self):
         self.child.kill()
         self.child.wait()
@@ -105,12 +111,33 @@ async def measure(client, start, server, number):
     return found
 
 
+async def soak(client, start, asked):
+    """One worker of ours for a long time: what it keeps of activities that are over shows in its memory."""
+    task_queue, done, samples = f"soak-{uuid.uuid4()}", 0, []
+    worker, began = start(task_queue), time.monotonic()
+    most, longest = asked.soak, asked.minutes * 60
+    print(f"a soak of {most} activities or {asked.minutes} minutes, whichever is first\n| minutes | activities | resident MB |\n|---|---|---|")
+    while done < most and time.monotonic() - began < longest:
+        await drained(await store(client, task_queue, 500))
+        done += 500
+        samples.append((time.monotonic() - began, done, worker.resident()))
+        if done % 5000 == 0:
+            print(f"| {samples[-1][0] / 60:.1f} | {done} | {samples[-1][2]:.1f} |", flush=True)
+    ended = samples[-1][0]
+    tenth = next(resident for took, count, resident in samples if count * 10 >= most or took * 10 >= ended)
+    worker.end()
+    print(f"\n{done} activities in {ended / 60:.1f} minutes; resident after the first tenth {tenth:.1f} MB, at the end {samples[-1][2]:.1f} MB: "
+          f"{samples[-1][2] / tenth:.2f} times")
+
+
 async def main():
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("temporal", help="the server's program")
     asked.add_argument("program", help="a build of iolaus with the feature temporal")
     asked.add_argument("--activities", type=int, default=1000)
     asked.add_argument("--rounds", type=int, default=2, help="every other one begins with the other worker")
+    asked.add_argument("--soak", type=int, help="instead: so many activities on one worker of ours, as in 100000")
+    asked.add_argument("--minutes", type=float, default=30, help="but no longer than this")
     asked = asked.parse_args()
     with tempfile.TemporaryDirectory() as home:
         port, clean = free_port(), {"HOME": home, "PATH": os.environ["PATH"], "IOLAUS_HTTP__LISTEN": ""}
@@ -131,6 +158,8 @@ async def main():
             def python(task_queue):
                 return Process([sys.executable, "-B", HERE / "worker.py", address, task_queue], clean, "the worker is ready")
 
+            if asked.soak:
+                return await soak(await Client.connect(address), rust, asked)
             await compare(await Client.connect(address), {"Iolaus": rust, "Python": python}, running[0], asked)
         finally:
             for process in reversed(running):

@@ -3,6 +3,7 @@
 # one development server, in one run.
 #
 #   benches/temporal/run.sh PROGRAM [--activities 1000] [--rounds 2]
+#   benches/temporal/run.sh PROGRAM --soak 100000 [--minutes 30]     the memory of one worker of ours over a long time
 #
 # PROGRAM is a release build of `iolaus` with the feature `temporal`. Needs python3, and PyPI for the first time.
 set -eu

@@ -217,6 +217,7 @@ fn every_key_stands_in_the_reference_and_the_reference_has_no_other() {
     let typed: BTreeSet<String> = [
         fields::<HostConfig>("host"),
         fields::<DatabaseConfig>("database"),
+        fields::<TemporalConfig>("temporal"),
         fields::<WorkerConfig>("worker"),
         fields::<TenantSettings>("tenants.*"),
         fields::<OptionOverrides>("activities.*"),

@@ -11,13 +11,11 @@ use super::store::{self, Admission, JobRows, Retried, RetryCursor};
 use super::{Embedded, StoreError};
 use crate::client::{
     Cancelled, ClientError, Enqueued, HostStatus, JobClient, JobDetail, JobPage, ListFilter, PauseKind, Presence, RetryFilter,
-    RetryPage, Target,
+    RetryPage, Target, checks,
 };
-use crate::job::{JobState, NewJob, Refused, RunId, limits};
+use crate::job::{NewJob, Refused, RunId, limits};
 use crate::telemetry;
 
-/// Rows of one page at most.
-const PAGE: usize = 1000;
 /// A write of unknown fate is sent again this often, with the same ids.
 const REPEATS: usize = 3;
 
@@ -115,9 +113,7 @@ impl JobClient for EmbeddedClient {
     }
 
     async fn list(&self, filter: ListFilter, limit: usize, cursor: Option<String>) -> Result<JobPage, ClientError> {
-        if !(1..=PAGE).contains(&limit) {
-            return Err(Refused::new("limit", format!("is {limit}; it goes from 1 to {PAGE}")).into());
-        }
+        checks::page(limit)?;
         let before = cursor
             .map(|cursor| cursor.parse().map_err(|_| Refused::new("cursor", "is not one that a list gave out")))
             .transpose()?;
@@ -126,7 +122,7 @@ impl JobClient for EmbeddedClient {
     }
 
     async fn cancel(&self, target: Target, reason: Option<String>) -> Result<Cancelled, ClientError> {
-        check_text("reason", reason.as_deref(), MESSAGE_LIMIT)?;
+        checks::text("reason", reason.as_deref(), MESSAGE_LIMIT)?;
         let job_id = target.job_id.clone();
         let cancelled = self.host.store.write(move |tx| tx.cancel(&target, reason.clone())).await;
         cancelled.map_err(|error| self.fail(error))?.ok_or(ClientError::NotFound(job_id))
@@ -151,11 +147,7 @@ impl JobClient for EmbeddedClient {
     }
 
     async fn retry_matching(&self, filter: RetryFilter, cursor: Option<String>) -> Result<RetryPage, ClientError> {
-        if let Some(state) = filter.states.iter().find(|state| !matches!(state, JobState::Discarded | JobState::Cancelled)) {
-            return Err(
-                Refused::new("state", format!("is {state}; only discarded and cancelled jobs are retried by filter")).into()
-            );
-        }
+        checks::dead(&filter)?;
         let cursor = cursor.map(|cursor| retry_cursor(&cursor)).transpose()?;
         let retried = self.host.store.write(move |tx| tx.retry_matching(&filter, cursor)).await;
         let (mut page, next) = retried.map_err(|error| self.fail(error))?;
@@ -164,8 +156,8 @@ impl JobClient for EmbeddedClient {
     }
 
     async fn pause(&self, kind: PauseKind, name: String, reason: Option<String>) -> Result<(), ClientError> {
-        check_text("name", Some(&name), limits::NAME)?;
-        check_text("reason", reason.as_deref(), MESSAGE_LIMIT)?;
+        checks::text("name", Some(&name), limits::NAME)?;
+        checks::text("reason", reason.as_deref(), MESSAGE_LIMIT)?;
         let paused = self.host.store.write(move |tx| tx.pause(kind, &name, reason.as_deref())).await;
         paused.map_err(|error| self.fail(error))
     }
@@ -209,11 +201,4 @@ fn retry_cursor(text: &str) -> Result<RetryCursor, Refused> {
     let parts = text.split_once('-').and_then(|(after, up_to)| Some((after.parse().ok()?, up_to.parse().ok()?)));
     let (after, up_to) = parts.ok_or_else(|| Refused::new("cursor", "is not one that a retry gave out"))?;
     Ok(RetryCursor { after, up_to })
-}
-
-fn check_text(field: &str, text: Option<&str>, limit: usize) -> Result<(), Refused> {
-    match text.map_or(0, str::len) {
-        size if size > limit => Err(Refused::new(field, format!("has {size} bytes; at most {limit} are allowed"))),
-        _ => Ok(()),
-    }
 }

@@ -44,6 +44,15 @@ pub struct Execution {
     pub trace: TraceContext,
 }
 
+impl Execution {
+    /// Says that an attempt ended and that somebody else may own the job by now.
+    pub(crate) fn tell_lease_lost(&self) {
+        tracing::warn!(
+            job_id = %self.job_id, run_id = %self.run_id, attempt = self.attempts, "the attempt lost its lease; nothing was written"
+        );
+    }
+}
+
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {

@@ -19,7 +19,7 @@ use super::describe::{self, NO_REASON, Seen};
 use super::{Temporal, connect, start, wire};
 use crate::client::{
     Cancelled, ClientError, Enqueued, HostStatus, JobClient, JobDetail, JobPage, ListFilter, PauseKind, Presence, RetryFilter,
-    RetryPage, Target,
+    RetryPage, Target, checks,
 };
 use crate::job::{IdConflictPolicy, IdReusePolicy, NewJob, Refused, RunId, SEQUENCE};
 use crate::telemetry;
@@ -193,9 +193,7 @@ impl JobClient for TemporalClient {
     }
 
     async fn cancel(&self, target: Target, reason: Option<String>) -> Result<Cancelled, ClientError> {
-        if let Some(size) = reason.as_ref().map(String::len).filter(|size| *size > MESSAGE_LIMIT) {
-            return Err(Refused::new("reason", format!("has {size} bytes; at most {MESSAGE_LIMIT} are allowed")).into());
-        }
+        checks::text("reason", reason.as_deref(), MESSAGE_LIMIT)?;
         let before = match self.see(&target).await {
             Err(ClientError::NotFound(_)) => return Box::pin(self.cancel_sequence(&target, reason)).await,
             seen => seen?.job(),

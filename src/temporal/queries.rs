@@ -15,12 +15,10 @@ use super::client::{AT_ONCE, TemporalClient, ambiguous, timed};
 use super::{Temporal, describe, start, wire};
 use crate::client::{
     ClientError, Enqueued, HostStatus, JobClient, JobPage, ListFilter, Presence, RetryFilter, RetryPage, RetrySkipped, StateCount,
-    Target, WorkerStatus,
+    Target, WorkerStatus, checks,
 };
 use crate::job::{Job, JobState, Refused, SEQUENCE};
 
-/// Rows of one page at most.
-const PAGE: usize = 1000;
 /// Dead jobs that one step of a retry by filter looks at.
 const STEP: usize = 100;
 /// A poller that was heard of within this polls: one poll takes a minute.
@@ -30,9 +28,7 @@ const SEQUENCES: &str = "s";
 
 impl TemporalClient {
     pub(super) async fn list_jobs(&self, filter: ListFilter, limit: usize, cursor: Option<String>) -> Result<JobPage, ClientError> {
-        if !(1..=PAGE).contains(&limit) {
-            return Err(Refused::new("limit", format!("is {limit}; it goes from 1 to {PAGE}")).into());
-        }
+        checks::page(limit)?;
         let (of_sequences, cursor) = match cursor.as_deref().map(|cursor| cursor.strip_prefix(SEQUENCES)) {
             Some(Some(cursor)) => (true, Some(cursor.to_owned()).filter(|cursor| !cursor.is_empty())),
             _ => (filter.activity.as_deref() == Some(SEQUENCE), cursor),
@@ -61,11 +57,7 @@ impl TemporalClient {
     }
 
     pub(super) async fn retry_all(&self, filter: RetryFilter, cursor: Option<String>) -> Result<RetryPage, ClientError> {
-        if let Some(state) = filter.states.iter().find(|state| !matches!(state, JobState::Discarded | JobState::Cancelled)) {
-            return Err(
-                Refused::new("state", format!("is {state}; only discarded and cancelled jobs are retried by filter")).into()
-            );
-        }
+        checks::dead(&filter)?;
         let states = if filter.states.is_empty() { vec![JobState::Discarded, JobState::Cancelled] } else { filter.states.clone() };
         let mut query = self.of_ours(filter.activity.as_deref(), filter.tenant.as_deref())?;
         query = format!("{query} AND ExecutionStatus IN ({})", statuses(&states)?.unwrap_or_default());

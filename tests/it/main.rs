@@ -5,6 +5,8 @@
 #[cfg(feature = "temporal")]
 mod capabilities;
 mod cli;
+#[cfg(feature = "temporal")]
+mod cluster_tls;
 mod conformance;
 mod containers;
 mod crashes;

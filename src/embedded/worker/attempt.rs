@@ -111,10 +111,7 @@ async fn finish(
             }
             Ok(Finished::CancelRequested) => cancel_requested = true,
             Ok(Finished::LeaseLost) => {
-                tracing::warn!(
-                    job_id = %execution.job_id, run_id = %execution.run_id, attempt = execution.attempts,
-                    "the attempt lost its lease; nothing was written"
-                );
+                execution.tell_lease_lost();
                 return Decision::Nothing;
             }
             Err(error) => {
