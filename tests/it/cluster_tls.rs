@@ -20,7 +20,7 @@ fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("activities/src/tenant/tests/tls").join(name)
 }
 
-/// A certificate of a client, which is its own authority.
+/// A certificate of a client, signed by another authority.
 fn client(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
 }
@@ -32,7 +32,7 @@ type Seen = Arc<Mutex<Vec<u8>>>;
 async fn proxy(to: String) -> (u16, Seen) {
     rustls::crypto::ring::default_provider().install_default().ok();
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(client("client.pem")).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_file(client("client-ca.pem")).unwrap()).unwrap();
     let clients = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
     let certificate = CertificateDer::from_pem_file(file("server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
