@@ -76,8 +76,8 @@ pub(super) async fn attempt(shared: Arc<Shared>, ctx: ActivityContext, input: Ra
         execution.run_id,
         execution.attempts,
     );
-    let due = info.current_attempt_scheduled_time.and_then(|at| Timestamp::try_from(at).ok()).unwrap_or(execution.enqueued_at);
-    let waited = Duration::try_from(shared.clock.now().duration_since(due)).unwrap_or_default();
+    let waited = info.started_time.zip(info.current_attempt_scheduled_time);
+    let waited = waited.and_then(|(started, due)| started.duration_since(due).ok()).unwrap_or_default();
     telemetry::record_wait(&span, waited);
     shared.metrics().consumed(&execution.activity);
     let began = shared.clock.monotonic();
@@ -227,7 +227,7 @@ fn read(
 ) -> (Execution, Result<Task, Failure>) {
     let meta = Meta::of(ctx.headers()).and_then(|meta| match input.get(1) {
         // Whoever calls from a workflow may say as an argument what a header says.
-        Some(second) => wire::decoded::<Option<Meta>>(second).map(|said| match said {
+        Some(second) => Meta::said(second).map(|said| match said {
             Some(said) => Meta { trace: said.trace.clone().or(meta.trace), ..said },
             None => meta,
         }),
@@ -293,6 +293,8 @@ fn execution(shared: &Shared, ctx: &ActivityContext, run_id: Option<&str>, meta:
     let whole = options.timeouts.schedule_to_close.map(|whole| whole + meta.delay.unwrap_or_default());
     let close_by =
         whole.and_then(|whole| jiff::SignedDuration::try_from(whole).ok()).and_then(|whole| enqueued_at.checked_add(whole).ok());
+    // The server's clock is not ours: its moments are moved by how far apart the two are as this task arrives.
+    let close_by = close_by.and_then(|at| at.checked_add(now.duration_since(started)).ok());
     Execution {
         job_id: job_id(workflow_of(info), &info.activity_id),
         run_id: run_id.and_then(|id| id.parse().ok()).unwrap_or_else(|| RunId::generate(now)),

@@ -9,9 +9,9 @@ use iolaus_activities::{FailureRecord, MESSAGE_LIMIT, VerdictRecord, codes};
 use temporalio_client::grpc::WorkflowService;
 use temporalio_client::tonic::{Code, IntoRequest, Status};
 use temporalio_client::{Client, NamespacedClient};
-use temporalio_common::protos::temporal::api::errordetails::v1::ActivityExecutionAlreadyStartedFailure;
+use temporalio_common::protos::temporal::api::errordetails::v1::{ActivityExecutionAlreadyStartedFailure, NamespaceNotFoundFailure};
 use temporalio_common::protos::temporal::api::workflowservice::v1::{
-    DescribeActivityExecutionRequest, DescribeActivityExecutionResponse, GetSystemInfoRequest, PollActivityExecutionRequest,
+    DescribeActivityExecutionRequest, DescribeActivityExecutionResponse, DescribeNamespaceRequest, PollActivityExecutionRequest,
     RequestCancelActivityExecutionRequest,
 };
 
@@ -244,7 +244,8 @@ impl JobClient for TemporalClient {
 
     async fn check(&self) -> Result<(), ClientError> {
         let mut client = self.connected().await?;
-        client.get_system_info(timed(GetSystemInfoRequest::default())).await.map(drop).map_err(|status| self.fail(status))
+        let request = DescribeNamespaceRequest { namespace: client.namespace(), ..DescribeNamespaceRequest::default() };
+        client.describe_namespace(timed(request)).await.map(drop).map_err(|status| self.fail(status))
     }
 
     async fn status(&self) -> Result<HostStatus, ClientError> {
@@ -263,7 +264,9 @@ pub(super) fn timed<T>(request: T) -> temporalio_client::tonic::Request<T> {
 }
 
 pub(super) fn is_gone(status: &Status) -> bool {
-    status.code() == Code::NotFound
+    // A namespace that is not there says nothing of a job.
+    let namespace = || wire::detail::<NamespaceNotFoundFailure>(status.details(), "NamespaceNotFoundFailure").is_some();
+    status.code() == Code::NotFound && !namespace()
 }
 
 /// The run that an id belongs to, as the refusal of another one says.

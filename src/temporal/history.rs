@@ -4,6 +4,7 @@ use iolaus_activities::VerdictRecord;
 use jiff::Timestamp;
 use serde_json::Value;
 use temporalio_common::data_converters::RawValue;
+use temporalio_common::protos::temporal::api::common::v1::Payloads;
 use temporalio_common::protos::temporal::api::enums::v1::{PendingActivityState, WorkflowExecutionStatus};
 use temporalio_common::protos::temporal::api::failure::v1::failure::FailureInfo;
 use temporalio_common::protos::temporal::api::failure::v1::{CanceledFailureInfo, Failure as Told};
@@ -51,9 +52,11 @@ impl SeenSequence {
             return None;
         }
         let order = events.iter().find_map(|event| match event.attributes.as_ref()? {
-            Attributes::WorkflowExecutionStartedEventAttributes(started) => wire::first::<Order>(started.input.as_ref()),
+            Attributes::WorkflowExecutionStartedEventAttributes(started) => Some(Order::stored(started.input.as_ref())),
             _ => None,
         })?;
+        // One that does not decode has no steps to show.
+        let order = order.unwrap_or_else(|_| Order::unknown(wire::moment(info.start_time.as_ref()).unwrap_or(now)));
         let mut seen = Self { info, pending, order, steps: Vec::new(), cancel_requested: false, close: None, now };
         for event in events {
             seen.read(event);
@@ -84,8 +87,7 @@ impl SeenSequence {
                 self.step(told.scheduled_event_id, |step| step.end = Some((at, Err(failure))));
             }
             Some(Attributes::ActivityTaskCanceledEventAttributes(told)) => {
-                let info = CanceledFailureInfo { details: told.details.clone(), ..CanceledFailureInfo::default() };
-                let failure = Told { failure_info: Some(FailureInfo::CanceledFailureInfo(info)), ..Told::default() };
+                let failure = cancelled(told.details.clone());
                 self.step(told.scheduled_event_id, |step| step.end = Some((at, Err(failure))));
             }
             Some(Attributes::WorkflowExecutionCancelRequestedEventAttributes(_)) => self.cancel_requested = true,
@@ -216,15 +218,22 @@ impl SeenSequence {
         }
     }
 
+    /// The verdicts of the steps that have ended by themselves.
     fn ended(&self) -> Vec<VerdictRecord> {
-        self.steps.iter().enumerate().filter_map(|(n, seen)| self.step_verdict(n, seen)).collect()
+        let ended = self.steps.iter().enumerate().filter(|(_, seen)| seen.end.is_some());
+        ended.filter_map(|(n, seen)| self.step_verdict(n, seen)).collect()
     }
 
+    /// A step that is open when its sequence is closed ends with it.
     fn step_verdict(&self, n: usize, seen: &StepSeen) -> Option<VerdictRecord> {
-        let (at, result) = seen.end.as_ref()?;
-        let began = wire::moment(seen.scheduled.event_time.as_ref()).unwrap_or(*at);
+        let with_it = || {
+            let at = wire::moment(self.close.as_ref()?.event_time.as_ref()).unwrap_or(self.now);
+            Some((at, Err(cancelled(None))))
+        };
+        let (at, result) = seen.end.clone().or_else(with_it)?;
+        let began = wire::moment(seen.scheduled.event_time.as_ref()).unwrap_or(at);
         let of = StepOf { order: &self.order, job_id: self.id(), run_id: self.run(), n, began };
-        (n < self.order.definition.steps.len()).then(|| of.ended(result.as_ref().map_err(Clone::clone), *at))
+        (n < self.order.definition.steps.len()).then(|| of.ended(result.as_ref().map_err(Clone::clone), at))
     }
 
     fn step_job(&self, n: usize) -> Option<Job> {
@@ -285,6 +294,12 @@ impl SeenSequence {
     pub(super) fn order(&self) -> &Order {
         &self.order
     }
+}
+
+/// What the server says of a step that was cancelled.
+fn cancelled(details: Option<Payloads>) -> Told {
+    let info = CanceledFailureInfo { details, ..CanceledFailureInfo::default() };
+    Told { failure_info: Some(FailureInfo::CanceledFailureInfo(info)), ..Told::default() }
 }
 
 fn step_input(seen: &StepSeen) -> Value {

@@ -39,6 +39,9 @@ use crate::telemetry::Metrics;
 /// This host's name, as errors name it.
 pub(crate) const HOST: &str = "temporal";
 
+/// What helps when a cluster does not answer as it should.
+const MEND: &str = "check temporal.address, temporal.namespace and how to log in, and that the cluster is up";
+
 /// How to use a cluster.
 #[derive(Debug, Clone)]
 pub struct TemporalOptions {
@@ -98,7 +101,7 @@ impl Temporal {
     }
 
     fn unavailable(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>, unknown: bool) -> ClientError {
-        ClientError::Unavailable { place: self.place(), unknown, mend: None, source: source.into() }
+        ClientError::Unavailable { place: self.place(), unknown, mend: Some(MEND), source: source.into() }
     }
 
     fn unsupported(what: impl Into<String>) -> ClientError {

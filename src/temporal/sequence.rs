@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use temporalio_common::data_converters::RawValue;
 use temporalio_common::error::ActivityExecutionError;
-use temporalio_common::protos::temporal::api::common::v1::{Memo, WorkflowType};
+use temporalio_common::protos::temporal::api::common::v1::{Memo, Payloads, WorkflowType};
 use temporalio_common::protos::temporal::api::enums::v1::{WorkflowIdConflictPolicy, WorkflowIdReusePolicy};
 use temporalio_common::protos::temporal::api::failure::v1::Failure as Told;
 use temporalio_common::protos::temporal::api::workflowservice::v1::StartWorkflowExecutionRequest;
@@ -29,7 +29,7 @@ use crate::sequence::{self, Definition, Next, Standing, Step};
 
 /// What the workflow is started with. Kept in histories: fields are forever.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Order {
+pub(super) struct Order {
     /// The steps.
     pub(super) definition: Definition,
     /// Tenant, labels, options, trace.
@@ -56,6 +56,24 @@ impl Order {
             task_queue: options.task_queue.clone(),
             heartbeat_timeout: options.heartbeat_timeout,
         })
+    }
+
+    /// Out of a workflow's input, or why not.
+    pub(super) fn stored(input: Option<&Payloads>) -> Result<Self, String> {
+        let first = input.and_then(|input| input.payloads.first()).ok_or("there is none")?;
+        wire::decoded(first)
+    }
+
+    /// What stands for one that this build cannot read.
+    pub(super) fn unknown(enqueued_at: Timestamp) -> Self {
+        Self {
+            definition: Definition { steps: Vec::new() },
+            meta: Meta::default(),
+            priority: 3,
+            enqueued_at,
+            task_queue: String::new(),
+            heartbeat_timeout: Duration::ZERO,
+        }
     }
 
     pub(super) fn tenant(&self) -> String {
@@ -129,7 +147,15 @@ pub struct SequenceWorkflow;
 impl SequenceWorkflow {
     #[run(name = "sequence")]
     /// Starts the steps, one after the other.
-    pub async fn run(ctx: &mut WorkflowContext<Self>, order: Order) -> WorkflowResult<Value> {
+    pub async fn run(ctx: &mut WorkflowContext<Self>, input: RawValue) -> WorkflowResult<Value> {
+        let began = moment(ctx.workflow_time()).unwrap_or(Timestamp::UNIX_EPOCH);
+        let order = match Order::stored(Some(&Payloads { payloads: input.payloads })) {
+            Ok(order) => order,
+            Err(problem) => {
+                let execution = Order::unknown(began).execution(ctx.workflow_id(), ctx.run_id(), &[]);
+                return close(&executor::concluded(&execution, sequence::undecodable(&problem), began));
+            }
+        };
         let mut ended: Vec<VerdictRecord> = Vec::new();
         loop {
             let token = ctx.cancellation_token();

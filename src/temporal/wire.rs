@@ -22,7 +22,7 @@ pub(super) const BEYOND: Duration = Duration::from_secs(30);
 
 /// What a job has and Temporal has no field for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object that says something about the job, as in {\"tenant\": \"default\"}")]
+#[serde(expecting = "an object that says something about the job, as in {\"tenant\": \"default\"}")]
 pub(super) struct Meta {
     /// The version of its input; the newest that the worker knows when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,7 +44,19 @@ pub(super) struct Meta {
     pub(super) delay: Option<Duration>,
 }
 
+/// What a caller may say of a job as an argument, where a field that is not known is a mistake; in a header it is one of a newer build.
+const SAID: [&str; 6] = ["version", "tenant", "options", "labels", "trace", "delay"];
+
 impl Meta {
+    /// Out of the second argument of a call.
+    pub(super) fn said(argument: &Payload) -> Result<Option<Self>, String> {
+        let value: Value = decoded(argument)?;
+        if let Some(unknown) = value.as_object().and_then(|fields| fields.keys().find(|field| !SAID.contains(&field.as_str()))) {
+            return Err(format!("unknown field `{unknown}`, expected one of {}", SAID.join(", ")));
+        }
+        serde_json::from_value(value).map_err(|error| error.to_string())
+    }
+
     /// As a header, with the trace where other SDKs look for it, too.
     pub(super) fn header(&self) -> Header {
         let mut fields = HashMap::from([(META.to_owned(), payload(self))]);
@@ -179,8 +191,12 @@ mod tests {
 
     #[test]
     fn a_header_of_ours_that_does_not_decode_is_told() {
-        let fields = HashMap::from([(META.to_owned(), payload(&serde_json::json!({"tennant": "acme"})))]);
-        assert!(Meta::of(&fields).unwrap_err().contains("tennant"));
+        let of = |value: Value| Meta::of(&HashMap::from([(META.to_owned(), payload(&value))]));
+        assert!(of(serde_json::json!({"tenant": 7})).unwrap_err().contains("iolaus"));
+        // A newer build may say more.
+        assert_eq!(of(serde_json::json!({"tenant": "acme", "later": 1})).unwrap().tenant.as_deref(), Some("acme"));
+        assert!(Meta::said(&payload(&serde_json::json!({"tennant": "acme"}))).unwrap_err().contains("tennant"));
+        assert_eq!(Meta::said(&payload(&Value::Null)).unwrap(), None);
         let foreign = Payload { metadata: HashMap::from([("encoding".into(), b"binary/plain".to_vec())]), ..Payload::default() };
         assert!(decoded::<Value>(&foreign).unwrap_err().contains("binary/plain"));
     }

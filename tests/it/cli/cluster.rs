@@ -79,6 +79,21 @@ fn a_cluster_that_is_not_there_is_named_with_its_address() {
 }
 
 #[test]
+fn a_namespace_that_is_not_there_is_no_unknown_job_and_doctor_tells_it() {
+    let Some((mut place, _cluster)) = place() else { return };
+    let well = place.run("doctor");
+    assert!(well.json()["findings"].as_array().unwrap().iter().all(|finding| finding["state"] != "fail"), "{well:?}");
+    assert_eq!(place.run("jobs show nobody").code, 2);
+    place.set("IOLAUS_TEMPORAL__NAMESPACE", "nowhere");
+    for command in ["jobs show nobody", "jobs list", "jobs cancel nobody", "worker"] {
+        let ran = place.run(command);
+        assert!(ran.code == 6 && ran.stderr.contains("nowhere") && ran.stderr.contains("temporal.namespace"), "{command}: {ran:?}");
+    }
+    let ill = place.run("doctor");
+    assert!(ill.code == 6 && ill.stdout.contains("nowhere"), "{ill:?}");
+}
+
+#[test]
 fn a_worker_of_a_cluster_answers_probes_and_metrics_and_drains_when_it_is_told_to() {
     let Some((mut place, _cluster)) = place() else { return };
     place.set("IOLAUS_HTTP__LISTEN", "127.0.0.1:0");
