@@ -35,7 +35,11 @@ impl Worker {
         tokio::select! {
             biased;
             () = signals.stopped() => {}
-            error = worker.failed() => return Err(error.into()),
+            error = worker.failed() => {
+                tracing::error!(%error, "the worker cannot go on: what runs may finish within worker.drain_deadline");
+                worker.drain().await.ok();
+                return Err(error.into());
+            }
         }
         tracing::info!("asked to stop: finishing what runs, claiming nothing more");
         worker.drain().await?;

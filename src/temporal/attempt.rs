@@ -7,7 +7,6 @@ use std::time::Duration;
 use iolaus_activities::{ActivityOptions, Category, ErasedActivity, Failure, FailureRecord, RetryPolicy, SlotClass, Stop, codes};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use temporalio_client::errors::ActivityInteractionError;
 use temporalio_client::{ActivityDescribeOptions, ActivityExecutionInfoLike, Client};
 use temporalio_common::data_converters::RawValue;
 use temporalio_common::error::ApplicationFailure;
@@ -28,6 +27,10 @@ use crate::telemetry::{self, AttemptEnd};
 const PROGRESS: Duration = Duration::from_secs(1);
 /// Between two tries to store the end of an attempt.
 const FINISH_PAUSE: Duration = Duration::from_millis(500);
+/// Which run an attempt is of is asked for at most this long.
+const ASKING: Duration = Duration::from_secs(10);
+/// The code of an attempt whose own end the server would not take.
+const RESULT_REFUSED: &str = "result.refused";
 /// A drained attempt may go on elsewhere at once; the server takes no delay of nothing.
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// By how much ours is sooner than the deadline of a caller that is none of ours, at most.
@@ -50,20 +53,25 @@ pub(super) async fn attempt(shared: Arc<Shared>, ctx: ActivityContext, input: Ra
     let _running = shared.started(stop.clone(), class);
     let details = ctx.heartbeat_details().raw().first().and_then(|found| wire::decoded(found).ok()).unwrap_or_default();
     let info = ctx.info();
-    let standalone = match run_of(&client, info).await {
-        Ok(run_id) => run_id,
-        Err(error) => {
-            // Nothing was started: the server starts another attempt once this one's heartbeats are missed.
-            tracing::error!(job_id = %info.activity_id, %error, "the execution of a task could not be asked for");
-            return;
-        }
-    };
+    let asked = run_of(&client, info).await;
+    let standalone = asked.as_ref().ok().cloned().flatten();
     let of = Of {
         token: info.task_token.clone(),
         activity_id: info.activity_id.clone(),
         standalone: standalone.clone(),
         heartbeat_timeout: info.heartbeat_timeout.filter(|timeout| !timeout.is_zero()),
     };
+    if let Err(error) = asked {
+        // Nothing was started, and another attempt may be told.
+        tracing::error!(job_id = %info.activity_id, %error, "the execution of a task could not be asked for");
+        let failure = Failure::new(codes::STORE_UNAVAILABLE, Category::DependencyUnavailable, error);
+        let lease = Lease::new(client, of, details, stop, shared.clock.clone());
+        if let Err(error) = lease.fail(failed(&failure.record(), None, Some(FINISH_PAUSE))).await {
+            // The server starts another attempt once this one's heartbeats are missed.
+            tracing::error!(job_id = %info.activity_id, %error, "the end of an attempt was not stored");
+        }
+        return;
+    }
     let (execution, read) = read(&shared, &ctx, standalone.as_deref(), &input.payloads, details);
     let details =
         Details { started_at: execution.started_at, ..read.as_ref().map(|task| task.details.clone()).unwrap_or_default() };
@@ -103,13 +111,16 @@ pub(super) async fn attempt(shared: Arc<Shared>, ctx: ActivityContext, input: Ra
 
 /// The run of a standalone activity; None if a workflow started it. The SDK of this version tells it to nobody, because the server sends
 /// an empty workflow along: the open execution of the activity's id is this one.
-async fn run_of(client: &Client, info: &ActivityInfo) -> Result<Option<String>, ActivityInteractionError> {
+async fn run_of(client: &Client, info: &ActivityInfo) -> Result<Option<String>, String> {
     if info.activity_run_id.is_some() || workflow_of(info).is_some() {
         return Ok(info.activity_run_id.clone());
     }
     let handle = client.get_untyped_activity_handle(info.activity_id.clone(), None);
-    let described = handle.describe(ActivityDescribeOptions::default()).await?;
-    Ok(Some(described.activity_run_id().to_owned()))
+    // No heartbeat is sent meanwhile.
+    match tokio::time::timeout(ASKING, handle.describe(ActivityDescribeOptions::default())).await {
+        Ok(described) => Ok(Some(described.map_err(|error| error.to_string())?.activity_run_id().to_owned())),
+        Err(_) => Err(format!("no answer within {ASKING:?}")),
+    }
 }
 
 /// The workflow that started it.
@@ -155,7 +166,8 @@ async fn finish(
     if matches!(outcome, Outcome::Failed(_) | Outcome::Drained) {
         lease.renew().await.ok();
     }
-    let outcome = if *stop.borrow() == Some(Stop::LeaseLost) { Outcome::LeaseLost } else { outcome };
+    let mut outcome = if *stop.borrow() == Some(Stop::LeaseLost) { Outcome::LeaseLost } else { outcome };
+    let mut refused = false;
     loop {
         let cancel_requested = matches!(*stop.borrow(), Some(Stop::Cancelled { .. }));
         let decision = executor::decide(execution, outcome.clone(), cancel_requested, shared.clock.now(), shared.clock.random());
@@ -180,6 +192,17 @@ async fn finish(
                 execution.tell_lease_lost();
                 return Decision::Nothing;
             }
+            Ok(Ended::Refused(error)) if refused => {
+                // The server ends the attempt by its timeouts.
+                tracing::error!(job_id = %execution.job_id, run_id = %execution.run_id, %error, "no end of an attempt is taken");
+                return Decision::Nothing;
+            }
+            Ok(Ended::Refused(error)) => {
+                tracing::error!(job_id = %execution.job_id, run_id = %execution.run_id, %error, "the end of an attempt was refused");
+                refused = true;
+                let message = format!("the cluster does not take the attempt's end: {error}");
+                outcome = Outcome::Failed(Failure::new(RESULT_REFUSED, Category::Internal, message).with_retryable(false));
+            }
             Err(error) => {
                 tracing::error!(job_id = %execution.job_id, run_id = %execution.run_id, %error, "the end of an attempt was not stored");
                 if shared.gives_up() {
@@ -187,6 +210,8 @@ async fn finish(
                     return Decision::Nothing;
                 }
                 shared.clock.sleep(FINISH_PAUSE).await;
+                // The lease outlives a long outage only if it is renewed.
+                lease.renew().await.ok();
             }
         }
     }

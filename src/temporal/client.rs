@@ -9,13 +9,14 @@ use iolaus_activities::{FailureRecord, MESSAGE_LIMIT, VerdictRecord, codes};
 use temporalio_client::grpc::WorkflowService;
 use temporalio_client::tonic::{Code, IntoRequest, Status};
 use temporalio_client::{Client, NamespacedClient};
-use temporalio_common::protos::temporal::api::errordetails::v1::{ActivityExecutionAlreadyStartedFailure, NamespaceNotFoundFailure};
+use temporalio_common::protos::temporal::api::errordetails::v1::ActivityExecutionAlreadyStartedFailure;
 use temporalio_common::protos::temporal::api::workflowservice::v1::{
     DescribeActivityExecutionRequest, DescribeActivityExecutionResponse, DescribeNamespaceRequest, PollActivityExecutionRequest,
     RequestCancelActivityExecutionRequest,
 };
 
 use super::describe::{self, NO_REASON, Seen};
+use super::status::{is_gone, is_refused, is_without_activities};
 use super::{Temporal, connect, start, wire};
 use crate::client::{
     Cancelled, ClientError, Enqueued, HostStatus, JobClient, JobDetail, JobPage, ListFilter, PauseKind, Presence, RetryFilter,
@@ -26,6 +27,8 @@ use crate::telemetry;
 
 /// Requests at once, of one verb.
 pub(super) const AT_ONCE: usize = 16;
+/// Before a wait that was cut off goes on.
+pub(super) const POLL_PAUSE: Duration = Duration::from_millis(500);
 /// One answer, unless it is waited for.
 const CALL: Duration = Duration::from_secs(30);
 
@@ -43,9 +46,22 @@ impl TemporalClient {
     }
 
     pub(super) fn fail(&self, status: Status) -> ClientError {
-        // A write that was not answered in time may have been kept.
-        let unknown = matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable | Code::Cancelled | Code::Unknown);
+        if is_without_activities(&status) {
+            let mend = "Standalone Activities need a server of version 1.31 or later with activity.enableStandalone on";
+            return ClientError::Unavailable { place: self.place(), unknown: false, mend: Some(mend), source: status.into() };
+        }
+        // A write that was not refused may have been kept.
+        let unknown = !is_refused(&status);
         self.host.unavailable(status, unknown)
+    }
+
+    /// Why a job was not started, but for a conflict.
+    pub(super) fn not_started(&self, field: &'static str, status: Status) -> ClientError {
+        match status.code() {
+            Code::InvalidArgument => Refused::new(field, status.message()).into(),
+            Code::ResourceExhausted => ClientError::Overloaded { place: self.place(), retry_after: Duration::from_secs(1) },
+            _ => self.fail(status),
+        }
     }
 
     async fn describe(&self, target: &Target) -> Result<DescribeActivityExecutionResponse, ClientError> {
@@ -62,7 +78,8 @@ impl TemporalClient {
         };
         match client.describe_activity_execution(timed(request)).await {
             Ok(answer) => Ok(answer.into_inner()),
-            Err(status) if is_gone(&status) => Err(ClientError::NotFound(target.job_id.clone())),
+            // Where there are no activities, a sequence may be meant.
+            Err(status) if is_gone(&status) || is_without_activities(&status) => Err(ClientError::NotFound(target.job_id.clone())),
             Err(status) => Err(self.fail(status)),
         }
     }
@@ -78,13 +95,7 @@ impl TemporalClient {
         let answer = match client.start_activity_execution(timed(request)).await {
             Ok(answer) => answer.into_inner(),
             Err(status) if status.code() == Code::AlreadyExists => return Err(self.conflict(job, &status).await),
-            Err(status) if status.code() == Code::InvalidArgument => {
-                return Err(Refused::new("job", status.message()).into());
-            }
-            Err(status) if status.code() == Code::ResourceExhausted => {
-                return Err(ClientError::Overloaded { place: self.place(), retry_after: Duration::from_secs(1) });
-            }
-            Err(status) => return Err(self.fail(status)),
+            Err(status) => return Err(self.not_started("job", status)),
         };
         Ok(Enqueued { job_id: job.job_id.clone(), run_id: describe::run_id(&answer.run_id), existing: !answer.started })
     }
@@ -180,10 +191,8 @@ impl JobClient for TemporalClient {
                 // A poll that found nothing is repeated, and so is one that was cut off.
                 Ok(_) => {}
                 Err(status) if is_gone(&status) => return Err(ClientError::NotFound(target.job_id)),
-                Err(status) if matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable | Code::Cancelled) => {
-                    self.host.clock.sleep(Duration::from_millis(500)).await;
-                }
-                Err(status) => return Err(self.fail(status)),
+                Err(status) if is_refused(&status) => return Err(self.fail(status)),
+                Err(_) => self.host.clock.sleep(POLL_PAUSE).await,
             }
         }
     }
@@ -261,12 +270,6 @@ pub(super) fn timed<T>(request: T) -> temporalio_client::tonic::Request<T> {
     let mut request = request.into_request();
     request.set_timeout(CALL);
     request
-}
-
-pub(super) fn is_gone(status: &Status) -> bool {
-    // A namespace that is not there says nothing of a job.
-    let namespace = || wire::detail::<NamespaceNotFoundFailure>(status.details(), "NamespaceNotFoundFailure").is_some();
-    status.code() == Code::NotFound && !namespace()
 }
 
 /// The run that an id belongs to, as the refusal of another one says.

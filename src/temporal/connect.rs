@@ -11,6 +11,9 @@ use temporalio_common::envconfig::{ClientConfigProfile, LoadClientConfigProfileO
 
 use crate::executor;
 
+/// Where a cluster is if nothing says where.
+const LOCAL: &str = "localhost:7233";
+
 /// Where a cluster is, and how to log in.
 #[derive(Debug, Clone)]
 pub struct Connecting {
@@ -46,6 +49,8 @@ pub(super) enum ConnectError {
     File { file: String, source: std::io::Error },
     #[error("`{0}` is no address, such as temporal.example.com:7233")]
     Address(String),
+    #[error("`{0}` is not encrypted: TLS and API keys want https://, or an address without a scheme")]
+    NotEncrypted(String),
     #[error("Temporal's environment configuration is refused: {0}")]
     Environment(String),
     #[error("no connection: {0}")]
@@ -76,7 +81,7 @@ pub(super) fn identity() -> String {
 pub(super) fn place(to: &Connecting) -> (String, String) {
     let said = profile(to).unwrap_or_default();
     let or = |said: Option<String>, default: &str| said.filter(|said| !said.is_empty()).unwrap_or_else(|| default.to_owned());
-    (or(said.address, "localhost:7233"), or(said.namespace, "default"))
+    (or(said.address, LOCAL), or(said.namespace, "default"))
 }
 
 fn profile(to: &Connecting) -> Result<ClientConfigProfile, ConnectError> {
@@ -101,7 +106,10 @@ fn profile(to: &Connecting) -> Result<ClientConfigProfile, ConnectError> {
 fn options(to: &Connecting) -> Result<(ConnectionOptions, String), ConnectError> {
     let mut profile = profile(to)?;
     let namespace = profile.namespace.clone().unwrap_or_else(|| "default".to_owned());
-    let address = profile.address.clone().unwrap_or_default();
+    let address = profile.address.clone().filter(|address| !address.is_empty()).unwrap_or_else(|| LOCAL.to_owned());
+    if (to.tls.is_some() || profile.api_key.is_some()) && address.starts_with("http://") {
+        return Err(ConnectError::NotEncrypted(address));
+    }
     if to.tls.is_some() && !address.contains("://") {
         profile.address = Some(format!("https://{address}"));
     }

@@ -198,10 +198,18 @@ impl Seen {
         match self.status() {
             // The last attempt ended it.
             ActivityExecutionStatus::Completed | ActivityExecutionStatus::Failed => attempt,
+            _ if self.attempt_timed_out() => attempt,
             // The one that is counted already has not begun.
             _ if ended && self.open_state() != JobState::Running => attempt.saturating_sub(1),
             _ => attempt,
         }
+    }
+
+    /// The server ended the last attempt itself.
+    fn attempt_timed_out(&self) -> bool {
+        let Some(Outcome::Failure(failure)) = &self.outcome else { return false };
+        let Some(FailureInfo::TimeoutFailureInfo(info)) = &failure.failure_info else { return false };
+        matches!(TimeoutType::try_from(info.timeout_type), Ok(TimeoutType::StartToClose | TimeoutType::Heartbeat))
     }
 
     fn started_at(&self) -> Option<Timestamp> {

@@ -15,6 +15,7 @@ use temporalio_client::{ActivityDescribeOptions, ActivityIdentifier, AsyncActivi
 use temporalio_common::error::ApplicationFailure;
 use tokio::sync::watch;
 
+use super::status::{is_gone, is_invalid};
 use super::wire::Details;
 use crate::executor::{AttemptStore, SaveError};
 
@@ -38,6 +39,8 @@ pub(super) enum Ended {
     Done,
     /// The server knows no such attempt any more: nothing was written.
     LeaseLost,
+    /// The server, or our own encoding, does not take this end, and will not take it later.
+    Refused(String),
 }
 
 /// What an attempt is an attempt of.
@@ -65,13 +68,13 @@ struct Known {
     details: Details,
     /// When the server last renewed the lease, counted from when it was asked.
     renewed: Duration,
-    /// Until then a call of unknown fate may still arrive.
-    unsettled: Option<Duration>,
+    /// Until each of these a call of unknown fate may still arrive.
+    unsettled: Vec<Duration>,
 }
 
 impl Lease {
     pub(super) fn new(client: Client, of: Of, details: Details, stop: watch::Sender<Option<Stop>>, clock: Arc<dyn Clock>) -> Self {
-        let known = Known { details, renewed: clock.monotonic(), unsettled: None };
+        let known = Known { details, renewed: clock.monotonic(), unsettled: Vec::new() };
         let handle = AsyncActivityHandle::new(client, ActivityIdentifier::from_task_token(of.token.clone().into()));
         Self { handle, of, clock, stop, known: Mutex::new(known), sender: tokio::sync::Mutex::new(()) }
     }
@@ -119,7 +122,14 @@ impl Lease {
     /// Renews the lease with the newest details, and hears what the server has to say. Only with the sender's turn.
     async fn call(&self) -> Result<(), SaveError> {
         let asked = self.clock.monotonic();
-        match self.handle.heartbeat(Some(self.details()), options()).await {
+        // If this is dropped on its way, its fate is unknown, too.
+        let arrives_until = asked + CALL + SETTLED;
+        self.known().unsettled.push(arrives_until);
+        let answer = self.handle.heartbeat(Some(self.details()), options()).await;
+        if answer.is_ok() {
+            self.known().unsettled.retain(|until| *until != arrives_until);
+        }
+        match answer {
             Ok(answer) => {
                 self.known().renewed = asked;
                 if answer.cancel_requested {
@@ -128,16 +138,17 @@ impl Lease {
                     // The server starts another attempt once it is resumed, or at once.
                     self.tell(&Stop::Draining);
                 }
+                if answer.activity_reset {
+                    // What this attempt saves is not for the one that begins anew.
+                    return Err(SaveError::Unavailable("the activity was reset".to_owned()));
+                }
                 Ok(())
             }
-            Err(AsyncActivityError::NotFound(_)) => {
+            Err(AsyncActivityError::NotFound(status)) if is_gone(&status) => {
                 self.tell(&Stop::LeaseLost);
                 Err(SaveError::LeaseLost)
             }
-            Err(error) => {
-                self.known().unsettled = Some(self.clock.monotonic() + CALL + SETTLED);
-                Err(SaveError::Unavailable(error.to_string()))
-            }
+            Err(error) => Err(SaveError::Unavailable(error.to_string())),
         }
     }
 
@@ -149,8 +160,10 @@ impl Lease {
         if let Some(run_id) = self.of.standalone.clone() {
             // What they said; without it the cancel is delivered all the same.
             let described = self.handle.client().get_untyped_activity_handle(self.of.activity_id.clone(), Some(run_id));
-            let described = described.describe(ActivityDescribeOptions::default()).await;
-            reason = described.ok().and_then(|found| found.canceled_reason().map(str::to_owned));
+            let described = described.describe(ActivityDescribeOptions::default());
+            // No heartbeat is sent meanwhile.
+            let described = tokio::time::timeout(CALL / 2, described).await;
+            reason = described.ok().and_then(Result::ok).and_then(|found| found.canceled_reason().map(str::to_owned));
         }
         self.tell(&Stop::Cancelled { reason });
     }
@@ -172,9 +185,14 @@ impl Lease {
 
     async fn save_in_turn(&self, checkpoint: Value) -> Result<(), SaveError> {
         let _turn = self.sender.lock().await;
-        let unsettled = self.known().unsettled.take();
-        if let Some(wait) = unsettled.and_then(|until| until.checked_sub(self.clock.monotonic())) {
-            self.clock.sleep(wait).await;
+        let now = self.clock.monotonic();
+        let unsettled = {
+            let mut known = self.known();
+            known.unsettled.retain(|until| *until > now);
+            known.unsettled.iter().max().copied()
+        };
+        if let Some(until) = unsettled {
+            self.clock.sleep(until.saturating_sub(now)).await;
         }
         // From here on every call carries it, this one or a later one.
         self.known().details.checkpoint = Some(checkpoint);
@@ -212,7 +230,9 @@ fn options() -> RpcOptions {
 fn ended(call: Result<(), AsyncActivityError>) -> Result<Ended, String> {
     match call {
         Ok(()) => Ok(Ended::Done),
-        Err(AsyncActivityError::NotFound(_)) => Ok(Ended::LeaseLost),
+        Err(AsyncActivityError::NotFound(status)) if is_gone(&status) => Ok(Ended::LeaseLost),
+        Err(AsyncActivityError::PayloadConversion(error)) => Ok(Ended::Refused(error.to_string())),
+        Err(AsyncActivityError::Rpc(status)) if is_invalid(&status) => Ok(Ended::Refused(status.to_string())),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -13,12 +13,14 @@ mod client;
 mod connect;
 mod describe;
 mod gauges;
+mod generations;
 mod history;
 mod lease;
 mod queries;
 mod sequence;
 mod sequences;
 mod start;
+mod status;
 mod wire;
 mod worker;
 

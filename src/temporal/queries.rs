@@ -65,7 +65,11 @@ impl TemporalClient {
         let mut page = RetryPage { retried: Vec::new(), skipped: Vec::new(), next_cursor };
         for job in jobs {
             // Only the newest execution of a job, as it stands now.
-            let detail = self.get(Target::newest(job.job_id.clone())).await?;
+            let detail = match self.get(Target::newest(job.job_id.clone())).await {
+                // It was deleted since.
+                Err(ClientError::NotFound(_)) => continue,
+                found => found?,
+            };
             if detail.job.run_id != job.run_id || !states.contains(&detail.job.state) {
                 continue;
             }
@@ -80,7 +84,7 @@ impl TemporalClient {
                 None => match self.retry_run(&Target::run(job_id, run_id), true).await {
                     Ok(enqueued) => page.retried.push(enqueued),
                     // Somebody else was faster.
-                    Err(ClientError::StillOpen(_)) => {}
+                    Err(ClientError::StillOpen(_) | ClientError::NotFound(_)) => {}
                     Err(error) => return Err(error),
                 },
             }

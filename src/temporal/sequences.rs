@@ -14,11 +14,12 @@ use temporalio_common::protos::temporal::api::workflowservice::v1::{
     RequestCancelWorkflowExecutionRequest,
 };
 
-use super::client::{AT_ONCE, TemporalClient, is_gone, timed};
+use super::client::{AT_ONCE, POLL_PAUSE, TemporalClient, timed};
 use super::describe::{self, NO_REASON};
 use super::history::SeenSequence;
 use super::queries::{from_cursor, statuses, to_cursor};
 use super::sequence::{self, Order};
+use super::status::{is_gone, is_refused};
 use super::{Temporal, connect, wire};
 use crate::client::{Cancelled, ClientError, Enqueued, JobDetail, ListFilter, Target};
 use crate::job::{IdConflictPolicy, IdReusePolicy, Job, JobId, NewJob, Refused, RunId, SEQUENCE};
@@ -50,7 +51,7 @@ impl TemporalClient {
                 let job = self.sequence(&Target { job_id: job.job_id.clone(), run_id }).await?.job();
                 Err(ClientError::Conflict { job_id: job.job_id, run_id: job.run_id, state: job.state })
             }
-            Err(status) => Err(self.fail(status)),
+            Err(status) => Err(self.not_started("steps", status)),
         }
     }
 
@@ -90,6 +91,10 @@ impl TemporalClient {
             {
                 return Ok(verdict);
             }
+            if token.is_empty() {
+                // It went on as another run, or is closing.
+                self.host.clock.sleep(POLL_PAUSE).await;
+            }
         }
     }
 
@@ -107,12 +112,12 @@ impl TemporalClient {
         };
         match client.get_workflow_execution_history(request.into_request()).await {
             Ok(answer) => Ok(answer.into_inner().next_page_token),
-            Err(status) if matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable | Code::Cancelled) => {
-                self.host.clock.sleep(std::time::Duration::from_millis(500)).await;
+            Err(status) if is_gone(&status) => Err(ClientError::NotFound(run.job_id.clone())),
+            Err(status) if is_refused(&status) => Err(self.fail(status)),
+            Err(_) => {
+                self.host.clock.sleep(POLL_PAUSE).await;
                 Ok(token)
             }
-            Err(status) if is_gone(&status) => Err(ClientError::NotFound(run.job_id.clone())),
-            Err(status) => Err(self.fail(status)),
         }
     }
 

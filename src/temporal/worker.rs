@@ -1,40 +1,27 @@
 //! The worker on this host: an SDK worker for each slot class, whose tasks become attempts of ours; it drains when it is told to stop.
-//!
-//! An SDK worker keeps something of every task that it ever had, so each is replaced after a number of tasks (`RECYCLED_AFTER`): a new
-//! one polls, and the old one ends with its last attempt.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt};
 use iolaus_activities::tenant::Tenants;
 use iolaus_activities::{Category, Clock, Failure, Registry, SlotClass, Stop};
 use temporalio_client::Client;
-use temporalio_common::ActivityDefinition;
-use temporalio_common::data_converters::RawValue;
-use temporalio_common::telemetry::TelemetryOptions;
-use temporalio_common::worker::{WorkerDeploymentOptions, WorkerDeploymentVersion};
-use temporalio_sdk::activities::{ActivityContext, ActivityDefinitions, ActivityError, ActivityImplementer, ExecutableActivity};
-use temporalio_sdk::runtime::worker_tuner::{FixedSizeSlotSupplier, TunerHolder};
-use temporalio_sdk::runtime::{PollerBehavior, RuntimeOptions};
-use temporalio_sdk::{Runtime, Worker as SdkWorker, WorkerOptions as SdkOptions};
 use tokio::sync::{Notify, watch};
 
-use super::sequence::SequenceWorkflow;
-use super::{Temporal, attempt, connect, gauges};
+use super::generations::serve;
+use super::{Temporal, connect, gauges};
 use crate::client::ClientError;
 use crate::telemetry::Metrics;
 
 /// Tasks after which an SDK worker is replaced. It keeps some hundred bytes of each.
 const RECYCLED_AFTER: u64 = 20_000;
-/// Workflow tasks at once, of each SDK worker. They take no time.
-const WORKFLOW_TASKS: usize = 20;
+/// The old SDK worker's slots come on top of the new one's until its attempts end. Waits are long: theirs are replaced when no more than
+/// this part of the slots is in use, or after this many times as many tasks.
+const QUIET_PART: usize = 10;
+const BUSY_FACTOR: u64 = 10;
 /// After the deadline and the grace, attempts that end have this long to say so.
 const LAST_CALLS: Duration = Duration::from_secs(5);
 
@@ -80,12 +67,12 @@ type Running = BTreeMap<u64, (SlotClass, watch::Sender<Option<Stop>>)>;
 pub(super) struct Shared {
     pub(super) options: WorkerOptions,
     pub(super) clock: Arc<dyn Clock>,
-    host: Arc<Temporal>,
+    pub(super) host: Arc<Temporal>,
     client: OnceLock<Client>,
     running: Mutex<Running>,
     number: AtomicU64,
     tasks: BTreeMap<SlotClass, (AtomicU64, Notify)>,
-    stopping: watch::Sender<bool>,
+    pub(super) stopping: watch::Sender<bool>,
     gives_up: AtomicBool,
     idle: Notify,
 }
@@ -217,12 +204,32 @@ impl Shared {
             stop.send_replace(Some(Stop::Draining));
         }
         self.running().insert(number, (class, stop));
-        if let Some((tasks, recycle)) = self.tasks.get(&class)
-            && tasks.fetch_add(1, Ordering::Relaxed) % RECYCLED_AFTER == RECYCLED_AFTER - 1
-        {
+        if let Some((tasks, _)) = self.tasks.get(&class) {
+            tasks.fetch_add(1, Ordering::Relaxed);
+        }
+        Started { shared: self.clone(), number, class }
+    }
+
+    /// Ends when the SDK worker of a class has had its tasks. Counting begins anew.
+    pub(super) async fn recycled(&self, class: SlotClass) {
+        let Some((tasks, recycle)) = self.tasks.get(&class) else { return };
+        loop {
+            recycle.notified().await;
+            // A notice that is left over from the one before says nothing.
+            if tasks.load(Ordering::Relaxed) >= RECYCLED_AFTER {
+                tasks.store(0, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+
+    fn ended(&self, class: SlotClass) {
+        let Some((tasks, recycle)) = self.tasks.get(&class) else { return };
+        let tasks = tasks.load(Ordering::Relaxed);
+        let quiet = || class == SlotClass::Work || self.used(class) * QUIET_PART <= self.slots(class);
+        if tasks >= RECYCLED_AFTER && (tasks >= RECYCLED_AFTER * BUSY_FACTOR || quiet()) {
             recycle.notify_one();
         }
-        Started { shared: self.clone(), number }
     }
 
     /// Slots of a class.
@@ -263,133 +270,13 @@ impl Shared {
 pub(super) struct Started {
     shared: Arc<Shared>,
     number: u64,
+    class: SlotClass,
 }
 
 impl Drop for Started {
     fn drop(&mut self) {
         self.shared.running().remove(&self.number);
+        self.shared.ended(self.class);
         self.shared.idle.notify_waiters();
-    }
-}
-
-/// Serves a slot class's task queue until the worker stops.
-async fn serve(shared: Arc<Shared>, class: SlotClass) -> Result<(), String> {
-    let mut generations = FuturesUnordered::new();
-    let mut stopping = shared.stopping.subscribe();
-    loop {
-        let mut worker = generation(&shared, class).await?;
-        let stop = worker.shutdown_handle();
-        generations.push(async move { worker.run().await }.boxed_local());
-        let recycle = &shared.tasks[&class].1;
-        let ended = loop {
-            tokio::select! {
-                biased;
-                _ = stopping.wait_for(|stopping| *stopping) => break true,
-                () = recycle.notified() => break false,
-                Some(ended) = generations.next() => {
-                    // An old one ends with its last attempt; the newest only with an error.
-                    ended.map_err(|error| error.to_string())?;
-                    if generations.is_empty() {
-                        return Err("the SDK's worker has ended".to_owned());
-                    }
-                }
-            }
-        };
-        stop();
-        if ended {
-            while let Some(ended) = generations.next().await {
-                ended.map_err(|error| error.to_string())?;
-            }
-            return Ok(());
-        }
-        tracing::info!(slot_class = class.as_str(), "the SDK's worker is replaced by a new one");
-    }
-}
-
-/// A new SDK worker, on a connection of its own: two on one connection may not poll the same queue.
-async fn generation(shared: &Arc<Shared>, class: SlotClass) -> Result<SdkWorker, String> {
-    let client = connect::connect(&shared.host.options.connecting).await.map_err(|error| error.to_string())?;
-    let runtime = RuntimeOptions::builder().telemetry_options(TelemetryOptions::builder().build()).build()?;
-    let runtime = Runtime::from_current_tokio(runtime).map_err(|error| error.to_string())?;
-    let tuner = TunerHolder::builder()
-        .workflow_task_slot_supplier(FixedSizeSlotSupplier::new(WORKFLOW_TASKS))
-        .activity_task_slot_supplier(FixedSizeSlotSupplier::new(shared.slots(class)))
-        .local_activity_task_slot_supplier(FixedSizeSlotSupplier::new(1))
-        .nexus_task_slot_supplier(FixedSizeSlotSupplier::new(1))
-        .build();
-    let deployment = match &shared.options.version {
-        None => WorkerDeploymentOptions::from_build_id(env!("CARGO_PKG_VERSION").to_owned()),
-        Some((name, build)) => {
-            let version = WorkerDeploymentVersion::builder().deployment_name(name.clone()).build_id(build.clone()).build();
-            WorkerDeploymentOptions::new(version).use_worker_versioning(true).build()
-        }
-    };
-    let options = SdkOptions::new(shared.host.options.queue(class))
-        .register_activities(Activities { shared: shared.clone(), class })
-        .tuner(tuner)
-        .activity_task_poller_behavior(PollerBehavior::SimpleMaximum(shared.options.pollers))
-        .deployment_options(deployment)
-        .client_identity_override(connect::identity());
-    let mut options = options.build();
-    if class == SlotClass::Work {
-        // The steps of a sequence go to both queues; the sequence itself is work, and takes no slot of it.
-        options.register_workflow::<SequenceWorkflow>().map_err(|error| error.to_string())?;
-    }
-    SdkWorker::new(&runtime, client, options).map_err(|error| error.to_string())
-}
-
-thread_local! {
-    /// The activity that is being registered: the SDK asks a type for its activity's name, and ours are known only now.
-    static REGISTERING: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-/// An activity by its name.
-struct ByName(String);
-
-impl ActivityDefinition for ByName {
-    type Input = RawValue;
-    type Output = RawValue;
-
-    fn name(&self) -> &str {
-        &self.0
-    }
-}
-
-impl ExecutableActivity for ByName {
-    type Implementer = Activities;
-    const REQUIRES_INSTANCE: bool = true;
-
-    fn definition() -> Self {
-        Self(REGISTERING.with_borrow(Clone::clone))
-    }
-
-    fn execute(
-        receiver: Option<Arc<Activities>>,
-        ctx: ActivityContext,
-        input: RawValue,
-    ) -> BoxFuture<'static, Result<RawValue, ActivityError>> {
-        async move {
-            if let Some(of) = receiver {
-                attempt::attempt(of.shared.clone(), ctx, input, of.class).await;
-            }
-            // The server has been told, by us.
-            Err(ActivityError::WillCompleteAsync)
-        }
-        .boxed()
-    }
-}
-
-/// Everything that is registered.
-struct Activities {
-    shared: Arc<Shared>,
-    class: SlotClass,
-}
-
-impl ActivityImplementer for Activities {
-    fn register_all(self: Arc<Self>, definitions: &mut ActivityDefinitions) {
-        for info in self.shared.options.registry.infos() {
-            REGISTERING.set(info.name.to_owned());
-            definitions.register_activity::<ByName>(self.clone());
-        }
     }
 }
