@@ -137,3 +137,35 @@ fn tls_options(tls: &Tls) -> Result<TlsOptions, ConnectError> {
 fn read(file: &Path) -> Result<Vec<u8>, ConnectError> {
     std::fs::read(file).map_err(|source| ConnectError::File { file: file.display().to_string(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(address: &str) -> Connecting {
+        Connecting {
+            address: address.to_owned(),
+            namespace: String::new(),
+            api_key: None,
+            tls: None,
+            connect_timeout: Duration::from_secs(1),
+            environment: false,
+        }
+    }
+
+    #[test]
+    fn what_wants_encryption_refuses_an_address_without_it() {
+        let with_tls = Connecting { tls: Some(Tls::default()), ..to("http://temporal.example.com:7233") };
+        let with_key = Connecting { api_key: Some("key".to_owned().into()), ..to("http://temporal.example.com:7233") };
+        for connecting in [with_tls, with_key] {
+            assert!(matches!(options(&connecting), Err(ConnectError::NotEncrypted(_))));
+        }
+        assert!(options(&to("http://temporal.example.com:7233")).is_ok());
+    }
+
+    #[test]
+    fn an_address_that_nobody_said_is_the_local_one_with_tls_too() {
+        let (found, namespace) = options(&Connecting { tls: Some(Tls::default()), ..to("") }).expect("it is an address");
+        assert_eq!((found.target.as_str(), namespace.as_str()), ("https://localhost:7233/", "default"));
+    }
+}
