@@ -14,7 +14,7 @@ use iolaus_activities::SlotClass;
 use temporalio_common::ActivityDefinition;
 use temporalio_common::data_converters::RawValue;
 use temporalio_common::telemetry::TelemetryOptions;
-use temporalio_common::worker::{WorkerDeploymentOptions, WorkerDeploymentVersion};
+use temporalio_common::worker::{VersioningBehavior, WorkerDeploymentOptions, WorkerDeploymentVersion};
 use temporalio_sdk::activities::{ActivityContext, ActivityDefinitions, ActivityError, ActivityImplementer, ExecutableActivity};
 use temporalio_sdk::runtime::worker_tuner::{FixedSizeSlotSupplier, TunerHolder};
 use temporalio_sdk::runtime::{PollerBehavior, RuntimeOptions};
@@ -99,7 +99,12 @@ async fn generation(shared: &Arc<Shared>, class: SlotClass) -> Result<SdkWorker,
         None => WorkerDeploymentOptions::from_build_id(env!("CARGO_PKG_VERSION").to_owned()),
         Some((name, build)) => {
             let version = WorkerDeploymentVersion::builder().deployment_name(name.clone()).build_id(build.clone()).build();
-            WorkerDeploymentOptions::new(version).use_worker_versioning(true).build()
+            // A sequence goes on with the current version, whose steps do the same: were it of no version, the server would look for
+            // one of each step's, again and again.
+            WorkerDeploymentOptions::new(version)
+                .use_worker_versioning(true)
+                .default_versioning_behavior(VersioningBehavior::AutoUpgrade)
+                .build()
         }
     };
     let options = SdkOptions::new(shared.host.options.queue(class))

@@ -7,7 +7,8 @@ use iolaus::sandbox::SandboxOptions;
 use super::harness::{CONNECTION, Place, USER};
 use super::metrics::{address, get};
 use crate::conformance::own_name;
-use crate::support::cluster::Cluster;
+use crate::containers::engine;
+use crate::support::cluster::{Cluster, program};
 
 const DISABLED: &str = "user_id=0d15ab1e-d000-4000-8000-000000000001";
 
@@ -49,6 +50,27 @@ fn the_commands_of_a_cluster_exit_by_the_verdict_as_everywhere() {
     assert_eq!(place.run(&format!("jobs show {job}-pipeline/2")).json()["activity"], "workflow_rerun");
     let paused = place.run("pause tenant default");
     assert!(paused.code == 2 && paused.stderr.contains("not possible on the temporal host"), "{paused:?}");
+    assert_eq!(worker.terminate().code, 0);
+}
+
+#[test]
+fn a_worker_of_a_deployment_version_works_jobs_and_sequences_once_its_version_is_the_current_one() {
+    let Some((mut place, cluster)) = place() else { return };
+    let deployment = own_name();
+    place.set("IOLAUS_TEMPORAL__DEPLOYMENT", &deployment);
+    place.set("IOLAUS_TEMPORAL__BUILD_ID", "b1");
+    let mut worker = place.start("worker");
+    worker.until("the worker is ready");
+    let enqueued = place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} --job-id {deployment}-early"));
+    assert_eq!(enqueued.code, 0, "{enqueued:?}");
+    let (program, address) = (program(), ["--address", cluster.address()]);
+    let current = ["worker", "deployment", "set-current-version", "--yes", "--deployment-name", &deployment, "--build-id", "b1"];
+    let set = || engine::attempt(program.to_str().unwrap(), current.iter().chain(&address));
+    // The version is there once its workers have polled. Each question takes the start of a process.
+    assert!((0..200).any(|_| set().is_ok()), "{:?}", set());
+    assert_eq!(place.run(&format!("jobs wait {deployment}-early")).code, 0);
+    let ran = place.run(&format!("sequence execute --preset connector_pipeline {USER} {CONNECTION} type=snowflake"));
+    assert_eq!((ran.code, ran.json()["status"].as_str()), (0, Some("passed")), "{ran:?}");
     assert_eq!(worker.terminate().code, 0);
 }
 
