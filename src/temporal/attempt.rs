@@ -17,8 +17,8 @@ use tracing::Instrument;
 
 use super::describe;
 use super::lease::{Ended, Lease, Of};
+use super::shared::Shared;
 use super::wire::{self, Details, Meta};
-use super::worker::Shared;
 use crate::executor::{self, Assignment, Decision, Execution, ExecutorSettings, Outcome};
 use crate::job::{JobId, Refused, RunId, TraceContext};
 use crate::telemetry::{self, AttemptEnd};

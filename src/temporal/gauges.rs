@@ -5,7 +5,7 @@ use std::sync::Arc;
 use iolaus_activities::SlotClass;
 use opentelemetry::KeyValue;
 
-use super::worker::Shared;
+use super::shared::Shared;
 use crate::telemetry::Metrics;
 use crate::telemetry::names::{attribute, metric};
 

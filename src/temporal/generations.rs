@@ -1,7 +1,7 @@
 //! The SDK's workers, one for each slot class, and how our activities are registered with them.
 //!
-//! An SDK worker keeps something of every task that it ever had, so each is replaced after a number of tasks (`RECYCLED_AFTER` in the
-//! worker): a new one polls, and the old one ends with its last attempt.
+//! An SDK worker keeps something of every task that it ever had, so each is replaced after a number of tasks (`RECYCLED_AFTER` in what
+//! its parts share): a new one polls, and the old one ends with its last attempt.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use temporalio_sdk::runtime::{PollerBehavior, RuntimeOptions};
 use temporalio_sdk::{Runtime, Worker as SdkWorker, WorkerOptions as SdkOptions};
 
 use super::sequence::SequenceWorkflow;
-use super::worker::Shared;
+use super::shared::Shared;
 use super::{attempt, connect};
 
 /// Workflow tasks at once, of each SDK worker. They take no time.

@@ -19,6 +19,7 @@ mod lease;
 mod queries;
 mod sequence;
 mod sequences;
+mod shared;
 mod start;
 mod status;
 mod wire;
@@ -33,7 +34,8 @@ use tokio::sync::OnceCell;
 
 pub use capabilities::{CAPABILITIES, Capability};
 pub use connect::{Connecting, Tls};
-pub use worker::{Readiness, Worker, WorkerOptions};
+pub use shared::WorkerOptions;
+pub use worker::{Readiness, Worker};
 
 use crate::client::{ClientError, JobClient};
 use crate::telemetry::Metrics;
