@@ -143,8 +143,9 @@ pub(crate) fn until_healthy(container: &str) {
     // It has ended already if nothing healthy was said within its time.
     events.kill().ok();
     events.wait().expect("it ends");
-    let log = || attempt("docker", ["inspect", "--format", "{{json .State.Health}}", container]);
-    assert!(healthy, "{container} did not become healthy: {:?}", log());
+    let health = || attempt("docker", ["inspect", "--format", "{{json .State}}", container]);
+    let said = || bounded("docker").args(["logs", "--tail", "20", container]).output();
+    assert!(healthy, "{container} did not become healthy: {:?}\n{:?}", health(), said());
 }
 
 /// Runs a command to its good end, and answers with its stdout.
