@@ -256,6 +256,11 @@ impl Drop for TestHost {
     }
 }
 
+/// Whether a job took so long and no less. While the file's threads are at work, the clock may jump over a few sleeps more.
+pub(crate) fn lasted(verdict: &VerdictRecord, seconds: u64) -> bool {
+    (seconds * 1_000..(seconds + 60) * 1_000).contains(&verdict.duration_ms)
+}
+
 pub(crate) fn target(job_id: &str) -> Target {
     Target::newest(job_id.parse::<JobId>().unwrap())
 }
