@@ -9,7 +9,7 @@ use iolaus::sequence::{Gate, SequenceRequest, StepRequest};
 use iolaus_activities::{Status, VerdictRecord};
 use serde_json::{Value, json};
 
-use crate::support::host::{BROKEN_SEQUENCES, TestHost, lasted, target};
+use crate::support::host::{BROKEN_SEQUENCES, TestHost, target};
 use crate::support::probe::Act;
 
 use Gate::{Hard, Soft};
@@ -224,15 +224,18 @@ async fn schedule_to_close_bounds_all_steps_together() {
     };
     // Nobody works: the queued step is closed, and with it, although it is soft, the sequence.
     host.enqueue_sequence(bounded("queued", vec![step(Soft, Act::Pass), step(Hard, Act::Pass)])).await.unwrap();
-    let verdict = host.verdict("queued").await;
-    assert_eq!((verdict.status, code(&verdict)), (Status::Unresolved, "timeout.schedule_to_close"));
-    assert!(lasted(&verdict, 30), "{verdict:?}");
+    host.pass(Duration::from_secs(30)).await;
+    let verdict = host.verdict_now("queued").await;
+    assert_eq!((verdict.status, code(&verdict), verdict.duration_ms), (Status::Unresolved, "timeout.schedule_to_close", 30_000));
     let worker = host.worker().await;
     let steps = vec![step(Hard, Act::Sleep(20)), step(Hard, Act::Sleep(20)), step(Hard, Act::Pass)];
     host.enqueue_sequence(bounded("running", steps)).await.unwrap();
-    let verdict = host.verdict("running").await;
-    assert_eq!((verdict.status, code(&verdict)), (Status::Unresolved, "timeout.schedule_to_close"));
-    assert!(lasted(&verdict, 30), "{verdict:?}");
+    host.until("running/1", |job| job.state == JobState::Running).await;
+    host.pass(Duration::from_secs(20)).await;
+    host.until("running/2", |job| job.state == JobState::Running).await;
+    host.pass(Duration::from_secs(10)).await;
+    let verdict = host.verdict_now("running").await;
+    assert_eq!((verdict.status, code(&verdict), verdict.duration_ms), (Status::Unresolved, "timeout.schedule_to_close", 30_000));
     assert_eq!(statuses(&host.detail("running").await), [Some(Status::Passed), Some(Status::Unresolved)]);
     worker.drain().await.unwrap();
 }
@@ -244,8 +247,8 @@ async fn a_delayed_sequence_delays_its_first_step() {
     let request = SequenceRequest { delay: Some(Duration::from_secs(3_600)), ..sequence("later", vec![step(Hard, Act::Pass); 2]) };
     host.enqueue_sequence(request).await.unwrap();
     assert_eq!(host.detail("later/1").await.job.state, JobState::Scheduled);
-    let verdict = host.verdict("later").await;
-    assert!(lasted(&verdict, 3_600), "{verdict:?}");
+    host.pass(Duration::from_secs(3_600)).await;
+    assert_eq!(host.verdict_now("later").await.duration_ms, 3_600_000);
     worker.drain().await.unwrap();
 }
 

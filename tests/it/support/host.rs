@@ -10,7 +10,7 @@ use std::time::Duration;
 use iolaus::client::{ClientError, Enqueued, JobClient, JobDetail, Target};
 use iolaus::embedded::{Embedded, EmbeddedOptions, Worker, WorkerOptions};
 use iolaus::intake::{Intake, JobRequest};
-use iolaus::job::{JobId, NewJob, Refused, TraceContext};
+use iolaus::job::{Job, JobId, NewJob, Refused, TraceContext};
 use iolaus::sequence::{self, SequenceRequest};
 use iolaus::telemetry::{Known, Meters, Metrics};
 use iolaus_activities::tenant::Tenants;
@@ -187,6 +187,26 @@ impl TestHost {
         }
     }
 
+    /// Lets exactly so long pass, jumping from sleep to sleep. Then the clock stands.
+    pub(crate) async fn pass(&self, time: Duration) {
+        let over = iolaus_activities::Clock::sleep(self.clock.as_ref(), time);
+        self.drive(over).await;
+    }
+
+    /// Waits, without moving the clock, for the verdict of the newest execution.
+    pub(crate) async fn verdict_now(&self, job_id: &str) -> VerdictRecord {
+        self.client.wait(target(job_id)).await.unwrap()
+    }
+
+    /// Waits, without moving the clock, until a job is so.
+    pub(crate) async fn until(&self, job_id: &str, is_so: impl Fn(&Job) -> bool) -> Job {
+        loop {
+            if let Some(job) = self.client.get(target(job_id)).await.ok().map(|detail| detail.job).filter(&is_so) {
+                return job;
+            }
+        }
+    }
+
     /// Lets time pass in steps until a future ends, slowly enough for the file's threads to keep up.
     pub(crate) async fn pass_time<T>(&self, step: Duration, future: impl Future<Output = T>) -> T {
         let pass = async {
@@ -254,11 +274,6 @@ impl Drop for TestHost {
             assert_eq!(self.sql::<i64>(query), 0, "executions {what}");
         }
     }
-}
-
-/// Whether a job took so long and no less. While the file's threads are at work, the clock may jump over a few sleeps more.
-pub(crate) fn lasted(verdict: &VerdictRecord, seconds: u64) -> bool {
-    (seconds * 1_000..(seconds + 60) * 1_000).contains(&verdict.duration_ms)
 }
 
 pub(crate) fn target(job_id: &str) -> Target {
