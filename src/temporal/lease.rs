@@ -124,7 +124,11 @@ impl Lease {
         let asked = self.clock.monotonic();
         // If this is dropped on its way, its fate is unknown, too.
         let arrives_until = asked + CALL + SETTLED;
-        self.known().unsettled.push(arrives_until);
+        {
+            let mut known = self.known();
+            known.unsettled.retain(|until| *until > asked);
+            known.unsettled.push(arrives_until);
+        }
         let answer = self.handle.heartbeat(Some(self.details()), options()).await;
         if answer.is_ok() {
             self.known().unsettled.retain(|until| *until != arrives_until);
