@@ -101,6 +101,11 @@ impl Tenant {
         self.look_with_others(&self.looks, run).await
     }
 
+    /// One look at one run of a workflow in a request of its own.
+    pub async fn look_alone(&self, run: &str) -> Result<Option<Run>, Failure> {
+        Ok(Box::pin(self.ask_for(Kind::Workflow, &BTreeSet::from([run]))).await?.remove(run))
+    }
+
     /// One look at what the index shows of one run, together with all others who want to look.
     pub(super) async fn look_with_others(&self, looks: &Looks, run: &str) -> Result<Option<Run>, Failure> {
         loop {
