@@ -312,7 +312,7 @@ impl Case {
             match self.attempt(method).await {
                 Ok(verdict) => return verdict,
                 Err(ActivityError::Failed(failure)) if failure.retryable => {
-                    self.clock.advance(failure.retry_after.unwrap_or_default().max(Duration::from_secs(1)));
+                    self.clock.advance(failure.retry_after.unwrap_or_default().max(Duration::from_secs(1))).await;
                 }
                 Err(ActivityError::Interrupted) => {}
                 Err(other) => panic!("{other:?}"),

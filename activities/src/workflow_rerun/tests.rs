@@ -12,7 +12,7 @@ use super::*;
 use crate::activity::{ActivityInfo, SlotClass};
 use crate::clock::{Clock, ManualClock};
 use crate::context::Stop;
-use crate::tenant::scripted::{Recorded, Reply, Scripted, clock, drive, hits, tenants};
+use crate::tenant::scripted::{Recorded, Reply, Scripted, clock, drive, hits, tenants, until};
 use crate::tenant::{Generation, TenantSettings};
 use crate::testing::TestHost;
 
@@ -285,7 +285,7 @@ impl Case {
     async fn of(kind: Kind, set_up: impl FnOnce(&mut World)) -> Self {
         let clock = clock();
         // An even second hides what happens within one.
-        clock.advance(Duration::from_millis(700));
+        clock.advance(Duration::from_millis(700)).await;
         let mut world = World::new(kind, &clock);
         set_up(&mut world);
         let world = Arc::new(Mutex::new(world));
@@ -327,7 +327,7 @@ impl Case {
             match self.attempt(more.clone()).await {
                 Ok(verdict) => return verdict,
                 Err(ActivityError::Failed(failure)) if failure.retryable => {
-                    self.clock.advance(failure.retry_after.unwrap_or_default().max(Duration::from_secs(1)));
+                    self.clock.advance(failure.retry_after.unwrap_or_default().max(Duration::from_secs(1))).await;
                 }
                 Err(ActivityError::Interrupted) => {}
                 Err(other) => panic!("{other:?}"),
@@ -537,7 +537,7 @@ async fn evidence_counts_even_after_a_later_submission_was_refused() {
         })
         .await;
         assert_eq!(case.failure(json!({})).await.code, "tenant.rate_limited");
-        case.clock.advance(Duration::from_secs(9));
+        case.clock.advance(Duration::from_secs(9)).await;
         let verdict = case.attempt(json!({})).await.expect("a verdict");
         assert!(verdict.is_passed());
         assert_eq!((case.submits(), case.world().applied), (2, 1));
@@ -586,7 +586,7 @@ async fn another_machine_with_another_clock_does_not_shorten_the_window() {
         let at = note_submits(&case, || {});
         tokio::select! {
             ended = case.attempt(json!({})) => panic!("it ended: {ended:?}"),
-            () = async { while case.submits() == 0 { tokio::task::yield_now().await; } } => {}
+            () = until("a submission", || case.submits() > 0) => {}
         }
         case.clock.jump(SignedDuration::from_hours(1));
         case.world().skew -= SignedDuration::from_hours(1);
@@ -760,7 +760,7 @@ async fn a_token_is_asked_for_before_the_intent_is_saved_and_nothing_stands_betw
                 json!({"accessToken": "t", "expiresIn": 10})
             }
             "/api/service/whoami" => {
-                ticking.advance(Duration::from_secs(9));
+                ticking.advance_without_waiting(Duration::from_secs(9));
                 json!({"username": "service-account-x", "roles": [{"name": "$admin"}]})
             }
             "/api/service/workflows/indexsearch" => hits(&[json!({"metadata": {"name": W}})]),
@@ -889,12 +889,8 @@ async fn cancelling_stops_only_a_run_that_this_job_started() {
             // The first look after the submission or the adoption is the moment.
             case.world().lag = Duration::ZERO;
             let cancel = async {
-                loop {
-                    if case.host.progress().iter().any(|progress| progress.get("run").is_some()) {
-                        return host.stop(Some(Stop::Cancelled { reason: None }));
-                    }
-                    tokio::task::yield_now().await;
-                }
+                until("a run", || case.host.progress().iter().any(|progress| progress.get("run").is_some())).await;
+                host.stop(Some(Stop::Cancelled { reason: None }));
             };
             let (ended, ()) = tokio::join!(case.attempt(json!({"stop_on_cancel": true})), cancel);
             let Err(ActivityError::Cancelled { message, facts }) = ended else { panic!("not cancelled: {ended:?}") };
