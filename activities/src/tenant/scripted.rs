@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -33,6 +34,8 @@ pub(crate) struct Reply {
     headers: Vec<(&'static str, String)>,
     body: String,
     manner: Manner,
+    /// By whose clock, and how long, the answer is held back.
+    late: Option<(Arc<ManualClock>, Duration)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,7 +59,7 @@ impl Reply {
     }
 
     pub(crate) fn text(status: u16, body: &str) -> Self {
-        Self { status, headers: Vec::new(), body: body.to_owned(), manner: Manner::Whole }
+        Self { status, headers: Vec::new(), body: body.to_owned(), manner: Manner::Whole, late: None }
     }
 
     pub(crate) fn cut() -> Self {
@@ -69,6 +72,11 @@ impl Reply {
 
     pub(crate) fn hang() -> Self {
         Self { manner: Manner::Hang, ..Self::text(200, "") }
+    }
+
+    /// The same answer, that much later.
+    pub(crate) fn late(self, clock: &Arc<ManualClock>, by: Duration) -> Self {
+        Self { late: Some((clock.clone(), by)), ..self }
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -223,6 +231,9 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
         lock(&state.unexpected).push(format!("{} {}", request.method, request.target));
         Reply::text(599, "unexpected")
     });
+    if let Some((clock, by)) = &reply.late {
+        clock.sleep(*by).await;
+    }
     if reply.manner == Manner::Hang {
         std::future::pending::<()>().await;
     }

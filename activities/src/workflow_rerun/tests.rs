@@ -1,3 +1,4 @@
+mod interleavings;
 mod native;
 mod other_jobs;
 mod tenants_clock;
@@ -54,6 +55,12 @@ struct World {
     run_skew: SignedDuration,
     /// Whether answers carry a `Date`.
     dated: bool,
+    /// What was applied, by the id of the request, and which runs were active then.
+    ledger: Vec<Applied>,
+    /// The id of the request that is being answered.
+    request_id: String,
+    /// The runs that were asked to stop.
+    stopped: Vec<String>,
     /// The answer to so many of the next searches for runs.
     refused_looks: usize,
 }
@@ -64,6 +71,14 @@ struct FakeRun {
     seen_from: Timestamp,
     ends: Option<(Timestamp, &'static str)>,
     creator: Option<&'static str>,
+}
+
+/// An effect on the tenant.
+#[derive(Debug)]
+struct Applied {
+    request_id: String,
+    run: String,
+    active_then: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -99,6 +114,9 @@ impl World {
             me: None,
             run_skew: SignedDuration::ZERO,
             dated: true,
+            ledger: Vec::new(),
+            request_id: String::new(),
+            stopped: Vec::new(),
             refused_looks: 0,
         }
     }
@@ -122,6 +140,7 @@ impl World {
             return json!({"slug": A, "run_id": name});
         }
         self.applied += 1;
+        let active_then = self.runs.iter().filter(|run| self.phase(run) == "Running").map(|run| run.name.clone()).collect();
         let created = Timestamp::from_second((self.now() + self.run_skew).as_second()).expect("a time");
         let run = FakeRun {
             creator: self.me,
@@ -130,6 +149,7 @@ impl World {
             seen_from: self.now() + SignedDuration::try_from(self.lag).expect("short"),
             ends: Some((created + SignedDuration::try_from(self.lasts).expect("short"), "Succeeded")),
         };
+        self.ledger.push(Applied { request_id: self.request_id.clone(), run: run.name.clone(), active_then });
         let shown = match self.kind {
             Kind::Workflow => self.show(&run),
             Kind::App => json!({"slug": A, "run_id": run.name}),
@@ -158,6 +178,7 @@ impl World {
 
     fn answer(&mut self, request: &Recorded) -> Option<Reply> {
         self.exchanges += 1;
+        self.request_id = request.headers.get("x-atlan-request-id").cloned().unwrap_or_default();
         if let Some((number, does)) = self.fault.clone()
             && number == self.exchanges
         {
@@ -191,7 +212,10 @@ impl World {
             "/api/service/workflows/indexsearch" => self.search_workflows(filter),
             "/api/service/runs/indexsearch" => self.search_runs(filter),
             "/api/service/workflows/submit" => return Some(self.submitted()),
-            target if target.ends_with("/stop") => json!({}),
+            target if target.ends_with("/stop") => {
+                self.stopped.extend(target.rsplit('/').nth(1).map(str::to_owned));
+                json!({})
+            }
             _ => return None,
         };
         Some(Reply::ok(&body))

@@ -46,7 +46,7 @@ async fn a_run_that_the_index_does_not_show_yet_is_adopted_from_the_job_that_sub
         let case = Case::of(kind, |world| world.lag = Duration::from_secs(9)).await;
         let queue = Arc::default();
         driven(&case, &job(&case, &queue, "first"), json!({"until": "submitted"})).await;
-        case.clock.advance(Duration::from_secs(2));
+        case.clock.advance(Duration::from_secs(2)).await;
         let second = driven(&case, &job(&case, &queue, "second"), json!({"until": "submitted"})).await;
         assert_eq!((case.submits(), fact(&second, "started")), (1, &json!(false)));
         assert!(second.message().ends_with("(adopted: job first submitted it)"), "{}", second.message());
