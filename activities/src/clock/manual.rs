@@ -142,6 +142,8 @@ impl ManualClock {
             for _ in 0..YIELDS_PER_LOOK {
                 tokio::task::yield_now().await;
             }
+            // The kernel's own threads may have a packet of loopback in hand.
+            std::thread::yield_now();
             let observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let mut seen = vec![*self.registrations.borrow()];
             for observer in observers {
