@@ -117,9 +117,8 @@ impl ManualClock {
             self.until_at_rest().await;
             match self.step_towards_first_sleep() {
                 Step::Slept => return,
-                Step::Deadline => {}
                 Step::NothingSleeps if registrations.changed().await.is_err() => return,
-                Step::NothingSleeps => {}
+                Step::Deadline | Step::NothingSleeps => {}
             }
         }
     }
