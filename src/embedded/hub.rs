@@ -2,7 +2,7 @@
 //! the next job is due. The file stays the truth; everything here can be lost and read again.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use iolaus_activities::{SlotClass, Stop};
@@ -50,6 +50,8 @@ pub(super) struct Hub {
     timer: watch::Sender<Option<Timestamp>>,
     /// Jobs wait for a free slot of this process.
     wants_slots: AtomicBool,
+    /// Operations of the writer that it has nothing left to do of.
+    served: AtomicU64,
     waker: Waker,
     metrics: Metrics,
 }
@@ -84,6 +86,7 @@ impl Hub {
             failure: OnceLock::new(),
             timer,
             wants_slots: AtomicBool::new(false),
+            served: AtomicU64::new(0),
             waker,
             metrics,
         })
@@ -187,6 +190,16 @@ impl Hub {
     /// Whether whoever frees a slot should tell the writer. A slot that is free before this is asked is seen by the writer otherwise.
     pub(super) fn wants_slots(&self) -> bool {
         self.wants_slots.load(Ordering::SeqCst)
+    }
+
+    /// The writer has nothing left to do of so many more operations.
+    pub(super) fn add_served(&self, operations: u64) {
+        self.served.fetch_add(operations, Ordering::SeqCst);
+    }
+
+    /// How many operations the writer has nothing left to do of.
+    pub(super) fn served(&self) -> u64 {
+        self.served.load(Ordering::SeqCst)
     }
 
     /// This process must not use the file any more.

@@ -6,14 +6,14 @@ use std::process::Command;
 use iolaus::sandbox::SandboxOptions;
 
 use crate::cli::harness::{CONNECTION, Place, USER};
+use crate::support::skip::{Need, skip};
 
 /// Whether this machine lets us mount a small file system in a namespace of our own.
 fn can_mount(what: &str) -> bool {
     let tried = Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
     let can = tried.as_ref().is_ok_and(|output| output.status.success());
     if !can {
-        assert!(std::env::var_os("IOLAUS_REQUIRE_MOUNT").is_none(), "no file system can be mounted here: {tried:?}");
-        say(&format!("\nSKIPPED: {what}: no file system can be mounted here. IOLAUS_REQUIRE_MOUNT=1 makes this a failure"));
+        skip(Need::Mount, &format!("{what}: no file system can be mounted here: {tried:?}"));
     }
     can
 }
@@ -87,8 +87,7 @@ fn a_directory_that_cannot_be_written_is_told_with_its_path() {
 #[test]
 fn nobody_is_told_that_a_job_is_stored_before_it_is_synced_to_the_disk() {
     if Command::new("strace").arg("-V").output().is_err() {
-        assert!(std::env::var_os("IOLAUS_REQUIRE_STRACE").is_none(), "there is no strace");
-        say("\nSKIPPED: syncs before acknowledgements: there is no strace. IOLAUS_REQUIRE_STRACE=1 makes this a failure");
+        skip(Need::Strace, "syncs before acknowledgements: there is no strace");
         return;
     }
     let mut place = Place::new();
@@ -114,10 +113,4 @@ fn nobody_is_told_that_a_job_is_stored_before_it_is_synced_to_the_disk() {
         let synced = calls[written..told].iter().any(|call| call.contains("sync(") && call.contains("iolaus.db-wal"));
         assert!(synced, "written at call {written}, told at {told}, and not synced between:\n{trace}");
     }
-}
-
-/// Past the capture of output: what is skipped is said to whoever looks.
-fn say(what: &str) {
-    use std::io::Write as _;
-    writeln!(std::io::stderr(), "{what}").expect("stderr is there");
 }

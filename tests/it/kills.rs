@@ -7,7 +7,9 @@ use std::time::Duration;
 use iolaus::sandbox::{Action, Fault, Generation, SandboxOptions};
 
 use crate::cli::harness::{CONNECTION, Place, Ran, USER};
+use crate::support::child;
 use crate::support::tenant::{APP, BOTH, CRAWLER, submissions};
+use crate::support::watchdog::until;
 
 /// More exchanges than the job has.
 const MOST: u64 = 14;
@@ -34,14 +36,12 @@ fn killed_at(enqueue: &str, generation: Generation, nth: u64, action: &Action) -
     first.until("ready");
     assert_eq!(place.run(&format!("{enqueue} --job-id main")).code, 0);
     let mut waiting = place.spawn("jobs wait main --output json", Stdio::piped());
-    while place.sandbox().faults_fired() == 0 && waiting.try_wait().unwrap().is_none() {
-        std::thread::yield_now();
-    }
+    until("the fault or the end of the wait", || place.sandbox().faults_fired() > 0 || waiting.try_wait().unwrap().is_some());
     let killed = place.sandbox().faults_fired() > 0;
     first.kill();
     let second = place.start("worker");
     let case = format!("{enqueue}, {generation:?}, killed at exchange {nth}, {}", action.name());
-    let output = waiting.wait_with_output().unwrap();
+    let output = child::output(waiting, "jobs wait");
     let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), verdict["status"].as_str()), (Some(0), Some("passed")), "{case}: {verdict:#}");
     assert_eq!(submissions(place.sandbox()).len(), 1, "{case}: {verdict:#}");
@@ -91,9 +91,7 @@ fn the_same_execute_after_a_lost_disk_is_one_submission_and_a_true_verdict() {
         let started = iolaus_activities::Clock::now(&iolaus_activities::SystemClock::new());
         let again = format!("execute {} since={started:.3}", rerun(generation));
         let mut first = place.start(&again);
-        while submissions(place.sandbox()).is_empty() {
-            std::thread::yield_now();
-        }
+        until("a submission", || !submissions(place.sandbox()).is_empty());
         first.kill();
         lose_disk(&place);
         let ran = place.run(&again);

@@ -363,7 +363,9 @@ async fn what_is_acknowledged_after_a_failed_transaction_is_seen_by_other_proces
     host.enqueue_acts("two", [Act::Pass]).await;
     let iolaus = |arguments: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iolaus"));
-        command.args(arguments).env_clear().env("IOLAUS_DATABASE__PATH", host.path()).output().unwrap()
+        command.args(arguments).env_clear().env("IOLAUS_DATABASE__PATH", host.path());
+        let piped = std::process::Stdio::piped;
+        crate::support::child::output(command.stdout(piped()).stderr(piped()).spawn().unwrap(), "iolaus jobs show")
     };
     let shown = iolaus(&["jobs", "show", "two"]);
     assert!(shown.status.success(), "{shown:?}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use iolaus::embedded::{Worker, WorkerOptions};
 use iolaus::sandbox::{Generation, SandboxOptions};
-use iolaus_activities::{Clock, Status};
+use iolaus_activities::Status;
 use serde_json::{Value, json};
 
 use crate::support::host::target;
@@ -16,6 +16,7 @@ const BEFORE: usize = 70;
 /// How many submissions are applied without an answer.
 const LOST: u64 = 10;
 const DOWN: Duration = Duration::from_secs(600);
+const STEP: Duration = Duration::from_secs(1);
 
 /// Makes something to be run, and answers the input of its rerun.
 async fn make(http: &reqwest::Client, base: &str, generation: Generation, number: usize) -> Value {
@@ -38,6 +39,17 @@ async fn make(http: &reqwest::Client, base: &str, generation: Generation, number
     }
 }
 
+/// Lets time pass until something has come about.
+async fn passes_until(tenant: &TestTenant, what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..600 {
+        if is_so() {
+            return;
+        }
+        tenant.host.pass(STEP).await;
+    }
+    panic!("within ten minutes there are not enough {what}");
+}
+
 async fn everything_passes_once(generation: Generation) {
     let change = |options: &mut SandboxOptions| (options.generation, options.index_lag) = (generation, Duration::from_secs(5));
     let tenant = TestTenant::with(change).await;
@@ -51,25 +63,14 @@ async fn everything_passes_once(generation: Generation) {
     tenant.host.clock.advance(Duration::from_secs(60)).await;
     let options = WorkerOptions { slots_waits: 50, ..tenant.host.worker_options() };
     let worker = Worker::start(&tenant.host.embedded, options).await.unwrap();
-    let outage = async {
-        while tenant.submissions().len() < BEFORE {
-            tokio::task::yield_now().await;
-        }
-        // The answers of some submissions are lost on the way down.
-        tenant.fault(json!({"path": "/submit", "times": 0, "action": {"kind": "cut_after_applying"}}));
-        while tenant.sandbox.faults_fired() < LOST {
-            tokio::task::yield_now().await;
-        }
-        tenant.sandbox.clear_faults();
-        tenant.fault(json!({"times": 0, "action": {"kind": "status", "status": 503, "headers": [], "body": null}}));
-        let up_again = tenant.host.clock.monotonic() + DOWN;
-        while tenant.host.clock.monotonic() < up_again {
-            tokio::task::yield_now().await;
-        }
-        tenant.sandbox.clear_faults();
-    };
-    let step = Duration::from_secs(1);
-    tenant.host.pass_time(step, outage).await;
+    passes_until(&tenant, "submissions before the outage", || tenant.submissions().len() >= BEFORE).await;
+    // The answers of some submissions are lost on the way down.
+    tenant.fault(json!({"path": "/submit", "times": 0, "action": {"kind": "cut_after_applying"}}));
+    passes_until(&tenant, "submissions without an answer", || tenant.sandbox.faults_fired() >= LOST).await;
+    tenant.sandbox.clear_faults();
+    tenant.fault(json!({"times": 0, "action": {"kind": "status", "status": 503, "headers": [], "body": null}}));
+    tenant.host.pass(DOWN).await;
+    tenant.sandbox.clear_faults();
     let refused = tenant.sandbox.faults_fired();
     assert!(refused > LOST + 50, "the tenant was asked while it was down: {refused} times");
     // Not by jumps over the sleeps: with fifty under way, one's sleep would end another's request.
@@ -83,7 +84,7 @@ async fn everything_passes_once(generation: Generation) {
         }
         (runs, adopted)
     };
-    let (mut runs, adopted) = tenant.host.pass_time(step, verdicts).await;
+    let (mut runs, adopted) = tenant.host.pass_time(STEP, verdicts).await;
     worker.drain().await.unwrap();
     assert!(adopted >= LOST, "what was submitted without an answer was found again: {adopted}");
     let mut submitted = tenant.submissions();

@@ -17,9 +17,12 @@ use tokio::task::JoinHandle;
 use crate::cli::harness::Place;
 use crate::conformance::cluster::Queue;
 use crate::conformance::{Case, HostUnderTest, own_name};
-use crate::support::cluster::{Cluster, Server, free_port};
+use crate::support::child;
+use crate::support::cluster::{Cluster, Server};
+use crate::support::port::free_port;
 use crate::support::probe::Act;
 use crate::support::tenant::{CRAWLER, submissions};
+use crate::support::watchdog::until;
 
 /// What stands between a worker and its cluster.
 struct Link {
@@ -133,13 +136,11 @@ fn killed_at(cluster: &Cluster, nth: u64, action: &Action) -> bool {
     let enqueued = place.run(&format!("enqueue workflow_rerun workflow={CRAWLER} --job-id {id}"));
     assert_eq!(enqueued.code, 0, "{enqueued:?}");
     let mut waiting = place.spawn(&format!("jobs wait {id} --output json"), Stdio::piped());
-    while place.sandbox().faults_fired() == 0 && waiting.try_wait().unwrap().is_none() {
-        std::thread::yield_now();
-    }
+    until("the fault or the end of the wait", || place.sandbox().faults_fired() > 0 || waiting.try_wait().unwrap().is_some());
     let killed = place.sandbox().faults_fired() > 0;
     first.kill();
     let second = place.start("worker");
-    let output = waiting.wait_with_output().unwrap();
+    let output = child::output(waiting, "jobs wait");
     let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
     let case = format!("killed at exchange {nth}, {}", action.name());
     assert_eq!((output.status.code(), verdict["status"].as_str()), (Some(0), Some("passed")), "{case}: {verdict:#}");

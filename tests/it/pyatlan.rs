@@ -2,7 +2,6 @@
 //! pinned here. Where there is no Python, or no package registry for the first time, the test says so on stderr and passes,
 //! unless `IOLAUS_REQUIRE_PYATLAN=1`.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use iolaus::sandbox::{Generation, Sandbox, SandboxOptions};
 use tokio::runtime::Runtime;
 
 use crate::support::python::{self, quiet, run};
+use crate::support::skip::{Need, skip};
 
 /// The last two lines with workflows, and the newest one of `/v1/app`.
 const NINE: &str = "9.11.0";
@@ -46,7 +46,10 @@ fn native() -> SandboxOptions {
 fn judge(version: &str, modules: &[&str], options: SandboxOptions) -> Result<(), String> {
     let python = match client(version) {
         Ok(python) => python,
-        Err(why) => return skipped(&format!("no pyatlan {version} for {}: {why}", modules.join(" and "))),
+        Err(why) => {
+            skip(Need::Pyatlan, &format!("no pyatlan {version} for {}: {why}", modules.join(" and ")));
+            return Ok(());
+        }
     };
     let runtime = Runtime::new().unwrap();
     let sandbox = runtime.block_on(Sandbox::start(options)).unwrap();
@@ -59,13 +62,4 @@ fn judge(version: &str, modules: &[&str], options: SandboxOptions) -> Result<(),
 /// A Python that has this version of the client.
 fn client(version: &str) -> Result<PathBuf, String> {
     python::with(&format!("pyatlan-{version}"), &[&format!("pyatlan=={version}")])
-}
-
-/// Past the capture of the test harness, which would swallow what a passing test says.
-fn skipped(why: &str) -> Result<(), String> {
-    if std::env::var("IOLAUS_REQUIRE_PYATLAN").is_ok_and(|value| value == "1") {
-        return Err(format!("IOLAUS_REQUIRE_PYATLAN=1, and there is {why}"));
-    }
-    writeln!(std::io::stderr(), "\nSKIPPED: there is {why}").expect("stderr is there");
-    Ok(())
 }

@@ -77,12 +77,7 @@ async fn the_same_intent_after_a_lost_disk_is_one_submission() {
         let intent = with(idle(generation), json!({"since": "2026-01-01T00:00:00Z"}));
         let worker = tenant.host.worker().await;
         let job = tenant.host.enqueue(request("workflow_rerun", intent.clone())).await.unwrap();
-        let submitted = async {
-            while tenant.submissions().is_empty() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tenant.host.drive(submitted).await;
+        tenant.host.drive(tenant.host.until_so("a submission", || !tenant.submissions().is_empty())).await;
         // The machine dies here: the job is cancelled only so that this database ends in order.
         drop(worker);
         tenant.host.client.cancel(target(job.job_id.as_str()), None).await.unwrap();

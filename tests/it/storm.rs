@@ -109,7 +109,7 @@ fn produce(
                 killed.fetch_add(1, Ordering::SeqCst);
             }
         }
-        let output = child.wait_with_output().unwrap();
+        let output = crate::support::child::output(child, "a program of the storm");
         // What was said before the kill counts, too.
         if let Ok(said) = serde_json::from_slice::<serde_json::Value>(&output.stdout) {
             let id = |name: &str| said[name].as_str().unwrap().to_owned();

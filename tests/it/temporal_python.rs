@@ -8,7 +8,8 @@ use iolaus::sandbox::{Sandbox, SandboxOptions};
 use serde_json::{Value, json};
 
 use crate::cli::harness::{Place, Running};
-use crate::support::cluster::{Cluster, Server, free_port};
+use crate::support::cluster::{Cluster, Server};
+use crate::support::port::free_port;
 use crate::support::python::{self, quiet, run};
 
 const REQUIREMENTS: &str = include_str!("../temporal/requirements.txt");

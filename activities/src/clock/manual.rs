@@ -117,9 +117,8 @@ impl ManualClock {
             self.until_at_rest().await;
             match self.step_towards_first_sleep() {
                 Step::Slept => return,
-                Step::Deadline => {}
                 Step::NothingSleeps if registrations.changed().await.is_err() => return,
-                Step::NothingSleeps => {}
+                Step::Deadline | Step::NothingSleeps => {}
             }
         }
     }
@@ -142,6 +141,8 @@ impl ManualClock {
             for _ in 0..YIELDS_PER_LOOK {
                 tokio::task::yield_now().await;
             }
+            // The kernel's own threads may have a packet of loopback in hand.
+            std::thread::yield_now();
             let observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let mut seen = vec![*self.registrations.borrow()];
             for observer in observers {

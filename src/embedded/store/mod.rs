@@ -30,6 +30,7 @@ mod model;
 mod power_cut;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +67,8 @@ type Reader = (Option<(u64, u64)>, Connection);
 pub(super) struct Store {
     path: PathBuf,
     operations: tokio::sync::mpsc::Sender<Operation>,
+    /// How many operations were handed to the writer.
+    asked: AtomicU64,
     readers: Arc<Mutex<Vec<Reader>>>,
     reads: Semaphore,
     hub: Arc<Hub>,
@@ -81,7 +84,7 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// Idle read connections that are kept.
 const READERS: usize = 2;
 /// Reads at once; past that, callers wait for their turn.
-const READS: u32 = 8;
+const READS: usize = 8;
 
 impl Store {
     /// Opens or creates the file and starts its writer.
@@ -99,8 +102,9 @@ impl Store {
         Ok(Arc::new(Self {
             path: path.to_owned(),
             operations,
+            asked: AtomicU64::new(0),
             readers: Arc::default(),
-            reads: Semaphore::new(READS as usize),
+            reads: Semaphore::new(READS),
             hub,
             room,
         }))
@@ -124,7 +128,7 @@ impl Store {
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
-            self.operations.send(Operation::new(apply, reply)).await.map_err(|_| self.closed())?;
+            self.ask(Operation::new(apply, reply)).await.ok_or_else(|| self.closed())?;
             answer.await.map_err(|_| self.closed())?
         };
         // Real time, whatever the clock: this is about another process that stands still with the lock in its hands.
@@ -159,12 +163,12 @@ impl Store {
     /// Asks the writer to look for claimable jobs. `ready`: there may be new ones that it has not seen.
     pub(super) async fn nudge(&self, ready: bool) {
         // A closed store has nothing to claim.
-        self.operations.send(Operation::nudge(ready)).await.ok();
+        self.ask(Operation::nudge(ready)).await;
     }
 
     /// Registers somebody who takes claimed jobs.
     pub(super) async fn add_claimer(&self, claimer: Arc<dyn Claimer>) {
-        self.operations.send(Operation::add_claimer(claimer)).await.ok();
+        self.ask(Operation::add_claimer(claimer)).await;
     }
 
     /// Runs a read on a connection of its own.
@@ -183,14 +187,29 @@ impl Store {
         read(&self.path, &self.readers, query)
     }
 
-    /// Ends when the writer and the reads have done what they had to do when this was called; the answer changes with every row
-    /// that the writer changes. For tests, which must know that nothing is under way.
+    /// Hands an operation to the writer. None if the writer is gone.
+    async fn ask(&self, operation: Operation) -> Option<()> {
+        let permit = self.operations.reserve().await.ok()?;
+        // Counted where nothing can come in between, so that the writer always catches up with the count.
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        permit.send(operation);
+        Some(())
+    }
+
+    /// Ends when the writer and the reads have nothing to do; answers how many operations the writer has had. For tests, which must
+    /// not move the clock while anything is under way.
     pub(super) async fn at_rest(&self) -> u64 {
-        // After its answer to the first one the writer may still claim; that is over before it answers the second.
-        self.write(|_| Ok(())).await.ok();
-        let changes = self.write(|tx| Ok(tx.conn.total_changes())).await;
-        drop(self.reads.acquire_many(READS).await);
-        changes.unwrap_or_default()
+        loop {
+            let asked = self.asked.load(Ordering::Relaxed);
+            if self.hub.served() != asked && !self.operations.is_closed() {
+                // Nothing changes; it is answered after what was asked before.
+                self.write(|_| Ok(())).await.ok();
+            } else if self.reads.available_permits() < READS {
+                drop(self.reads.acquire_many(u32::try_from(READS).unwrap_or(u32::MAX)).await);
+            } else {
+                return asked;
+            }
+        }
     }
 }
 

@@ -132,10 +132,12 @@ impl Writer {
         while let Some(first) = operations.blocking_recv() {
             let mut batch: Vec<Box<dyn Run>> = Vec::new();
             self.take(first, &mut batch);
+            let mut taken = 1;
             while batch.len() < BATCH
                 && let Ok(next) = operations.try_recv()
             {
                 self.take(next, &mut batch);
+                taken += 1;
             }
             self.claimers.retain(|claimer| claimer.alive());
             let mut done = true;
@@ -148,6 +150,7 @@ impl Writer {
                 done = self.transact(Vec::new());
                 self.hub.set_wants_slots(self.maybe_ready);
             }
+            self.hub.add_served(taken);
             if self.hub.failure().is_some() {
                 // A newer build owns the file now: this process writes no more.
                 return;

@@ -12,7 +12,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::support::watchdog::Watched;
+use crate::support::child;
+use crate::support::watchdog::{Patience, Watched};
 
 /// A user of the sandbox who may publish everywhere.
 pub(crate) const USER: &str = "user_id=8c1e2d8a-1564-4e95-8b14-ea14522fcf61";
@@ -97,8 +98,9 @@ impl Place {
 
     /// Runs a command to its end.
     pub(crate) fn iolaus<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Ran {
-        let output = self.command(arguments).output().expect("it starts");
-        Ran::of(&output)
+        let mut command = self.command(arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        Ran::of(&child::output(child, &format!("{command:?}")))
     }
 
     /// The same, of words in one text.
@@ -112,7 +114,7 @@ impl Place {
         command.env("IOLAUS", env!("CARGO_BIN_EXE_iolaus")).stdin(Stdio::piped());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         child.stdin.take().expect("it is piped").write_all(stdin.as_bytes()).expect("it reads");
-        Ran::of(&child.wait_with_output().expect("it ends"))
+        Ran::of(&child::output(child, line))
     }
 
     /// Starts a command and leaves it running.
@@ -195,8 +197,14 @@ impl Running {
 
     /// The same, and answers with that line.
     pub(crate) fn line(&mut self, part: &str) -> String {
-        let found = self.log.iter().find(|line| line.contains(part));
-        found.unwrap_or_else(|| panic!("it ended without a word of `{part}`"))
+        let (patience, mut log) = (Patience::new(), String::new());
+        loop {
+            match self.log.recv_timeout(patience.left()) {
+                Ok(line) if line.contains(part) => return line,
+                Ok(line) => log = log + &line + "\n",
+                Err(why) => panic!("no word of `{part}` ({why}) in\n{log}"),
+            }
+        }
     }
 
     /// Its data.
@@ -214,7 +222,7 @@ impl Running {
     pub(crate) fn terminate_in_order(mut self) -> Option<i32> {
         self.ask_to_stop();
         drop(self.child.stdout.take());
-        self.child.wait().expect("it ends").code()
+        child::wait(&mut self.child, "a program that was asked to stop").code()
     }
 
     /// Its process id.
@@ -236,12 +244,26 @@ impl Running {
 
     /// Waits for its end, and answers with what it said since it was last listened to.
     pub(crate) fn end(mut self) -> Ran {
-        let mut stdout = String::new();
-        if let Some(mut pipe) = self.child.stdout.take() {
-            pipe.read_to_string(&mut stdout).expect("text");
-        }
-        let stderr = self.log.iter().map(|line| line + "\n").collect();
-        let status = self.child.wait().expect("it ends");
+        let patience = Patience::long();
+        let (mut stdout, mut stderr) = (Vec::new(), String::new());
+        std::thread::scope(|scope| {
+            let pipe = self.child.stdout.take();
+            let read = scope.spawn(|| pipe.map(|mut pipe| pipe.read_to_end(&mut stdout)));
+            loop {
+                match self.log.recv_timeout(patience.left()) {
+                    Ok(line) => stderr = std::mem::take(&mut stderr) + &line + "\n",
+                    Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                    Err(mpsc::RecvTimeoutError::Timeout) => {
+                        // The end of its pipes ends the thread above, too.
+                        self.child.kill().ok();
+                        panic!("it did not end in time:\n{stderr}");
+                    }
+                }
+            }
+            read.join().expect("no panic")
+        });
+        let status = child::wait(&mut self.child, "a program");
+        let stdout = String::from_utf8(stdout).expect("text");
         Ran { code: status.code().expect("it ended by itself"), stdout, stderr }
     }
 }

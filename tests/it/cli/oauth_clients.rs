@@ -8,6 +8,7 @@ use iolaus::sandbox::{Fault, SandboxOptions};
 use serde_json::{Value, json};
 
 use super::harness::{Place, Ran};
+use crate::support::watchdog::until;
 
 const CREATE: [&str; 6] = ["oauth-clients", "create", "--name", "ci", "--role", "Admin"];
 
@@ -230,9 +231,7 @@ fn an_interrupted_creation_waits_for_the_answer_that_holds_the_secret() {
     place.set("IOLAUS_TENANTS__DEFAULT__REQUEST_TIMEOUT", "5s");
     fault(&place, json!({"method": "POST", "path": "/oauth-clients", "action": {"kind": "hang"}}));
     let mut running = place.start("oauth-clients create --name ci --role Admin");
-    while !place.sandbox().requests().iter().any(|request| request.method == "POST") {
-        std::thread::yield_now();
-    }
+    until("the creation", || place.sandbox().requests().iter().any(|request| request.method == "POST"));
     running.ask_to_stop();
     running.until("its answer holds the secret");
     let ran = running.end();

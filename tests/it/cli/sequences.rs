@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::harness::{CONNECTION, Place, Ran, USER};
 use crate::support::tenant::submissions;
+use crate::support::watchdog::until;
 
 const TOKEN: &str = "api_token_guid=92588c67-5ddf-4a45-8b5c-dd92f4b84e99";
 /// A user who may not publish.
@@ -115,9 +116,7 @@ fn sigterm_gives_a_sequence_back_and_the_same_command_goes_on_with_it() {
     let place = Place::with_tenant(SandboxOptions { running: Duration::from_secs(2), ..quick() });
     let words = preset("execute", &format!("{USER} {CONNECTION} type=snowflake --job-id nightly"));
     let first = place.start(&words);
-    while submissions(place.sandbox()).is_empty() {
-        std::thread::yield_now();
-    }
+    until("a submission", || !submissions(place.sandbox()).is_empty());
     let ran = first.terminate();
     assert_eq!((ran.code, ran.json()["state"].as_str()), (5, Some("running")), "{ran:?}");
     let ran = place.run(&words);

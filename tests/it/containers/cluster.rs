@@ -27,8 +27,8 @@ const PREFLIGHTS: usize = 12;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_cluster_a_worker_that_is_killed_in_mid_job_costs_no_job_its_one_verdict_and_no_effect_happens_twice() {
-    if std::env::var("IOLAUS_SKIP_CLUSTER").is_ok_and(|value| value == "1") {
-        return engine::say("SKIPPED: IOLAUS_SKIP_CLUSTER=1 leaves out what needs a Temporal server");
+    if crate::support::skip::skips_cluster() {
+        return;
     }
     let Some(engine) = Engine::with_image() else { return };
     let temporal = engine.import_temporal(&program());
@@ -56,7 +56,7 @@ async fn on_a_cluster_a_worker_that_is_killed_in_mid_job_costs_no_job_its_one_ve
     let victim = until_submitted(&stack, &sandbox).await;
     let killed = containers.iter().find(|container| victim.starts_with(&container[..12])).expect("it is one of the two");
     engine::run("docker", ["kill", killed]);
-    let ended = producer.wait_with_output().unwrap();
+    let ended = crate::support::child::output(producer, "the producer");
     assert!(ended.status.success(), "{ended:?}");
 
     let verdicts = by_job(&String::from_utf8(ended.stdout).unwrap());

@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+use crate::support::skip::{Need, skip};
+
 /// The image. Its tag is one of each test.
 pub(crate) const IMAGE: &str = "iolaus-test";
 /// What the image is made from.
@@ -177,11 +179,9 @@ pub(crate) fn fed<I: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<I
     child
 }
 
-/// Says to whoever runs the tests that one was none, or fails where that must not be.
+/// Leaves a test out for the lack of an engine, or fails where that must not be.
 pub(crate) fn skipped<T>(why: &str) -> Option<T> {
-    let required = std::env::var("IOLAUS_REQUIRE_DOCKER").is_ok_and(|value| value == "1");
-    assert!(!required, "IOLAUS_REQUIRE_DOCKER=1, and there is {why}");
-    say(&format!("SKIPPED: {why}"));
+    skip(Need::Docker, why);
     None
 }
 

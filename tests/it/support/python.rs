@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use super::child;
+
 /// Written last: an installation without it was interrupted.
 const STAMP: &str = "installed";
 
@@ -44,7 +46,8 @@ pub(crate) fn quiet(program: impl AsRef<OsStr>) -> Command {
 /// Runs a command to its good end, and answers with its stdout.
 pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|error| format!("{program}: {error}"))?;
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| format!("{program}: {error}"))?;
+    let output = child::output(child, &program);
     if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Err(said(&output)) }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use iolaus_activities::{Clock, SystemClock};
 
-/// No test takes a tenth of this.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// No test takes a tenth of this on a quiet machine.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// A longer storm is given this for each of its kills.
 const FOR_EACH_KILL: Duration = Duration::from_secs(3);
 /// Between two looks.
@@ -44,24 +44,48 @@ impl Drop for Watched {
 }
 
 /// The bound of one wait that only real work ends. It is far longer than any busy machine needs.
-pub(crate) struct Patience(Duration);
+pub(crate) struct Patience {
+    began: Duration,
+    bound: Duration,
+}
 
 /// The bound of one wait.
 const ONE_WAIT: Duration = Duration::from_secs(120);
+/// The bound of a child process, which may have many waits of its own.
+const ONE_CHILD: Duration = Duration::from_secs(400);
 
 impl Patience {
-    /// Begins now.
+    /// For one wait, which begins now.
     pub(crate) fn new() -> Self {
-        Self(CLOCK.monotonic())
+        Self { began: CLOCK.monotonic(), bound: ONE_WAIT }
+    }
+
+    /// For the whole life of a child process.
+    pub(crate) fn long() -> Self {
+        Self { bound: ONE_CHILD, ..Self::new() }
+    }
+
+    /// What is left of the time.
+    pub(crate) fn left(&self) -> Duration {
+        self.bound.saturating_sub(CLOCK.monotonic().saturating_sub(self.began))
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        CLOCK.monotonic().saturating_sub(self.0) > ONE_WAIT
+        self.left().is_zero()
     }
 
     /// Fails the test, with what it waits for, when the time is over.
     pub(crate) fn check(&self, what: impl FnOnce() -> String) {
-        assert!(!self.is_over(), "{}, after {} s", what(), ONE_WAIT.as_secs());
+        assert!(!self.is_over(), "{}, after {} s", what(), self.bound.as_secs());
+    }
+}
+
+/// Waits, on a thread that may block, until something is so.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let patience = Patience::new();
+    while !is_so() {
+        thread::yield_now();
+        patience.check(|| format!("this does not come about: {what}"));
     }
 }
 
