@@ -3,9 +3,12 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `answer` | the one way in for what the tenant says: bounded, sanitized, decoded |
 //! | `send` | one exchange: what was answered, or whether it can have arrived |
 //! | `classify` | what a status and a body mean |
 //! | `resend` | reads, sent again a few times within one attempt |
+//! | `page_size`, `documents` | pages of searches and listings |
+//! | `target` | names in the address of a request |
 //! | `link` | where its services are, and the one HTTP client |
 //! | `credentials`, `login` | the secrets, and getting a token for them |
 //! | `pace`, `holds` | how fast it may be asked, and when not at all |
@@ -14,6 +17,7 @@
 //! | `token_admin` | the one package whose workflows are created from here |
 //! | `looks`, `app_looks` | looking at many runs in one request |
 
+mod answer;
 mod app_looks;
 mod app_runs;
 mod apps;
@@ -21,6 +25,7 @@ mod auth;
 mod classify;
 mod connections;
 mod credentials;
+mod documents;
 mod holds;
 mod link;
 mod login;
@@ -28,6 +33,7 @@ mod looks;
 mod measure;
 mod oauth_clients;
 mod pace;
+mod page_size;
 mod personas;
 mod preflight;
 mod resend;
@@ -35,6 +41,7 @@ mod roles;
 mod runs;
 mod send;
 mod settings;
+mod target;
 mod token_admin;
 mod tokens;
 mod workflows;
@@ -56,6 +63,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::clock::Clock;
 use crate::failure::{Category, Failure};
 
+pub use answer::decode_as_every_answer;
 pub(crate) use apps::is_absence;
 pub use auth::{Identity, Ping};
 pub use connections::{AdminsWritten, Connection};
@@ -113,6 +121,9 @@ impl Tenants {
     }
 }
 
+/// No search asks for more results at once.
+const MOST_RESULTS: usize = 512;
+
 /// One named Atlan instance, behind one pooled client.
 pub struct Tenant {
     name: String,
@@ -126,6 +137,10 @@ pub struct Tenant {
     /// Held by the one that finds out whether the tenant knows us at all.
     doubts: tokio::sync::Mutex<()>,
     learned: Mutex<Learned>,
+    /// The large answers that are being read.
+    large: answer::Large,
+    /// How many results a search asks for.
+    page_size: page_size::PageSize,
     looks: looks::Looks,
     app_looks: app_looks::AppLooks,
     turns: connections::Turns,
@@ -140,6 +155,8 @@ struct Learned {
     identity: Option<(Arc<Identity>, Duration)>,
     /// Whether it has answered as a tenant that has apps.
     has_apps: bool,
+    /// Operations that refuse a token which is accepted elsewhere: when (monotonic) first, and when last.
+    refused_at: BTreeMap<&'static str, (Duration, Duration)>,
 }
 
 impl Tenant {
@@ -157,8 +174,25 @@ impl Tenant {
         let held = holds::Held::new(changes);
         let app_looks = app_looks::AppLooks::new(settings.poll_interval, clock.monotonic());
         let looks = looks::Looks::at(Kind::Workflow);
-        let (doubts, learned, turns) = Default::default();
-        Ok(Self { name, settings, link, http, clock, pace, permits, held, doubts, learned, looks, app_looks, turns })
+        let (doubts, learned, large, turns) = Default::default();
+        let page_size = page_size::PageSize::of(MOST_RESULTS);
+        Ok(Self {
+            name,
+            settings,
+            link,
+            http,
+            clock,
+            pace,
+            permits,
+            held,
+            doubts,
+            learned,
+            large,
+            page_size,
+            looks,
+            app_looks,
+            turns,
+        })
     }
 
     /// The setting without which nothing can be asked of it, if one is not there: `base_url` or `api_key`.
