@@ -48,7 +48,7 @@ pub(super) struct NativeStatus {
     run_id: Exact,
     status: Text<PHASE>,
     workflow_slug: Exact,
-    dag_nodes: Pairs<StepState>,
+    dag_nodes: Pairs<Lenient<StepState>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -156,7 +156,8 @@ impl Tenant {
     pub async fn app_run_message(&self, id: &str) -> Result<Option<String>, Failure> {
         let status: NativeStatus = self.read(&native_status(id)).await?;
         let steps = status.dag_nodes.0.into_iter();
-        let said: Vec<_> = steps.filter_map(|(step, state)| Some(format!("{step}: {}", state.error_message.0?))).take(32).collect();
+        let said: Vec<_> =
+            steps.filter_map(|(step, state)| Some(format!("{step}: {}", state.0.error_message.0?))).take(32).collect();
         Ok((!said.is_empty()).then(|| clip(said.join("; "))))
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
-use super::answer::{Element, Exact, List, NAME, Text};
+use super::answer::{Element, Exact, Lenient, List, NAME, Text};
 use super::credentials::Bearer;
 use super::send::{Call, Sent};
 use super::{Tenant, classify};
@@ -65,7 +65,7 @@ pub(super) enum Doubt {
 pub(super) struct Me {
     user_id: Exact,
     username: Text<NAME>,
-    roles: List<Role>,
+    roles: List<Lenient<Role>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -173,7 +173,7 @@ impl Me {
         Some(Identity {
             user_id: self.user_id.0.unwrap_or_default(),
             username: self.username.0.unwrap_or_default(),
-            roles: roles.into_iter().filter_map(|role| role.name.0).collect(),
+            roles: roles.into_iter().filter_map(|Lenient(role)| role.name.0).collect(),
         })
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Hits<T> {
 #[serde(bound(deserialize = "T: Element + Default"), default)]
 struct HitList<T> {
     total: Lenient<Total>,
-    hits: List<T>,
+    hits: List<Lenient<T>>,
 }
 
 impl<T> Default for HitList<T> {
@@ -56,21 +56,21 @@ impl<T: Element + Default> Page for Hits<T> {
 
     fn into_items(self) -> Option<(Vec<T>, usize)> {
         let none = self.total() == Some(0);
-        self.hits.0.hits.or_empty(none)
+        self.hits.0.hits.or_empty(none).map(objects)
     }
 }
 
 /// The answer to a search in the metastore, which leaves the list out when it is empty, and then says so in another way.
 #[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "T: Element"))]
+#[serde(bound(deserialize = "T: Element + Default"))]
 pub(super) struct Entities<T> {
     #[serde(default = "Default::default")]
-    entities: List<T>,
+    entities: List<Lenient<T>>,
     #[serde(default, rename = "approximateCount")]
     count: Count,
 }
 
-impl<T: Element> Page for Entities<T> {
+impl<T: Element + Default> Page for Entities<T> {
     type Item = T;
     const LACKS: &'static str = "it has no list of entities";
 
@@ -80,23 +80,23 @@ impl<T: Element> Page for Entities<T> {
     }
 
     fn into_items(self) -> Option<(Vec<T>, usize)> {
-        self.entities.or_empty(self.count.0.is_some())
+        self.entities.or_empty(self.count.0.is_some()).map(objects)
     }
 }
 
 /// A listing. A null beside a total is an empty list.
 #[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "T: Element"))]
+#[serde(bound(deserialize = "T: Element + Default"))]
 pub(super) struct Records<T> {
-    #[serde(default = "Default::default")]
-    records: List<T>,
+    #[serde(default = "Default::default", rename = "records")]
+    list: List<Lenient<T>>,
     #[serde(default, rename = "totalRecord")]
     total: Count,
     #[serde(default, rename = "filterRecord")]
     filtered: Count,
 }
 
-impl<T: Element> Page for Records<T> {
+impl<T: Element + Default> Page for Records<T> {
     type Item = T;
     const LACKS: &'static str = "it has no list of records";
 
@@ -105,8 +105,13 @@ impl<T: Element> Page for Records<T> {
     }
 
     fn into_items(self) -> Option<(Vec<T>, usize)> {
-        self.records.or_empty(self.total.0.is_some())
+        self.list.or_empty(self.total.0.is_some()).map(objects)
     }
+}
+
+/// What is no object became an empty one, which names nothing.
+fn objects<T>((items, count): (Vec<Lenient<T>>, usize)) -> (Vec<T>, usize) {
+    (items.into_iter().map(|Lenient(item)| item).collect(), count)
 }
 
 /// The `metadata` of a workflow or run.

@@ -14,6 +14,7 @@
 //! | `pace`, `holds` | how fast it may be asked, and when not at all |
 //! | `auth`, `preflight`, `workflows`, `runs`, `apps`, `app_runs`, `connections`, `tokens` | the areas of the API |
 //! | `oauth_clients`, `roles`, `personas` | the areas that only commands use |
+//! | `packages` | what packages are called |
 //! | `token_admin` | the one package whose workflows are created from here |
 //! | `looks`, `app_looks` | looking at many runs in one request |
 
@@ -33,6 +34,7 @@ mod looks;
 mod measure;
 mod oauth_clients;
 mod pace;
+mod packages;
 mod page_size;
 mod personas;
 mod preflight;
@@ -69,6 +71,8 @@ pub use auth::{Identity, Ping};
 pub use connections::{AdminsWritten, Connection};
 pub use holds::Hold;
 pub use oauth_clients::{NewOAuthClient, OAuthClient, OAuthClientPage, OAuthCreation, oauth_client_command};
+pub(crate) use packages::find_command;
+pub use packages::{package_name, where_to_look};
 pub use personas::Persona;
 pub use preflight::PreflightAnswer;
 pub use roles::{Role, role_named};
@@ -77,8 +81,7 @@ pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};
 pub use token_admin::{TOKEN_ADMIN_PACKAGE, token_admin_name, token_admin_workflow};
 pub use tokens::ApiToken;
-pub(crate) use workflows::find_command;
-pub use workflows::{Creation, Submission, Workflow, package_name, where_to_look};
+pub use workflows::{Creation, Submission, Workflow};
 
 /// The tenants that this program knows, by name.
 pub struct Tenants {

@@ -11,7 +11,9 @@ use super::scripted::{Recorded, Reply, Scripted, clock, drive, hits, spans, tena
 use super::send::{Call, Sent};
 use super::*;
 
+mod answers;
 mod logins;
+mod marker;
 mod oauth_clients;
 mod trust;
 

@@ -79,7 +79,7 @@ fn labels() -> Value {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Template {
-    templates: List<Step>,
+    templates: List<Lenient<Step>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -91,7 +91,7 @@ struct Step {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Graph {
-    tasks: List<Task>,
+    tasks: List<Lenient<Task>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -103,7 +103,7 @@ struct Task {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Arguments {
-    parameters: List<Parameter>,
+    parameters: List<Lenient<Parameter>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

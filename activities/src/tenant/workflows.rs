@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use super::answer::{Element, Lenient, decode_ours};
 use super::classify::Effect;
 use super::documents::{Hits, Metadata};
+use super::packages::package_name;
 use super::runs::{Run, Started, newest_created_first};
 use super::send::Call;
 use super::token_admin::{Template, made_for};
 use super::{Identity, Permit, Tenant};
 use crate::failure::Failure;
-use crate::text::shell_word;
 
 /// The namespace of every workflow.
 const NAMESPACE: &str = "default";
@@ -58,56 +58,6 @@ pub enum Creation {
     NotApplied(Failure),
     /// It may have been carried out; only the tenant's workflows can tell.
     UnknownFate(Failure),
-}
-
-/// The full name of a package: `snowflake` and `atlan-snowflake` are `@atlan/snowflake`; what starts with `@` stays.
-///
-/// ```
-/// # use iolaus_activities::tenant::package_name;
-/// assert_eq!(package_name("atlan-snowflake-miner"), "@atlan/snowflake-miner");
-/// assert_eq!(package_name("@csa/asset-import"), "@csa/asset-import");
-/// ```
-pub fn package_name(written: &str) -> String {
-    let written = written.trim();
-    if written.starts_with('@') {
-        return written.to_owned();
-    }
-    format!("@atlan/{}", written.strip_prefix("atlan-").unwrap_or(written))
-}
-
-/// The command that helps when a tenant has no workflow of this name: it lists those of the type that the name tells of, else it checks
-/// the tenant.
-///
-/// ```
-/// # use iolaus_activities::tenant::where_to_look;
-/// assert_eq!(where_to_look("default", "atlan-snowflake-1684500500"), "iolaus workflows find @atlan/snowflake");
-/// assert_eq!(where_to_look("acme", "nightly"), "iolaus doctor --tenant acme");
-/// ```
-pub fn where_to_look(tenant: &str, workflow: &str) -> String {
-    match package_of_name(workflow) {
-        Some(package) => find_command(tenant, &package),
-        None => format!("iolaus doctor{}", of_tenant(tenant)),
-    }
-}
-
-/// The command that lists the workflows of a package.
-pub(crate) fn find_command(tenant: &str, package: &str) -> String {
-    format!("iolaus workflows find {}{}", shell_word(package), of_tenant(tenant))
-}
-
-fn of_tenant(tenant: &str) -> String {
-    if tenant == "default" { String::new() } else { format!(" --tenant {}", shell_word(tenant)) }
-}
-
-/// The package that a name tells of: `atlan-` or `csa-`, the package, and the second of its creation, with or without a run's suffix.
-fn package_of_name(name: &str) -> Option<String> {
-    let is_number = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
-    let parts: Vec<&str> = name.split('-').collect();
-    let end = parts.iter().position(is_number).unwrap_or(parts.len());
-    let (scope, package) = parts[..end].split_first()?;
-    let plain = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let fine = matches!(*scope, "atlan" | "csa") && !package.is_empty() && package.iter().all(plain);
-    fine.then(|| format!("@{scope}/{}", package.join("-")))
 }
 
 /// The document of a workflow, as far as it is read.
@@ -209,11 +159,10 @@ impl Tenant {
                     run => Creation::Applied(run),
                 }
             }
-            // It was stored, or was there before; its submission met a run.
-            Effect::AlreadyActive(failure) => Creation::UnknownFate(failure),
             Effect::Conflict(failure) => Creation::Taken(failure),
             Effect::NotApplied(failure) => Creation::NotApplied(failure),
-            Effect::UnknownFate(failure) => Creation::UnknownFate(failure),
+            // Already active: it was stored, or was there before, and its submission met a run.
+            Effect::AlreadyActive(failure) | Effect::UnknownFate(failure) => Creation::UnknownFate(failure),
         }
     }
 
@@ -238,26 +187,4 @@ fn search(operation: &'static str, size: usize, filter: &Value, source: &[&str])
 
 fn name_of(workflow: &Value) -> &str {
     workflow["metadata"]["name"].as_str().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_tells_of_its_package_or_of_none() {
-        for (name, package) in [
-            ("atlan-snowflake-miner-1684500600", Some("@atlan/snowflake-miner")),
-            ("atlan-snowflake-1684500500-f4aw5", Some("@atlan/snowflake")),
-            ("csa-api-token-connection-admin-1684500411", Some("@csa/api-token-connection-admin")),
-            ("atlan-nothing", Some("@atlan/nothing")),
-            ("atlan", None),
-            ("atlan-1684500600", None),
-            ("nightly-1684500600", None),
-            ("atlan-a b", None),
-            ("", None),
-        ] {
-            assert_eq!(package_of_name(name).as_deref(), package, "{name}");
-        }
-    }
 }

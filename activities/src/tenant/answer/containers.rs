@@ -66,19 +66,21 @@ pub(in crate::tenant) trait Element: DeserializeOwned + Send + 'static {
     const MOST: usize = 512;
 }
 
+impl<T: Element + Default> Element for Lenient<T> {
+    const MOST: usize = T::MOST;
+}
+
 /// A list: as many of its elements as are kept, and how many there were.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default, Clone)]
 pub(in crate::tenant) enum List<T> {
+    #[default]
     Absent,
     Null,
     Other,
-    Items { kept: Vec<T>, count: usize },
-}
-
-impl<T> Default for List<T> {
-    fn default() -> Self {
-        Self::Absent
-    }
+    Items {
+        kept: Vec<T>,
+        count: usize,
+    },
 }
 
 impl<T> List<T> {

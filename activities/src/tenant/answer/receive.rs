@@ -58,9 +58,9 @@ pub(in crate::tenant) async fn receive(
             if budget.is_none() && body.may_exceed_what_is_free(rest.len()) {
                 budget = Some(large.reserve(limit.bytes).await);
             }
-            let step = body.step(budget.is_some()).min(rest.len());
-            stop = body.take(&rest[..step]).err();
-            rest = &rest[step..];
+            let next = body.step(budget.is_some()).min(rest.len());
+            stop = body.take(&rest[..next]).err();
+            rest = &rest[next..];
         }
         if stop.is_some() {
             break stop;
