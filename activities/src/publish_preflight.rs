@@ -19,6 +19,8 @@ use crate::verdict::Verdict;
 /// The checks that the tenant is known to make. The second needs a connection.
 const USER_ENABLED: &str = "UserEnabled";
 const PUBLISH_PERMISSION: &str = "AtlanPublishPermission";
+/// How many failed checks become checks of the verdict; the facts show more.
+const MOST_CHECKS: usize = 32;
 
 /// Asks the tenant whether a user may publish to a connection.
 ///
@@ -88,7 +90,7 @@ fn again(ctx: &ActivityContext, input: &PublishPreflightInput, failure: Failure)
     failure.suggest(command(ctx, &format!("publish_preflight {} {}", shell_word(&user), shell_word(&connection))))
 }
 
-/// The tenant's boolean decides; the list of failed checks explains it, and stands verbatim in the facts.
+/// The tenant's boolean decides; the list of failed checks explains it, and is in the facts as it was sent, within limits.
 fn conclude(input: &PublishPreflightInput, answer: PreflightAnswer) -> Verdict {
     let PreflightAnswer { passed, failed_checks, message } = answer;
     let (user, connection) = (&input.user_id, &input.connection_qualified_name);
@@ -105,20 +107,21 @@ fn conclude(input: &PublishPreflightInput, answer: PreflightAnswer) -> Verdict {
         .fact("failed_checks", failed_checks)
 }
 
-/// One check per known name, passed unless listed, and a failing one per unknown name. A no without a list says of no check how it went.
-fn with_checks(mut verdict: Verdict, failed_checks: &Value, has_connection: bool) -> Verdict {
-    let failed: Vec<&str> = failed_checks.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    if failed.is_empty() && !verdict.is_passed() {
-        return verdict;
+/// A failing check for each name that is listed. The known ones passed only if the answer as a whole did: a list of what failed does not
+/// say that the others were looked at.
+fn with_checks(verdict: Verdict, failed_checks: &Value, has_connection: bool) -> Verdict {
+    if verdict.is_passed() {
+        let verdict = verdict.check(USER_ENABLED, true);
+        return if has_connection { verdict.check(PUBLISH_PERMISSION, true) } else { verdict };
     }
-    for name in [USER_ENABLED, PUBLISH_PERMISSION] {
-        let listed = failed.contains(&name);
-        if listed || name == USER_ENABLED || has_connection {
-            verdict = verdict.check(name, !listed);
+    let names = failed_checks.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::trim);
+    let mut listed: Vec<&str> = Vec::new();
+    for name in names {
+        if !name.is_empty() && !listed.contains(&name) && listed.len() < MOST_CHECKS {
+            listed.push(name);
         }
     }
-    let unknown = failed.into_iter().filter(|name| ![USER_ENABLED, PUBLISH_PERMISSION].contains(name));
-    unknown.fold(verdict, |verdict, name| verdict.check(name, false))
+    listed.into_iter().fold(verdict, |verdict, name| verdict.check(name, false))
 }
 
 #[cfg(test)]
@@ -157,13 +160,15 @@ mod tests {
             (true, json!([]), true, vec![(user, true), (publish, true)]),
             (true, json!(null), true, vec![(user, true), (publish, true)]),
             (true, json!([]), false, vec![(user, true)]),
-            (false, json!([publish]), true, vec![(user, true), (publish, false)]),
+            (false, json!([publish]), true, vec![(publish, false)]),
             (false, json!([user, publish]), true, vec![(user, false), (publish, false)]),
             (false, json!([user]), false, vec![(user, false)]),
-            (false, json!(["Quota"]), true, vec![(user, true), (publish, true), ("Quota", false)]),
+            (false, json!(["Quota", "Quota", 7, "", ["Nested"]]), true, vec![("Quota", false)]),
+            (false, json!({"UserEnabled": "no"}), true, vec![]),
+            (false, json!("UserEnabled"), true, vec![]),
             (false, json!([]), true, vec![]),
             (false, json!(null), true, vec![]),
-            (true, json!([user]), true, vec![(user, false), (publish, true)]),
+            (true, json!({}), true, vec![(user, true), (publish, true)]),
         ];
         for (passed, failed_checks, has_connection, checks) in rows {
             let mut input = INPUT();
@@ -187,6 +192,8 @@ mod tests {
             (Reply::ok(&json!({"passed": "true"})), 1, "tenant.unreadable", Category::DependencyUnavailable),
             (Reply::ok(&json!([])), 1, "tenant.unreadable", Category::DependencyUnavailable),
             (Reply::text(200, "<html>"), 1, "tenant.unreadable", Category::DependencyUnavailable),
+            (Reply::text(200, ""), 1, "tenant.unreadable", Category::DependencyUnavailable),
+            (Reply::text(403, "<html>blocked</html>"), 3, "tenant.unavailable", Category::DependencyUnavailable),
             (Reply::text(404, "404 page not found"), 1, "preflight.endpoint_absent", Category::Unimplemented),
             (Reply::text(405, ""), 1, "preflight.endpoint_absent", Category::Unimplemented),
             (Reply::json(401, &json!({})), 2, "tenant.unauthenticated", Category::Auth),
@@ -201,9 +208,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_contradiction_is_neither_yes_nor_no() {
+        for body in [
+            r#"{"passed": true, "failed_checks": ["UserEnabled"]}"#,
+            r#"{"passed": true, "failed_checks": {"UserEnabled": false}}"#,
+            r#"{"passed": true, "failed_checks": "UserEnabled"}"#,
+            r#"{"passed": true, "failed_checks": 1}"#,
+            r#"{"passed": false, "passed": true}"#,
+            r#"{"passed": true, "failed_checks": [], "failed_checks": ["UserEnabled"]}"#,
+        ] {
+            let failure = failure([Reply::text(200, body)]).await;
+            assert!(failure.code == "tenant.unreadable" && failure.retryable, "{body}: {failure}");
+        }
+    }
+
+    #[tokio::test]
+    async fn failed_checks_of_any_depth_and_length_leave_a_verdict_that_can_be_read_again() {
+        let nested = format!("{}{}", "[".repeat(126), "]".repeat(126));
+        let many: Vec<_> = (0..5_000).map(|n| format!("{n}-{}", "x".repeat(40))).collect();
+        for failed_checks in [nested, json!(many).to_string(), json!(["x".repeat(100_000)]).to_string()] {
+            let body = format!(r#"{{"passed": false, "failed_checks": {failed_checks}}}"#);
+            let verdict = ask(INPUT(), [Reply::text(200, &body)]).await.expect("a verdict");
+            let stored = serde_json::to_string(verdict.facts()).expect("it is JSON");
+            assert!(stored.len() < 64 * 1024, "{} bytes", stored.len());
+            let again: serde_json::Map<String, Value> = serde_json::from_str(&stored).expect("it is readable");
+            assert_eq!(&again, verdict.facts());
+            assert!(verdict.checks().len() <= MOST_CHECKS && verdict.checks().iter().all(|check| check.name.len() <= 256));
+        }
+    }
+
+    #[tokio::test]
     async fn a_denial_names_who_asked_and_what_is_needed() {
         let me = Reply::ok(&json!({"username": "jane", "roles": []}));
-        let failure = failure([Reply::json(403, &json!({"message": "no"})), me]).await;
+        let denied = Reply::json(403, &json!({"message": "no"}));
+        let failure = failure([denied.clone(), denied.clone(), denied, me]).await;
         assert!(failure.category == Category::Permission && !failure.retryable);
         assert!(failure.message.contains("jane") && failure.message.contains("service account"), "{failure}");
     }

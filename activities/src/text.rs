@@ -6,17 +6,19 @@ use std::borrow::Cow;
 pub const MESSAGE_LIMIT: usize = 4 * 1024;
 
 /// Cuts a text to [`MESSAGE_LIMIT`] bytes.
-pub fn clip(mut message: String) -> String {
+pub fn clip(message: String) -> String {
+    clip_to(message, MESSAGE_LIMIT)
+}
+
+/// Cuts a text to so many bytes, at least three.
+pub(crate) fn clip_to(mut text: String, limit: usize) -> String {
     const MARK: &str = "…";
-    if message.len() > MESSAGE_LIMIT {
-        let mut end = MESSAGE_LIMIT - MARK.len();
-        while !message.is_char_boundary(end) {
-            end -= 1;
-        }
-        message.truncate(end);
-        message.push_str(MARK);
+    if text.len() > limit {
+        text.truncate(text.floor_char_boundary(limit.saturating_sub(MARK.len())));
+        text.push_str(MARK);
+        text.shrink_to_fit();
     }
-    message
+    text
 }
 
 /// A word of a command, quoted where a POSIX shell would take it apart or for something else. Every suggested command is put together

@@ -6,8 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::failure::FailureRecord;
-use crate::text::clip;
+use crate::text::{clip, clip_to};
 use crate::timestamp;
+
+/// The longest name of a check, in bytes.
+const CHECK_NAME: usize = 256;
 
 /// One named question inside a verdict, passed or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -51,14 +54,14 @@ impl Verdict {
     /// Adds a check.
     #[must_use]
     pub fn check(mut self, name: impl Into<String>, passed: bool) -> Self {
-        self.checks.push(Check { name: name.into(), passed, message: None });
+        self.checks.push(Check { name: clip_to(name.into(), CHECK_NAME), passed, message: None });
         self
     }
 
     /// Adds a check with its reason.
     #[must_use]
     pub fn check_because(mut self, name: impl Into<String>, passed: bool, message: impl Into<String>) -> Self {
-        self.checks.push(Check { name: name.into(), passed, message: Some(clip(message.into())) });
+        self.checks.push(Check { name: clip_to(name.into(), CHECK_NAME), passed, message: Some(clip(message.into())) });
         self
     }
 

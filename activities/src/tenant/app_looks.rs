@@ -47,7 +47,7 @@ impl Tenant {
         if !early.is_zero() {
             self.clock.sleep(early).await;
         }
-        let run = self.app_run(id).await?;
+        let run = self.followed_app_run(id).await?;
         let known = indexed.map(|known| (known.finished_at, known.creator));
         Ok(run.map(|run| {
             let (finished_at, creator) = known.unwrap_or_default();
@@ -79,6 +79,9 @@ mod tests {
                 noting.lock().expect("no panic").push(at.monotonic());
                 let shown = truth.map(|status| json!({"run_id": id, "status": status, "slug": "s", "started_at": null}));
                 return Some(shown.map_or_else(|| Reply::json(404, &json!({})), |shown| Reply::ok(&shown)));
+            }
+            if request.target.starts_with("/api/service/package-workflows/native-status/") {
+                return Some(Reply::json(404, &json!({})));
             }
             if request.target == "/api/service/v1/app?limit=1" {
                 return Some(Reply::ok(&json!({"workflows": []})));

@@ -4,12 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Tenant;
+use super::answer::{Element, Exact, Flag, Lenient, Moment, NAME, PHASE, Pairs, Text};
+use super::apps::is_absence;
 use super::classify::Effect;
-use super::runs::{Kind, Run, segment, text, time};
+use super::documents::{Entities, Page};
+use super::page_size::Found;
+use super::runs::{Kind, Run};
 use super::send::Call;
+use super::target::segment;
 use crate::failure::Failure;
 use crate::text::clip;
 
@@ -22,37 +28,136 @@ const ENDED: [&str; 9] = ["Succeeded", "Failed", "Error", "Stopped", "Terminated
 /// What is shown of a run.
 const ATTRIBUTES: [&str; 4] =
     ["appWorkflowRunStatus", "appWorkflowRunStartedAt", "appWorkflowRunCompletedAt", "appWorkflowRunStartedBy"];
-/// A number of milliseconds since 1970 is larger than this, a number of seconds is not.
-const LEAST_MILLIS: i64 = 100_000_000_000;
+/// The longest message of one step that is told, in bytes.
+const STEP_MESSAGE: usize = 1024;
+
+/// A run, as the apps' part of the API shows it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct AppRun {
+    run_id: Exact,
+    status: Text<PHASE>,
+    slug: Exact,
+    started_at: Moment,
+}
+
+/// A run with its steps, as the engine shows it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NativeStatus {
+    run_id: Exact,
+    status: Text<PHASE>,
+    workflow_slug: Exact,
+    dag_nodes: Pairs<Lenient<StepState>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct StepState {
+    error_message: Text<STEP_MESSAGE>,
+}
+
+impl Element for StepState {}
+
+/// A run, as the index shows it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RunEntity {
+    attributes: Lenient<Attributes>,
+}
+
+impl Element for RunEntity {}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Attributes {
+    qualified_name: Exact,
+    app_workflow_run_status: Text<PHASE>,
+    app_workflow_run_started_at: Moment,
+    app_workflow_run_completed_at: Moment,
+    app_workflow_run_started_by: Text<NAME>,
+}
+
+/// The answer to a request to cancel a run.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Cancelling {
+    run_id: Exact,
+    cancelled: Flag,
+}
 
 impl Tenant {
     /// A run as it is now; None if there is none of this id. A failure if the tenant has no apps at all.
     pub async fn app_run(&self, id: &str) -> Result<Option<Run>, Failure> {
-        let call = Call::get("app_runs.show", format!("api/service/v1/app/runs/{}", segment(id))).needs("the right to see runs");
-        let Some(body) = self.read_of_apps(&call).await? else { return Ok(None) };
-        if text(&body["run_id"]).is_some_and(|shown| shown != id) || !body["status"].is_string() {
-            return Err(self.unexpected(&call, "it does not show that run"));
+        match self.shown_app_run(id).await? {
+            Some(run) => Ok(Some(run)),
+            None => self.must_have_apps().await.map(|()| None),
         }
-        let started_at = moment(&body["started_at"]);
-        Ok(Some(Run {
+    }
+
+    /// The same for a run that is followed. One that was started through the workflows' part of the API may be known only to the engine,
+    /// which is asked if the apps' part knows none.
+    pub(super) async fn followed_app_run(&self, id: &str) -> Result<Option<Run>, Failure> {
+        match self.shown_app_run(id).await? {
+            Some(run) => Ok(Some(run)),
+            None => self.native_run(id).await,
+        }
+    }
+
+    async fn shown_app_run(&self, id: &str) -> Result<Option<Run>, Failure> {
+        let call = Call::get("app_runs.show", format!("api/service/v1/app/runs/{}", segment(id))).needs("the right to see runs");
+        let shown: AppRun = match self.read(&call).await {
+            Ok(shown) => shown,
+            Err(failure) if is_absence(&failure) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        self.learned(|learned| learned.has_apps = true);
+        let AppRun { run_id, status, slug, started_at } = shown;
+        self.run_shown(&call, id, run_id.0, slug.0, status.0, started_at.0).map(Some)
+    }
+
+    async fn native_run(&self, id: &str) -> Result<Option<Run>, Failure> {
+        let call = native_status(id);
+        match self.read(&call).await {
+            Ok(NativeStatus { run_id, status, workflow_slug, .. }) => {
+                self.run_shown(&call, id, run_id.0, workflow_slug.0, status.0, None).map(Some)
+            }
+            Err(failure) if is_absence(&failure) => self.must_have_apps().await.map(|()| None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn run_shown(
+        &self,
+        call: &Call,
+        id: &str,
+        shown: Option<String>,
+        slug: Option<String>,
+        phase: Option<String>,
+        started_at: Option<Timestamp>,
+    ) -> Result<Run, Failure> {
+        if shown.is_some_and(|shown| shown != id) || phase.is_none() {
+            return Err(self.unexpected(call, "it does not show that run"));
+        }
+        Ok(Run {
             kind: Kind::App,
             name: id.to_owned(),
-            workflow: text(&body["slug"]),
-            phase: text(&body["status"]),
+            workflow: slug,
+            phase,
             created_at: started_at,
             started_at,
             finished_at: None,
             creator: None,
             message: None,
-        }))
+        })
     }
 
     /// What the steps of a run say went wrong; None if nothing is said.
     pub async fn app_run_message(&self, id: &str) -> Result<Option<String>, Failure> {
-        let target = format!("api/service/package-workflows/native-status/{}?execution_mode=automation-engine", segment(id));
-        let body = self.read(&Call::get("app_runs.steps", target).needs("the right to see runs")).await?;
-        let steps = body["dag_nodes"].as_object().into_iter().flatten();
-        let said: Vec<_> = steps.filter_map(|(step, state)| Some(format!("{step}: {}", text(&state["error_message"])?))).collect();
+        let status: NativeStatus = self.read(&native_status(id)).await?;
+        let steps = status.dag_nodes.0.into_iter();
+        let said: Vec<_> =
+            steps.filter_map(|(step, state)| Some(format!("{step}: {}", state.0.error_message.0?))).take(32).collect();
         Ok((!said.is_empty()).then(|| clip(said.join("; "))))
     }
 
@@ -64,11 +169,11 @@ impl Tenant {
         let ended = json!({"terms": {"appWorkflowRunStatus": ENDED}});
         let counts =
             json!({"bool": {"should": [{"exists": {"field": "appWorkflowRunStartedAt"}}, {"bool": {"must_not": [ended]}}]}});
-        let mut runs: Vec<Run> = Vec::new();
-        for page in 0..self.settings.max_pages {
-            let call = search("app_runs.find", page * PAGE, PAGE, &[prefix.clone(), counts.clone()]);
-            let found = self.indexed_app_runs(&call).await?;
-            let full = found.len() >= PAGE;
+        let (mut runs, mut from): (Vec<Run>, usize) = (Vec::new(), 0);
+        for _ in 0..self.settings.max_pages {
+            let page = |size| search("app_runs.find", from, size, &[prefix.clone(), counts.clone()]);
+            let Found { items, count, more } = self.page::<Entities<RunEntity>>(PAGE, from, page).await?;
+            let found: Vec<_> = items.into_iter().filter_map(RunEntity::into_run).collect();
             let past = found.iter().any(|run| run.created_at.zip(bound).is_some_and(|(created, bound)| created < bound));
             let before = runs.len();
             for run in found {
@@ -76,9 +181,10 @@ impl Tenant {
                     runs.push(run);
                 }
             }
-            if !full || past || bound.is_none() || runs.len() == before {
+            if !more || past || bound.is_none() || runs.len() == before {
                 break;
             }
+            from += count;
         }
         Ok(runs)
     }
@@ -86,31 +192,36 @@ impl Tenant {
     /// Asks the tenant to stop a run of an app. Sent once.
     pub async fn cancel_app_run(&self, id: &str) -> Result<(), Failure> {
         let target = format!("api/service/v1/app/runs/{}/cancel", segment(id));
-        let call = Call::post("app_runs.cancel", target, None).needs("the right to cancel runs");
+        let call = Call::post("app_runs.cancel", target, None).may_be_empty().needs("the right to cancel runs");
         let sent = self.send(&call).await;
-        match self.effect(&call, sent) {
+        match self.effect::<Cancelling>(&call, sent) {
+            Effect::Applied(Cancelling { run_id, .. }) if run_id.0.as_deref().is_some_and(|named| named != id) => {
+                Err(self.unexpected(&call, "it names another run"))
+            }
+            Effect::Applied(Cancelling { cancelled: Flag(Some(false)), .. }) => {
+                Err(self.unexpected(&call, "it says that the run was not cancelled"))
+            }
             Effect::Applied(_) => Ok(()),
-            Effect::Conflict(failure) | Effect::NotApplied(failure) | Effect::UnknownFate(failure) => Err(failure),
+            other => Err(other.into_failure()),
         }
     }
 
     /// What the index shows of runs of apps, by their qualified names.
     pub(super) async fn indexed_by_name(&self, names: &BTreeSet<&str>) -> Result<BTreeMap<String, Run>, Failure> {
         let call = search("app_runs.look", 0, names.len(), &[json!({"terms": {"qualifiedName": names}})]);
-        let found = self.indexed_app_runs(&call).await?;
-        Ok(found.into_iter().filter_map(|run| Some((qualified_name(run.workflow.as_deref()?, &run.name), run))).collect())
+        let answer: Entities<RunEntity> = self.read(&call).await?;
+        let (found, _) = answer.into_items().ok_or_else(|| self.unexpected(&call, Entities::<RunEntity>::LACKS))?;
+        Ok(found
+            .into_iter()
+            .filter_map(RunEntity::into_run)
+            .filter_map(|run| Some((qualified_name(run.workflow.as_deref()?, &run.name), run)))
+            .collect())
     }
+}
 
-    async fn indexed_app_runs(&self, call: &Call) -> Result<Vec<Run>, Failure> {
-        let body = self.read(call).await?;
-        let entities = match &body["entities"] {
-            Value::Array(entities) => entities.as_slice(),
-            // The metastore leaves the list out when it is empty, and then says so in another way.
-            Value::Null if body["approximateCount"].is_number() => &[],
-            _ => return Err(self.unexpected(call, "it has no list of entities")),
-        };
-        Ok(entities.iter().filter_map(|entity| decode(&entity["attributes"])).collect())
-    }
+fn native_status(id: &str) -> Call {
+    let target = format!("api/service/package-workflows/native-status/{}?execution_mode=automation-engine", segment(id));
+    Call::get("app_runs.steps", target).needs("the right to see runs")
 }
 
 fn search(operation: &'static str, from: usize, size: usize, filters: &[Value]) -> Call {
@@ -135,30 +246,23 @@ pub(super) fn qualified_name(slug: &str, id: &str) -> String {
     format!("{ROOT}{slug}/{id}")
 }
 
-/// A name that is not built as expected names no run of an app.
-fn decode(attributes: &Value) -> Option<Run> {
-    let (slug, id) = attributes["qualifiedName"].as_str()?.strip_prefix(ROOT)?.split_once('/')?;
-    let id = id.rsplit('/').next().filter(|id| !id.is_empty())?;
-    let started_at = moment(&attributes["appWorkflowRunStartedAt"]);
-    Some(Run {
-        phase: text(&attributes["appWorkflowRunStatus"]),
-        created_at: started_at,
-        started_at,
-        finished_at: moment(&attributes["appWorkflowRunCompletedAt"]),
-        creator: text(&attributes["appWorkflowRunStartedBy"]),
-        ..Run::named(Kind::App, id.to_owned(), slug)
-    })
-}
-
-/// A time as RFC 3339, in milliseconds or in seconds; cut to the second, as times of the other generation are. Zero is none.
-fn moment(value: &Value) -> Option<Timestamp> {
-    let number = value.as_i64().filter(|number| *number > 0);
-    let at = match number {
-        Some(millis) if millis > LEAST_MILLIS => Timestamp::from_millisecond(millis).ok(),
-        Some(seconds) => Timestamp::from_second(seconds).ok(),
-        None => time(value),
-    }?;
-    Timestamp::from_second(at.as_second()).ok()
+impl RunEntity {
+    /// A name that is not built as expected names no run of an app.
+    fn into_run(self) -> Option<Run> {
+        let attributes = self.attributes.0;
+        let qualified_name = attributes.qualified_name.0?;
+        let (slug, id) = qualified_name.strip_prefix(ROOT)?.split_once('/')?;
+        let id = id.rsplit('/').next().filter(|id| !id.is_empty())?;
+        let started_at = attributes.app_workflow_run_started_at.0;
+        Some(Run {
+            phase: attributes.app_workflow_run_status.0,
+            created_at: started_at,
+            started_at,
+            finished_at: attributes.app_workflow_run_completed_at.0,
+            creator: attributes.app_workflow_run_started_by.0,
+            ..Run::named(Kind::App, id.to_owned(), slug)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -210,17 +314,6 @@ mod tests {
         let tenant = server.tenant(&clock());
         for _ in 0..2 {
             assert_eq!(tenant.app_run("r").await.expect_err("no answer").code, "tenant.unreadable");
-        }
-    }
-
-    #[test]
-    fn times_are_read_in_each_of_their_forms() {
-        let at = Timestamp::from_second(1_767_225_600).ok();
-        for value in [json!(1_767_225_600_123_i64), json!(1_767_225_600), json!("2026-01-01T00:00:00Z")] {
-            assert_eq!(moment(&value), at, "{value}");
-        }
-        for value in [json!(null), json!(0), json!(""), json!("soon")] {
-            assert_eq!(moment(&value), None, "{value}");
         }
     }
 }

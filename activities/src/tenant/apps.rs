@@ -1,21 +1,36 @@
 //! Apps of a tenant of the native generation, under `/v1/app`: whether there is one of this slug, and submitting it.
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
+use super::answer::Exact;
 use super::classify::Effect;
-use super::runs::{Kind, Run, segment, text};
+use super::runs::{Kind, Run};
 use super::send::Call;
+use super::target::segment;
 use super::{Generation, Permit, Submission, Tenant};
 use crate::failure::{Category, Failure};
 
 /// The workflow engine's "no such version", which it also says of one that it does not know yet.
 const NOT_YET_INDEXED: &str = "AE-WF-404-02";
 
+/// An answer of which only its form matters.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Object {}
+
+/// The answer to a submission.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SubmittedApp {
+    run_id: Exact,
+    slug: Exact,
+}
+
 impl Tenant {
     /// Whether there is an app of this slug. A failure if the tenant has no apps at all.
     pub async fn has_app(&self, slug: &str) -> Result<bool, Failure> {
         let call = Call::get("apps.show", format!("api/service/v1/app/{}", segment(slug))).needs("the right to see apps");
-        Ok(self.read_of_apps(&call).await?.is_some())
+        Ok(self.read_of_apps::<Object>(&call).await?.is_some())
     }
 
     /// Submits an app once. The permit was waited for before, and no other request is made first, so nothing stands between a caller's
@@ -26,14 +41,15 @@ impl Tenant {
             .needs("the right to run apps");
         let sent = self.send_now(permit, &call).await;
         self.learn_who_was_denied(&call, &sent).await;
-        match self.effect(&call, sent) {
-            Effect::Applied(body) => match text(&body["run_id"]) {
-                Some(run) if body["slug"].as_str().is_none_or(|named| named == slug) => {
+        match self.effect::<SubmittedApp>(&call, sent) {
+            Effect::Applied(answer) => match answer.run_id.0 {
+                Some(run) if answer.slug.0.as_deref().is_none_or(|named| named == slug) => {
                     Submission::Applied(Run::named(Kind::App, run, slug))
                 }
                 _ => Submission::UnknownFate(self.unexpected(&call, "it names no run of this app")),
             },
-            Effect::Conflict(failure) => Submission::AlreadyActive(failure),
+            Effect::AlreadyActive(failure) => Submission::AlreadyActive(failure),
+            Effect::Conflict(failure) => Submission::NotApplied(failure.with_retryable(true)),
             Effect::NotApplied(failure) => {
                 let soon_there = failure.source.tenant_code.as_deref() == Some(NOT_YET_INDEXED);
                 Submission::NotApplied(if soon_there { failure.with_retryable(true) } else { failure })
@@ -44,7 +60,7 @@ impl Tenant {
 
     /// Reads something below `/v1/app`: None if it is not there. A tenant that has no apps at all says the same, so it is asked once
     /// whether it has any.
-    pub(super) async fn read_of_apps(&self, call: &Call) -> Result<Option<Value>, Failure> {
+    pub(super) async fn read_of_apps<T: DeserializeOwned + Send + 'static>(&self, call: &Call) -> Result<Option<T>, Failure> {
         match self.read(call).await {
             Ok(body) => {
                 self.learned(|learned| learned.has_apps = true);
@@ -55,12 +71,12 @@ impl Tenant {
         }
     }
 
-    async fn must_have_apps(&self) -> Result<(), Failure> {
+    pub(super) async fn must_have_apps(&self) -> Result<(), Failure> {
         if self.learned(|learned| learned.has_apps) {
             return Ok(());
         }
         let call = Call::get("apps.list", "api/service/v1/app?limit=1").needs("the right to see apps");
-        match self.read(&call).await {
+        match self.read::<Object>(&call).await {
             Ok(_) => {
                 self.learned(|learned| learned.has_apps = true);
                 Ok(())

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde::Deserialize;
-use serde_json::Value;
 
+use super::answer::{Element, Exact, Lenient, List, NAME, Text};
 use super::credentials::Bearer;
 use super::send::{Call, Sent};
 use super::{Tenant, classify};
@@ -59,20 +59,22 @@ pub(super) enum Doubt {
     Unsettled,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Wire {
-    #[serde(default)]
-    user_id: String,
-    #[serde(default)]
-    username: String,
-    roles: Vec<Role>,
+/// The answer to "who am I".
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Me {
+    user_id: Exact,
+    username: Text<NAME>,
+    roles: List<Lenient<Role>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct Role {
-    name: String,
+    name: Exact,
 }
+
+impl Element for Role {}
 
 impl Tenant {
     /// Who we are, believed for ten minutes.
@@ -152,8 +154,8 @@ impl Tenant {
     }
 
     async fn ask(&self, call: &Call) -> Result<Arc<Identity>, Failure> {
-        let body = self.read(call).await?;
-        let identity = Arc::new(decode(&body).map_err(|problem| self.unexpected(call, &problem))?);
+        let me: Me = self.read(call).await?;
+        let identity = Arc::new(me.into_identity().ok_or_else(|| self.unexpected(call, "it has no list of roles"))?);
         let until = self.clock.monotonic().saturating_add(BELIEVED);
         self.learned(|learned| learned.identity = Some((identity.clone(), until)));
         Ok(identity)
@@ -161,10 +163,17 @@ impl Tenant {
 }
 
 fn whoami() -> Call {
-    Call::get(WHOAMI, "api/service/whoami").needs("valid credentials")
+    Call::get(WHOAMI, "api/service/whoami").small().needs("valid credentials")
 }
 
-fn decode(body: &Value) -> Result<Identity, String> {
-    let Wire { user_id, username, roles } = classify::decode(body)?;
-    Ok(Identity { user_id, username, roles: roles.into_iter().map(|role| role.name).collect() })
+impl Me {
+    /// A role without a name gives no right that we know of.
+    fn into_identity(self) -> Option<Identity> {
+        let (roles, _) = self.roles.into_items()?;
+        Some(Identity {
+            user_id: self.user_id.0.unwrap_or_default(),
+            username: self.username.0.unwrap_or_default(),
+            roles: roles.into_iter().filter_map(|Lenient(role)| role.name.0).collect(),
+        })
+    }
 }

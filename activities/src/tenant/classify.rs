@@ -6,29 +6,31 @@
 
 use std::time::Duration;
 
-use jiff::fmt::rfc2822::DateTimeParser;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::Tenant;
+use super::answer::{Answer, Form, Problem, Refusal};
 use super::credentials::Credentials;
-use super::send::{Answer, Body, Call, Sent};
+use super::send::{Call, Sent};
 use crate::failure::{Category, Failure, FailureSource};
 
 /// The workflow engine's "there is an active run already".
 const ALREADY_ACTIVE: &str = "AE-WF-409-03";
 /// A body above the limit.
 const OVERSIZED: &str = "tenant.oversized";
-/// However long the tenant asks us to stay away, no longer than this.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
-/// How much of a body that is no JSON is quoted.
-const QUOTE: usize = 200;
+/// After an answer that is too long, another one is not asked for sooner.
+const OVERSIZED_WAIT: Duration = Duration::from_secs(30);
+/// For how long an operation may refuse a token that the tenant accepts elsewhere before that is final: a new token, or a new right, can
+/// take a while to reach every service of the tenant.
+const PROPAGATION: Duration = Duration::from_secs(120);
 
 /// What became of an effect.
-pub(super) enum Effect {
+pub(super) enum Effect<T> {
     /// It was carried out, and this is the answer.
-    Applied(Value),
-    /// It was refused because of something that exists already: 409, or the code of an active run under any status.
+    Applied(T),
+    /// It was refused because a run of this workflow is active, as the tenant's own code says.
+    AlreadyActive(Failure),
+    /// It was refused because of something else that exists or happens already.
     Conflict(Failure),
     /// It was not carried out and may be tried again, as far as the failure admits that.
     NotApplied(Failure),
@@ -36,40 +38,47 @@ pub(super) enum Effect {
     UnknownFate(Failure),
 }
 
+impl<T> Effect<T> {
+    /// The failure of what was not carried out, or may have been; for an effect whose success was dealt with.
+    pub(super) fn into_failure(self) -> Failure {
+        match self {
+            Self::AlreadyActive(failure) | Self::Conflict(failure) | Self::NotApplied(failure) | Self::UnknownFate(failure) => {
+                failure
+            }
+            Self::Applied(_) => Failure::new("tenant.unreadable", Category::Internal, "a success was taken for a failure"),
+        }
+    }
+}
+
 impl Tenant {
-    /// The body of an answer to a read, or why there is none.
-    pub(super) fn read_answer(&self, call: &Call, answer: Answer) -> Result<Value, Failure> {
+    /// The fields of an answer to a read, or why there are none.
+    pub(super) fn read_answer<T: DeserializeOwned>(&self, call: &Call, answer: Answer) -> Result<T, Failure> {
         if is_success(answer.status) { self.readable(call, answer) } else { Err(self.refusal(call, &answer)) }
     }
 
     /// What became of an effect. Everything that does not prove the opposite is an unknown fate.
-    pub(super) fn effect(&self, call: &Call, sent: Sent) -> Effect {
+    pub(super) fn effect<T: DeserializeOwned>(&self, call: &Call, sent: Sent) -> Effect<T> {
         let answer = match sent {
             Sent::NotDelivered(failure) => return Effect::NotApplied(failure),
             Sent::UnknownDelivery(failure) => return Effect::UnknownFate(failure),
             Sent::Answered(answer) => answer,
         };
         if is_success(answer.status) {
+            if answer.claims_an_error(&self.sanitizer()) {
+                return Effect::UnknownFate(self.unexpected(call, "an error under a status of success"));
+            }
             return match self.readable(call, answer) {
-                Ok(body) => Effect::Applied(body),
+                Ok(answer) => Effect::Applied(answer),
                 Err(failure) => Effect::UnknownFate(failure),
             };
         }
         let failure = self.refusal(call, &answer);
         match answer.status {
-            _ if answer.names(ALREADY_ACTIVE) => Effect::Conflict(failure),
+            _ if is_already_active(&failure) => Effect::AlreadyActive(failure),
             409 => Effect::Conflict(failure),
             408 => Effect::UnknownFate(failure),
             400..=499 => Effect::NotApplied(failure),
             _ => Effect::UnknownFate(failure),
-        }
-    }
-
-    /// The same for an effect whose answer has no body that counts.
-    pub(super) fn effect_without_body(&self, call: &Call, sent: Sent) -> Effect {
-        match sent {
-            Sent::Answered(answer) if is_success(answer.status) => Effect::Applied(Value::Null),
-            other => self.effect(call, other),
         }
     }
 
@@ -81,50 +90,94 @@ impl Tenant {
         }
     }
 
-    fn readable(&self, call: &Call, answer: Answer) -> Result<Value, Failure> {
-        let (code, problem) = match answer.body {
-            Body::Json(value) => return Ok(value),
-            Body::Text(text) if text.trim().is_empty() => ("tenant.unreadable", "an empty body".to_owned()),
-            // What was meant to be JSON says nothing to people, and may hold a token.
-            Body::Text(text) if call.is_anonymous() || text.trim_start().starts_with(['{', '[']) => {
-                ("tenant.unreadable", "a body that is no JSON".to_owned())
+    fn readable<T: DeserializeOwned>(&self, call: &Call, answer: Answer) -> Result<T, Failure> {
+        let status = answer.status;
+        let problem = match answer.decode(&self.sanitizer(), call.or_empty, !call.is_anonymous()) {
+            Ok(decoded) => return Ok(decoded),
+            Err(problem) => problem,
+        };
+        let (code, problem) = match problem {
+            Problem::Unexpected(problem) => ("tenant.unreadable", problem),
+            Problem::TooLong(limit) if limit.is_the_setting => {
+                (OVERSIZED, format!("more than the {} bytes of the setting body_limit", limit.bytes))
             }
-            Body::Text(text) => ("tenant.unreadable", format!("a body that is no JSON: {}", quote(&text))),
-            Body::TooLong => (OVERSIZED, format!("more than {} bytes", self.settings.body_limit)),
-            Body::Cut(why) => ("tenant.connection_lost", format!("a body that broke off: {why}")),
+            Problem::TooLong(limit) => (OVERSIZED, format!("more than {} bytes, which no answer to it has", limit.bytes)),
+            Problem::Cut(why) => ("tenant.connection_lost", format!("a body that broke off: {why}")),
         };
         let message = format!("tenant `{}` answered {} with {problem}", self.name, call.operation);
-        let source = FailureSource { http_status: Some(answer.status), ..call.source() };
-        Err(Failure::new(code, Category::DependencyUnavailable, message).with_source(source))
+        let source = FailureSource { http_status: Some(status), ..call.source() };
+        let failure = Failure::new(code, Category::DependencyUnavailable, message).with_source(source);
+        if code != OVERSIZED {
+            return Err(failure);
+        }
+        let hint = format!("raise tenants.{}.body_limit if the tenant's answers are really so long", self.name);
+        Err(failure.after(Some(OVERSIZED_WAIT)).suggest(hint))
+    }
+
+    /// A success whose fields are not what the operation promises.
+    pub(super) fn unexpected(&self, call: &Call, problem: &str) -> Failure {
+        let message = format!("tenant `{}` answered {} with something unexpected: {problem}", self.name, call.operation);
+        Failure::new("tenant.unreadable", Category::DependencyUnavailable, message).with_source(call.source())
     }
 
     /// The failure that any status but a success is.
     fn refusal(&self, call: &Call, answer: &Answer) -> Failure {
-        let Kind { code, category, what } = kind(answer.status);
-        let (tenant_code, said) = answer.error();
+        let foreign = is_foreign(answer);
+        let Kind { code, category, what } = if foreign { FOREIGN } else { kind(answer.status) };
+        let sanitizer = self.sanitizer();
+        let Refusal { code: mut tenant_code, message: said, retry_after } = answer.refusal(&sanitizer, !call.is_anonymous());
+        // The workflow service hides the engine's code in the message of a 500.
+        if matches!(answer.status, 409 | 500..) && answer.mentions(ALREADY_ACTIVE, &sanitizer) {
+            tenant_code = Some(ALREADY_ACTIVE.to_owned());
+        }
         let credentials = self.link.credentials.as_ref();
         let held = || credentials.map_or_else(|| "these credentials".to_owned(), Credentials::name);
         let who = self.known_name().unwrap_or_else(|| format!("the holder of {}", held()));
         let mut message = format!("tenant `{}` {what} {} ({})", self.name, call.operation, answer.status);
-        if answer.status == 403 {
+        if answer.status == 403 && !foreign {
             message = format!("{message}: {who} needs {}", call.needs);
         }
-        // The part of a text that is cut off could leave half of a secret.
-        if let Some(said) = said.filter(|_| !(call.is_anonymous() && matches!(answer.body, Body::Text(_)))) {
-            let said = credentials.map_or_else(|| said.clone(), |credentials| credentials.hush(&said));
+        if let Some(said) = said {
             message = format!("{message}: {said}");
         }
         let source = FailureSource { http_status: Some(answer.status), tenant_code, ..call.source() };
-        let failure = Failure::new(code, category, message).with_source(source).after(answer.retry_after());
+        let failure = Failure::new(code, category, message).with_source(source).after(retry_after);
         match answer.status {
             401 => {
-                let mend = credentials.map_or_else(String::new, |credentials| credentials.mend(&self.name));
-                Failure { tenant_held: self.is_locked_out(), ..failure.suggest(mend) }
+                let hint = credentials.map_or_else(String::new, |credentials| credentials.mend(&self.name));
+                let retryable = self.may_still_propagate(call.operation);
+                Failure { tenant_held: self.is_locked_out(), retryable, ..failure.suggest(hint) }
+            }
+            _ if foreign => {
+                failure.suggest("check what stands between this machine and the tenant: a firewall, a proxy, a login page")
             }
             403 => failure.suggest(format!("give {who} {}, or use another key", call.needs)),
             300..=399 => failure.suggest(format!("check tenants.{}.base_url: the tenant answers from another address", self.name)),
             _ => failure,
         }
+    }
+
+    /// An operation refuses a token that the tenant accepts elsewhere.
+    pub(super) fn refused_at(&self, operation: &'static str) {
+        let now = self.clock.monotonic();
+        self.learned(|learned| {
+            let (first, last) = learned.refused_at.entry(operation).or_insert((now, now));
+            // One from long ago was about another token.
+            if now.saturating_sub(*last) > PROPAGATION * 2 {
+                *first = now;
+            }
+            *last = now;
+        });
+    }
+
+    /// An operation accepts our token.
+    pub(super) fn accepted_at(&self, operation: &'static str) {
+        self.learned(|learned| learned.refused_at.remove(operation));
+    }
+
+    fn may_still_propagate(&self, operation: &str) -> bool {
+        let since = self.learned(|learned| learned.refused_at.get(operation).map(|(first, _)| *first));
+        since.is_some_and(|since| self.clock.monotonic().saturating_sub(since) < PROPAGATION)
     }
 }
 
@@ -132,24 +185,41 @@ fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-/// Decodes a body, and says by field what is wrong with it.
-pub(super) fn decode<T: DeserializeOwned>(body: &Value) -> Result<T, String> {
-    serde_path_to_error::deserialize(body).map_err(|error| error.to_string())
+/// Whether a refusal comes from something between us and the tenant: a firewall or proxy sends a page, and the API's own refusals are
+/// objects. A denial must be one to count; what else the API refuses may come as plain text, as from a router that knows no such path.
+fn is_foreign(answer: &Answer) -> bool {
+    match answer.status {
+        401 | 408 | 413 | 429 => false,
+        403 => answer.form() != Form::Object,
+        400..=499 => answer.form() == Form::Page,
+        _ => false,
+    }
 }
 
+const FOREIGN: Kind = Kind {
+    code: "tenant.unavailable",
+    category: Category::DependencyUnavailable,
+    what: "did not answer itself, but something in between refused",
+};
+
 /// Whether a conflict is "a run of this workflow is active", and not "this exists already".
-pub(super) fn is_already_active(failure: &Failure) -> bool {
+fn is_already_active(failure: &Failure) -> bool {
     failure.source.tenant_code.as_deref() == Some(ALREADY_ACTIVE)
+}
+
+/// Whether an answer was too long.
+pub(super) fn is_oversized(failure: &Failure) -> bool {
+    failure.code == OVERSIZED
 }
 
 /// Whether a smaller request may do better: the tenant refused this one, or its answer was too long.
 pub(super) fn is_about_size(failure: &Failure) -> bool {
-    failure.category == Category::InvalidInput || failure.code == OVERSIZED
+    failure.category == Category::InvalidInput || is_oversized(failure)
 }
 
 /// Whether the tenant forbade it, so that it is worth finding out who asked.
 pub(super) fn is_denied(sent: &Sent) -> bool {
-    matches!(sent, Sent::Answered(answer) if answer.status == 403)
+    matches!(sent, Sent::Answered(answer) if answer.status == 403 && !is_foreign(answer))
 }
 
 /// Whether the tenant did not accept the token.
@@ -159,24 +229,29 @@ pub(super) fn is_unauthenticated(sent: &Sent) -> bool {
 
 /// Whether the tenant has made up its mind: it neither failed, nor put us off, nor sent us elsewhere.
 pub(super) fn is_settled(sent: &Sent) -> bool {
-    matches!(sent, Sent::Answered(answer) if matches!(answer.status, 200..=299 | 400..=407 | 409..=428 | 430..=499))
+    matches!(sent, Sent::Answered(answer)
+        if matches!(answer.status, 200..=299 | 400..=407 | 409..=428 | 430..=499) && !is_foreign(answer))
 }
 
 /// How long the tenant asks everybody to stay away: only with a 429 or a 503 that names a time.
 pub(super) fn asks_to_wait(sent: &Sent) -> Option<Duration> {
     match sent {
-        Sent::Answered(answer) if matches!(answer.status, 429 | 503) => answer.retry_after().filter(|wait| !wait.is_zero()),
+        Sent::Answered(answer) if matches!(answer.status, 429 | 503) => answer.wait().filter(|wait| !wait.is_zero()),
         _ => None,
     }
 }
 
-/// Whether a read that ended so may be sent again within the same attempt. One that took too long may not: it has cost enough time.
-pub(super) fn worth_resending(sent: &Sent) -> bool {
+/// Whether a read that ended so may be sent again within the same attempt. One that took too long may not: it has cost enough time. A
+/// redirect or a denial may be a moment's: rights and routes take a while to reach every part of a tenant. A login that is denied is not
+/// repeated: that would look like guessing.
+pub(super) fn worth_resending(call: &Call, sent: &Sent) -> bool {
     match sent {
         Sent::NotDelivered(failure) => failure.retryable,
         Sent::UnknownDelivery(failure) => failure.category != Category::Timeout,
         Sent::Answered(answer) => {
-            matches!(answer.status, 429 | 502 | 503 | 504) || (is_success(answer.status) && matches!(answer.body, Body::Cut(_)))
+            matches!(answer.status, 429 | 502..=504)
+                || (!call.is_anonymous() && (matches!(answer.status, 302 | 403) || is_foreign(answer)))
+                || (is_success(answer.status) && answer.is_cut())
         }
     }
 }
@@ -202,63 +277,4 @@ fn kind(status: u16) -> Kind {
         _ => ("tenant.unavailable", C::DependencyUnavailable, "failed at"),
     };
     Kind { code, category, what }
-}
-
-impl Answer {
-    /// How long the tenant asks us to wait: the header in seconds or as a date, or the body's `retry_after`, whichever is longer.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
-        let header = self.retry_after.as_deref().and_then(|text| {
-            let seconds = text.trim().parse().ok().map(Duration::from_secs);
-            seconds.or_else(|| {
-                let date = DateTimeParser::new().parse_timestamp(text).ok()?;
-                Some(Duration::try_from(date.duration_since(self.at)).unwrap_or(Duration::ZERO))
-            })
-        });
-        let body = match &self.body {
-            Body::Json(body) => body.get("retry_after").and_then(|value| {
-                let seconds = value.as_f64().or_else(|| value.as_str()?.parse().ok())?;
-                Duration::try_from_secs_f64(seconds).ok()
-            }),
-            _ => None,
-        };
-        header.max(body).map(|wanted| wanted.min(LONGEST_RETRY_AFTER))
-    }
-
-    /// Whether a code of the tenant stands anywhere in the body.
-    fn names(&self, code: &str) -> bool {
-        match &self.body {
-            Body::Json(body) => body.to_string().contains(code),
-            Body::Text(text) => text.contains(code),
-            Body::Cut(_) | Body::TooLong => false,
-        }
-    }
-
-    /// The tenant's code and message, from whichever of the known fields holds them.
-    fn error(&self) -> (Option<String>, Option<String>) {
-        let body = match &self.body {
-            Body::Json(body) => body,
-            Body::Text(text) if !text.trim().is_empty() => return (None, Some(quote(text))),
-            _ => return (None, None),
-        };
-        let first = |names: &[&str]| names.iter().find_map(|name| plain(body.get(name)?));
-        let code = if self.names(ALREADY_ACTIVE) {
-            Some(ALREADY_ACTIVE.to_owned())
-        } else {
-            first(&["errorCode", "code"]).map(|code| quote(&code))
-        };
-        (code, first(&["errorMessage", "message", "error_description", "error"]))
-    }
-}
-
-fn plain(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
-
-fn quote(text: &str) -> String {
-    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().take(QUOTE).collect()
 }

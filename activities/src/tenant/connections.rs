@@ -6,18 +6,24 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 use tokio::sync::OwnedMutexGuard;
 
+use super::answer::{Element, Exact, Lenient, List};
+use super::apps::Object;
 use super::classify::Effect;
-use super::runs::{segment, text};
 use super::send::Call;
+use super::target::encoded;
 use super::{Permit, Tenant};
 use crate::failure::Failure;
 
 /// Where an entity is written. The flags say: leave everything else about it as it is.
 const BULK: &str = "api/meta/entity/bulk/?replaceTags=false&appendTags=false&replaceBusinessAttributes=false\
                     &overwriteBusinessAttributes=false";
+
+/// The most admins that a connection may have for its list to be read, and so written.
+const MOST_ADMINS: usize = 5_000;
 
 /// A connection, and who administers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,17 +78,17 @@ impl Tenant {
     pub async fn connection(&self, qualified_name: &str) -> Result<Option<Connection>, Failure> {
         let target = format!(
             "api/meta/entity/uniqueAttribute/type/Connection?attr:qualifiedName={}&minExtInfo=false&ignoreRelationships=true",
-            segment(qualified_name)
+            encoded(qualified_name)
         );
         let call = Call::get("connections.show", target).needs("the right to see the connection");
-        let body = match self.read(&call).await {
+        let shown: Shown = match self.read(&call).await {
             Err(failure) if failure.code == "tenant.not_found" => return Ok(None),
-            body => body?,
+            shown => shown?,
         };
-        if body["entity"]["status"] == "DELETED" {
+        if shown.entity.status.0.as_deref() == Some("DELETED") {
             return Ok(None);
         }
-        decode(&body["entity"], qualified_name).map(Some).map_err(|problem| self.unexpected(&call, problem))
+        shown.entity.0.into_connection(qualified_name).map(Some).map_err(|problem| self.unexpected(&call, problem))
     }
 
     /// Waits for this process's turn to change the admins of a connection; it ends when the guard is dropped.
@@ -107,37 +113,70 @@ impl Tenant {
             .needs("to be an admin of the connection");
         let sent = self.send_now(permit, &call).await;
         self.learn_who_was_denied(&call, &sent).await;
-        match self.effect(&call, sent) {
+        match self.effect::<Object>(&call, sent) {
             Effect::Applied(_) => AdminsWritten::Applied,
-            // Somebody else was writing at this moment; nothing says that the next moment is no better.
-            Effect::Conflict(failure) => AdminsWritten::NotApplied(failure.with_retryable(true)),
+            // Something else was writing at this moment; nothing says that the next moment is no better.
+            Effect::Conflict(failure) | Effect::AlreadyActive(failure) => AdminsWritten::NotApplied(failure.with_retryable(true)),
             Effect::NotApplied(failure) => AdminsWritten::NotApplied(failure),
             Effect::UnknownFate(failure) => AdminsWritten::UnknownFate(failure),
         }
     }
 }
 
-/// A list of admins that is not there is no empty one: writing upon that would take the rights of everybody.
-fn decode(entity: &Value, qualified_name: &str) -> Result<Connection, &'static str> {
-    let attributes = &entity["attributes"];
-    if attributes["qualifiedName"] != qualified_name {
-        return Err("it shows another connection");
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Shown {
+    entity: Lenient<Entity>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Entity {
+    guid: Exact,
+    status: Exact,
+    attributes: Lenient<Attributes>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Attributes {
+    qualified_name: Exact,
+    name: Exact,
+    admin_users: List<Exact>,
+}
+
+impl Element for Exact {
+    const MOST: usize = MOST_ADMINS;
+}
+
+impl Entity {
+    /// A list of admins that is not there is no empty one: writing upon that would take the rights of everyone. Nor is one of which a
+    /// part cannot be written back exactly as it is.
+    fn into_connection(self, qualified_name: &str) -> Result<Connection, &'static str> {
+        let Entity { guid, attributes: Lenient(attributes), .. } = self;
+        if attributes.qualified_name.0.as_deref() != Some(qualified_name) {
+            return Err("it shows another connection");
+        }
+        let (admins, count) = match attributes.admin_users {
+            List::Null => (Vec::new(), 0),
+            admins => admins.into_items().ok_or("the connection has no list of admins")?,
+        };
+        if count > admins.len() {
+            return Err("the connection has more admins than can be read");
+        }
+        Ok(Connection {
+            guid: guid.0.ok_or("the connection has no guid")?,
+            qualified_name: qualified_name.to_owned(),
+            name: attributes.name.0.ok_or("the connection has no name")?,
+            admin_users: admins.into_iter().map(|admin| admin.0).collect::<Option<_>>().ok_or("an admin is no name")?,
+        })
     }
-    let admin_users = match attributes.get("adminUsers") {
-        Some(Value::Array(admins)) => admins.iter().map(text).collect::<Option<_>>().ok_or("an admin is no name")?,
-        Some(Value::Null) => Vec::new(),
-        _ => return Err("the connection has no list of admins"),
-    };
-    Ok(Connection {
-        guid: text(&entity["guid"]).ok_or("the connection has no guid")?,
-        qualified_name: qualified_name.to_owned(),
-        name: text(&attributes["name"]).ok_or("the connection has no name")?,
-        admin_users,
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::tenant::scripted::{Reply, Scripted, clock};
 

@@ -1,14 +1,16 @@
 //! How we log in: an API key, an OAuth client, or the service account of a Keycloak client. Here are the secrets and the token that is
 //! valid now; asking the tenant for a token is in `login`.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::TenantSettings;
+use super::answer::Sanitizer;
 use super::settings::Refusal;
 use crate::failure::Failure;
 
@@ -21,6 +23,7 @@ pub(super) struct Credentials {
     secret: Secret,
     /// The token in use.
     current: Mutex<Option<Bearer>>,
+    known: Mutex<Known>,
     /// Held by the one that logs in; the others wait for what comes of it.
     pub(super) turn: tokio::sync::Mutex<Turn>,
 }
@@ -32,6 +35,33 @@ pub(super) struct Turn {
     /// The last login that failed, and when (monotonic).
     pub(super) failed: Option<(Duration, Failure)>,
     number: u64,
+}
+
+/// The secrets that a tenant may echo, the newest first, and what removes them. Earlier ones count: an answer may still hold them.
+#[derive(Default)]
+struct Known {
+    proxy_password: Option<SecretString>,
+    secrets: VecDeque<SecretString>,
+    tokens: VecDeque<SecretString>,
+    sanitizer: Arc<Sanitizer>,
+}
+
+/// How many secrets, and how many tokens, are removed from texts.
+const REMEMBERED: usize = 4;
+
+impl Known {
+    fn remember(of: &mut VecDeque<SecretString>, secret: &SecretString) {
+        if of.iter().all(|known| known.expose_secret() != secret.expose_secret()) {
+            of.push_front(secret.clone());
+            of.truncate(REMEMBERED);
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Self)) {
+        change(self);
+        let all = self.proxy_password.iter().chain(&self.secrets).chain(&self.tokens);
+        self.sanitizer = Arc::new(Sanitizer::without(all.map(ExposeSecret::expose_secret)));
+    }
 }
 
 /// The ways to log in.
@@ -75,8 +105,13 @@ impl Credentials {
         if let Some((second, ..)) = ways.next() {
             return Err((second, format!("is set beside `{first}`"), "choose one way to log in"));
         }
-        let turn = Turn { secret, failed: None, number: 0 };
-        let credentials = Self { way, secret: source, current: Mutex::default(), turn: tokio::sync::Mutex::new(turn) };
+        let known = Mutex::default();
+        let turn = Turn { secret: secret.clone(), failed: None, number: 0 };
+        let credentials = Self { way, secret: source, current: Mutex::default(), known, turn: tokio::sync::Mutex::new(turn) };
+        credentials.known(|known| {
+            known.proxy_password = settings.proxy.as_ref().and_then(password);
+            Known::remember(&mut known.secrets, &secret);
+        });
         credentials.check()?;
         Ok(Some(credentials))
     }
@@ -109,6 +144,7 @@ impl Credentials {
     pub(super) fn store(&self, turn: &mut Turn, token: &SecretString, granted: Option<(Duration, Duration)>) -> Option<Bearer> {
         let mut header = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret())).ok()?;
         header.set_sensitive(true);
+        self.known(|known| Known::remember(&mut known.tokens, token));
         turn.number += 1;
         let stale = granted.map(|(asked, life)| asked.saturating_add(life.saturating_sub(LONGEST_MARGIN.min(life / 5))));
         let bearer = Bearer { header, number: turn.number, stale };
@@ -116,11 +152,13 @@ impl Credentials {
         Some(bearer)
     }
 
-    /// What the tenant says, without the token in use, should it quote that.
-    pub(super) fn hush(&self, said: &str) -> String {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let header = current.as_ref().and_then(|bearer| bearer.header.to_str().ok());
-        without(said, header.and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default())
+    /// What removes our secrets from a text of the tenant.
+    pub(super) fn sanitizer(&self) -> Arc<Sanitizer> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).sanitizer.clone()
+    }
+
+    fn known(&self, change: impl FnOnce(&mut Known)) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).change(change);
     }
 
     /// Reads the secret's file again; whether it holds another one now. A file that cannot be read is left for what it was: it may be
@@ -129,6 +167,7 @@ impl Credentials {
         let Secret::File(file) = &self.secret else { return false };
         match read(file) {
             Ok(secret) if secret.expose_secret() != turn.secret.expose_secret() && !secret.expose_secret().is_empty() => {
+                self.known(|known| Known::remember(&mut known.secrets, &secret));
                 turn.secret = secret;
                 true
             }
@@ -163,20 +202,9 @@ impl Credentials {
     }
 }
 
-/// What is shorter is no secret, and stands in many a word.
-const LEAST_SECRET: usize = 6;
-
-/// A text without a secret, nor the beginning of one where the text was cut off.
-pub(super) fn without(text: &str, secret: &str) -> String {
-    if secret.len() < LEAST_SECRET {
-        return text.to_owned();
-    }
-    let text = text.replace(secret, "…");
-    let mut beginnings = (LEAST_SECRET..secret.len()).rev().filter_map(|end| secret.get(..end));
-    match beginnings.find_map(|beginning| text.strip_suffix(beginning)) {
-        Some(rest) => format!("{rest}…"),
-        None => text,
-    }
+fn password(proxy: &SecretString) -> Option<SecretString> {
+    let url = reqwest::Url::parse(proxy.expose_secret().trim()).ok()?;
+    url.password().map(|password| SecretString::from(password.to_owned()))
 }
 
 type Found = (Secret, SecretString);

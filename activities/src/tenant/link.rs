@@ -6,12 +6,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, ClientBuilder, Proxy, Url};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::TenantSettings;
+use super::answer::{Sanitizer, describe};
 use super::settings::Refusal;
-use super::{TenantSettings, send};
 
 /// How long an idle connection is kept. Below the 75 s after which a usual front end closes it: reusing one at that moment costs an
 /// unknown fate.
@@ -113,6 +114,7 @@ pub(super) fn client(settings: &TenantSettings, bases: Option<&Bases>) -> Result
     rustls::crypto::ring::default_provider().install_default().ok();
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let builder = Client::builder()
         .user_agent(concat!("iolaus/", env!("CARGO_PKG_VERSION")))
@@ -128,7 +130,7 @@ pub(super) fn client(settings: &TenantSettings, bases: Option<&Bases>) -> Result
         None => builder,
     };
     trusting(settings.ca_file.as_deref(), bases, builder)?.build().map_err(|error| {
-        let problem = format!("cannot be served by an HTTP client: {}", send::chain(&error));
+        let problem = format!("cannot be served by an HTTP client: {}", describe(&error, &Sanitizer::default()));
         ("base_url", problem, "check the proxy variables and the system's certificates")
     })
 }

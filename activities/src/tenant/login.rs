@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 
 use super::Tenant;
-use super::credentials::{Bearer, Credentials, Turn, Way, without};
-use super::runs::{segment, text};
+use super::answer::{Count, Secret};
+use super::credentials::{Bearer, Credentials, Turn, Way};
 use super::send::Call;
+use super::target::segment;
 use crate::failure::{Category, Failure, FailureSource};
 
 /// How long the outcome of a failed login stands for those who waited for it.
@@ -83,18 +85,15 @@ impl Tenant {
     async fn ask_for_token(&self, credentials: &Credentials, turn: &mut Turn) -> Result<Bearer, Failure> {
         let call = token_call(&credentials.way, &turn.secret);
         let asked = self.clock.monotonic();
-        let body = match self.read(&call).await {
-            Ok(body) => body,
-            Err(failure) => {
-                let message = without(&failure.message, turn.secret.expose_secret());
-                let failure = Failure { message, ..failure };
-                return Err(if failure.retryable { failure } else { self.refused_login(credentials, &failure) });
-            }
+        let granted: Granted = match self.read(&call).await {
+            Ok(granted) => granted,
+            Err(failure) if failure.retryable => return Err(failure),
+            Err(failure) => return Err(self.refused_login(credentials, &failure)),
         };
-        let token = text(&body["accessToken"]).or_else(|| text(&body["access_token"]));
+        let life = granted.lifetime().unwrap_or(UNTOLD);
+        let token = granted.access_token.0.or(granted.access_token_in_snake_case.0);
         let token = token.ok_or_else(|| self.unexpected(&call, "it holds no token"))?;
-        let life = lifetime(&body).unwrap_or(UNTOLD);
-        let stored = credentials.store(turn, &SecretString::from(token), Some((asked, life)));
+        let stored = credentials.store(turn, &token, Some((asked, life)));
         stored.ok_or_else(|| self.unexpected(&call, "its token cannot be sent"))
     }
 
@@ -128,8 +127,21 @@ fn token_call(way: &Way, secret: &SecretString) -> Call {
     call.anonymous().needs("an id and a secret that are valid now")
 }
 
-fn lifetime(body: &Value) -> Option<Duration> {
-    let told = body.get("expiresIn").or_else(|| body.get("expires_in"))?;
-    let seconds = told.as_f64().or_else(|| told.as_str()?.parse().ok())?;
-    Some(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+/// The answer to a login.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Granted {
+    access_token: Secret,
+    #[serde(rename = "access_token")]
+    access_token_in_snake_case: Secret,
+    expires_in: Count,
+    #[serde(rename = "expires_in")]
+    expires_in_in_snake_case: Count,
+}
+
+impl Granted {
+    fn lifetime(&self) -> Option<Duration> {
+        let seconds = self.expires_in.0.or(self.expires_in_in_snake_case.0)?;
+        Some(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+    }
 }

@@ -12,14 +12,13 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::{Notify, oneshot};
 
+use super::page_size::PageSize;
 use super::runs::{Run, newest_created_first, search};
 use super::{Kind, Tenant, classify};
 use crate::failure::Failure;
 
 /// How many runs one request asks for, unless the tenant turns out to bear only fewer.
 const MOST: usize = 500;
-/// For how long a refusal of so many is believed. Then twice as many are tried, so that one odd answer does not cost requests for ever.
-const BELIEVED: Duration = Duration::from_secs(600);
 /// How many requests there are at most in one `poll_interval`, as long as fewer than [`MOST`] runs are waiting in each.
 const PER_INTERVAL: u32 = 5;
 
@@ -33,14 +32,7 @@ pub(super) struct Looks {
     full: Notify,
     /// Held by the one that asks; when (monotonic) the last request was made.
     turn: tokio::sync::Mutex<Option<Duration>>,
-    most: Mutex<Most>,
-}
-
-/// How many runs one request asks for.
-struct Most {
-    runs: usize,
-    /// Until when (monotonic) it is believed that the tenant bears no more.
-    until: Duration,
+    most: PageSize,
 }
 
 struct Asked {
@@ -51,23 +43,11 @@ struct Asked {
 impl Looks {
     pub(super) fn at(kind: Kind) -> Self {
         let (queue, full, turn) = Default::default();
-        Self { kind, queue, full, turn, most: Mutex::new(Most { runs: MOST, until: Duration::ZERO }) }
+        Self { kind, queue, full, turn, most: PageSize::of(MOST) }
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut Vec<Asked>) -> T) -> T {
         f(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn most(&self, now: Duration) -> usize {
-        let mut most = self.most.lock().unwrap_or_else(PoisonError::into_inner);
-        while most.runs < MOST && now >= most.until {
-            *most = Most { runs: (most.runs * 2).min(MOST), until: most.until.saturating_add(BELIEVED) };
-        }
-        most.runs
-    }
-
-    fn bears_only(&self, runs: usize, now: Duration) {
-        *self.most.lock().unwrap_or_else(PoisonError::into_inner) = Most { runs, until: now.saturating_add(BELIEVED) };
     }
 
     fn ask(&self, run: &str, now: Duration) -> oneshot::Receiver<Seen> {
@@ -76,18 +56,18 @@ impl Looks {
             queue.push(Asked { run: run.to_owned(), answer });
             queue.len()
         });
-        if waiting >= self.most(now) {
+        if waiting >= self.most.at(now) {
             self.full.notify_one();
         }
         answered
     }
 
     fn is_full(&self, now: Duration) -> bool {
-        self.with(|queue| queue.len()) >= self.most(now)
+        self.with(|queue| queue.len()) >= self.most.at(now)
     }
 
     fn take(&self, now: Duration) -> Vec<Asked> {
-        let most = self.most(now);
+        let most = self.most.at(now);
         self.with(|queue| {
             queue.retain(|asked| !asked.answer.is_closed());
             queue.drain(..queue.len().min(most)).collect()
@@ -110,7 +90,7 @@ impl Tenant {
     pub(super) async fn look_with_others(&self, looks: &Looks, run: &str) -> Result<Option<Run>, Failure> {
         loop {
             let now = self.clock.monotonic();
-            if looks.most(now) == 1 {
+            if looks.most.at(now) == 1 {
                 return Ok(Box::pin(self.ask_for(looks.kind, &BTreeSet::from([run]))).await?.remove(run));
             }
             let mut answered = looks.ask(run, now);
@@ -166,7 +146,7 @@ impl Tenant {
             && classify::is_about_size(failure)
         {
             tracing::warn!(tenant = self.name, runs = names.len(), %failure, "too many runs for one look; looking at fewer at once");
-            looks.bears_only(names.len() / 2, self.clock.monotonic());
+            looks.most.shrink(names.len(), self.clock.monotonic());
             return;
         }
         for Asked { run, answer } in asked {
@@ -184,7 +164,7 @@ impl Tenant {
             _ => json!({"terms": {"_id": names}}),
         };
         let call = search("runs.look", 0, names.len(), &filter, &newest_created_first());
-        let found = self.runs(&call).await?;
+        let found = self.runs_at_once(&call).await?;
         Ok(found.into_iter().map(|run| (run.name.clone(), run)).collect())
     }
 }

@@ -3,17 +3,22 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `answer` | the one way in for what the tenant says: bounded, sanitized, decoded |
 //! | `send` | one exchange: what was answered, or whether it can have arrived |
 //! | `classify` | what a status and a body mean |
 //! | `resend` | reads, sent again a few times within one attempt |
+//! | `page_size`, `documents` | pages of searches and listings |
+//! | `target` | names in the address of a request |
 //! | `link` | where its services are, and the one HTTP client |
 //! | `credentials`, `login` | the secrets, and getting a token for them |
 //! | `pace`, `holds` | how fast it may be asked, and when not at all |
 //! | `auth`, `preflight`, `workflows`, `runs`, `apps`, `app_runs`, `connections`, `tokens` | the areas of the API |
 //! | `oauth_clients`, `roles`, `personas` | the areas that only commands use |
+//! | `packages` | what packages are called |
 //! | `token_admin` | the one package whose workflows are created from here |
 //! | `looks`, `app_looks` | looking at many runs in one request |
 
+mod answer;
 mod app_looks;
 mod app_runs;
 mod apps;
@@ -21,6 +26,7 @@ mod auth;
 mod classify;
 mod connections;
 mod credentials;
+mod documents;
 mod holds;
 mod link;
 mod login;
@@ -28,6 +34,8 @@ mod looks;
 mod measure;
 mod oauth_clients;
 mod pace;
+mod packages;
+mod page_size;
 mod personas;
 mod preflight;
 mod resend;
@@ -35,6 +43,7 @@ mod roles;
 mod runs;
 mod send;
 mod settings;
+mod target;
 mod token_admin;
 mod tokens;
 mod workflows;
@@ -56,11 +65,14 @@ use tokio::sync::{Semaphore, watch};
 use crate::clock::Clock;
 use crate::failure::{Category, Failure};
 
+pub use answer::decode_as_every_answer;
 pub(crate) use apps::is_absence;
 pub use auth::{Identity, Ping};
 pub use connections::{AdminsWritten, Connection};
 pub use holds::Hold;
 pub use oauth_clients::{NewOAuthClient, OAuthClient, OAuthClientPage, OAuthCreation, oauth_client_command};
+pub(crate) use packages::find_command;
+pub use packages::{package_name, where_to_look};
 pub use personas::Persona;
 pub use preflight::PreflightAnswer;
 pub use roles::{Role, role_named};
@@ -69,8 +81,7 @@ pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};
 pub use token_admin::{TOKEN_ADMIN_PACKAGE, token_admin_name, token_admin_workflow};
 pub use tokens::ApiToken;
-pub(crate) use workflows::find_command;
-pub use workflows::{Creation, Submission, Workflow, package_name, where_to_look};
+pub use workflows::{Creation, Submission, Workflow};
 
 /// The tenants that this program knows, by name.
 pub struct Tenants {
@@ -113,6 +124,9 @@ impl Tenants {
     }
 }
 
+/// No search asks for more results at once.
+const MOST_RESULTS: usize = 512;
+
 /// One named Atlan instance, behind one pooled client.
 pub struct Tenant {
     name: String,
@@ -126,6 +140,10 @@ pub struct Tenant {
     /// Held by the one that finds out whether the tenant knows us at all.
     doubts: tokio::sync::Mutex<()>,
     learned: Mutex<Learned>,
+    /// The large answers that are being read.
+    large: answer::Large,
+    /// How many results a search asks for.
+    page_size: page_size::PageSize,
     looks: looks::Looks,
     app_looks: app_looks::AppLooks,
     turns: connections::Turns,
@@ -140,6 +158,8 @@ struct Learned {
     identity: Option<(Arc<Identity>, Duration)>,
     /// Whether it has answered as a tenant that has apps.
     has_apps: bool,
+    /// Operations that refuse a token which is accepted elsewhere: when (monotonic) first, and when last.
+    refused_at: BTreeMap<&'static str, (Duration, Duration)>,
 }
 
 impl Tenant {
@@ -157,8 +177,25 @@ impl Tenant {
         let held = holds::Held::new(changes);
         let app_looks = app_looks::AppLooks::new(settings.poll_interval, clock.monotonic());
         let looks = looks::Looks::at(Kind::Workflow);
-        let (doubts, learned, turns) = Default::default();
-        Ok(Self { name, settings, link, http, clock, pace, permits, held, doubts, learned, looks, app_looks, turns })
+        let (doubts, learned, large, turns) = Default::default();
+        let page_size = page_size::PageSize::of(MOST_RESULTS);
+        Ok(Self {
+            name,
+            settings,
+            link,
+            http,
+            clock,
+            pace,
+            permits,
+            held,
+            doubts,
+            learned,
+            large,
+            page_size,
+            looks,
+            app_looks,
+            turns,
+        })
     }
 
     /// The setting without which nothing can be asked of it, if one is not there: `base_url` or `api_key`.

@@ -3,17 +3,22 @@
 
 use jiff::Timestamp;
 use secrecy::SecretString;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Tenant;
+use super::answer::{Count, Element, Exact, List, NAME, Plain, Secret, Text};
+use super::apps::Object;
 use super::classify::Effect;
-use super::runs::{segment, text};
+use super::documents::{Page, Records};
 use super::send::Call;
-use super::tokens::records;
+use super::target::{encoded, segment};
 use crate::failure::{Category, Failure};
 
 const CLIENTS: &str = "api/service/oauth-clients";
 const NEEDS: &str = "the right to manage OAuth clients (as the role Admin has)";
+/// The longest description that is shown, in bytes.
+const DESCRIPTION: usize = 1024;
 /// Where a client that may have been created is looked for: among so many of the newest.
 const NEWEST: usize = 100;
 
@@ -87,12 +92,14 @@ impl Tenant {
             let message = format!("tenant `{}` gave no readable answer to {}", self.name, call.operation);
             OAuthCreation::UnknownFate(Failure { message, ..failure })
         };
-        match self.effect(&call, sent) {
-            Effect::Applied(body) => match (client(&body), text(&body["clientSecret"])) {
-                (Some(client), Some(secret)) => OAuthCreation::Created(Box::new(client), secret.into()),
+        match self.effect::<ClientRecord>(&call, sent) {
+            Effect::Applied(mut record) => match (record.client_secret.0.take(), record.into_client()) {
+                (Some(secret), Some(client)) => OAuthCreation::Created(Box::new(client), secret),
                 _ => unreadable(self.unexpected(&call, "it names no client or no secret")),
             },
-            Effect::Conflict(failure) | Effect::NotApplied(failure) => OAuthCreation::NotCreated(failure),
+            Effect::AlreadyActive(failure) | Effect::Conflict(failure) | Effect::NotApplied(failure) => {
+                OAuthCreation::NotCreated(failure)
+            }
             Effect::UnknownFate(failure) if failure.source.http_status.is_some() => unreadable(failure),
             Effect::UnknownFate(failure) => OAuthCreation::UnknownFate(failure),
         }
@@ -111,19 +118,18 @@ impl Tenant {
 
     /// One page of the clients. `sort` is `createdAt`, or `-createdAt` for the newest first.
     pub async fn oauth_clients(&self, offset: usize, limit: usize, sort: Option<&str>) -> Result<OAuthClientPage, Failure> {
-        let sort = sort.map(|sort| format!("&sort={}", segment(sort))).unwrap_or_default();
+        let sort = sort.map(|sort| format!("&sort={}", encoded(sort))).unwrap_or_default();
         let target = format!("{CLIENTS}?count=true&offset={offset}&limit={limit}{sort}");
         let call = Call::get("oauth_clients.list", target).needs(NEEDS);
-        let body = self.read(&call).await?;
-        let records = records(&body).map_err(|problem| self.unexpected(&call, problem))?;
-        let clients = records.iter().map(client).collect::<Option<_>>();
-        let clients = clients.ok_or_else(|| self.unexpected(&call, "a client has no id"))?;
-        Ok(OAuthClientPage { total: body["filterRecord"].as_u64().or_else(|| body["totalRecord"].as_u64()), clients })
+        let page: Records<ClientRecord> = self.read(&call).await?;
+        let total = page.total();
+        let (records, _) = page.into_items().ok_or_else(|| self.unexpected(&call, Records::<ClientRecord>::LACKS))?;
+        Ok(OAuthClientPage { total, clients: records.into_iter().filter_map(ClientRecord::into_client).collect() })
     }
 
     /// One client.
     pub async fn oauth_client(&self, client_id: &str) -> Result<OAuthClient, Failure> {
-        self.one(&Call::get("oauth_clients.show", path(client_id)).needs(NEEDS)).await
+        self.one(client_id, &Call::get("oauth_clients.show", path(client_id)).needs(NEEDS)).await
     }
 
     /// Changes what is given and leaves the rest. Doing so twice is the same as once.
@@ -135,17 +141,19 @@ impl Tenant {
     ) -> Result<OAuthClient, Failure> {
         let given = [("displayName", display_name), ("description", description)];
         let body: Map<_, _> = given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value?)))).collect();
-        self.one(&Call::put("oauth_clients.update", path(client_id), Value::Object(body)).needs(NEEDS)).await
+        self.one(client_id, &Call::put("oauth_clients.update", path(client_id), Value::Object(body)).needs(NEEDS)).await
     }
 
     /// Purges a client and its tokens, for good. Sent once.
     pub async fn purge_oauth_client(&self, client_id: &str) -> Result<(), Failure> {
-        let call = Call::delete("oauth_clients.purge", path(client_id)).needs(NEEDS);
+        let call = Call::delete("oauth_clients.purge", path(client_id)).may_be_empty().needs(NEEDS);
         let sent = self.send(&call).await;
         self.learn_who_was_denied(&call, &sent).await;
-        match self.effect_without_body(&call, sent) {
+        match self.effect::<Object>(&call, sent) {
             Effect::Applied(_) => Ok(()),
-            Effect::Conflict(failure) | Effect::NotApplied(failure) => Err(self.knowing_of_clients(failure)),
+            Effect::AlreadyActive(failure) | Effect::Conflict(failure) | Effect::NotApplied(failure) => {
+                Err(self.knowing_of_clients(failure))
+            }
             Effect::UnknownFate(failure) => {
                 let message = format!("{}; whether {client_id} is purged is not known", failure.message);
                 Err(Failure { message, ..failure }.suggest(self.command("get", client_id)))
@@ -153,9 +161,10 @@ impl Tenant {
         }
     }
 
-    async fn one(&self, call: &Call) -> Result<OAuthClient, Failure> {
-        let body = self.read(call).await.map_err(|failure| self.knowing_of_clients(failure))?;
-        client(&body).ok_or_else(|| self.unexpected(call, "the client has no id"))
+    async fn one(&self, client_id: &str, call: &Call) -> Result<OAuthClient, Failure> {
+        let record: ClientRecord = self.read(call).await.map_err(|failure| self.knowing_of_clients(failure))?;
+        let client = record.into_client().ok_or_else(|| self.unexpected(call, "the client has no id"))?;
+        if client.client_id == client_id { Ok(client) } else { Err(self.unexpected(call, "it shows another client")) }
     }
 
     /// Where to look for a client that is not there.
@@ -193,20 +202,50 @@ fn path(client_id: &str) -> String {
     format!("{CLIENTS}/{}", segment(client_id))
 }
 
-fn client(record: &Value) -> Option<OAuthClient> {
-    let personas = record["personaQNs"].as_array().into_iter().flatten();
-    Some(OAuthClient {
-        client_id: text(&record["clientId"])?,
-        display_name: text(&record["displayName"]).unwrap_or_default(),
-        description: text(&record["description"]).unwrap_or_default(),
-        role: text(&record["role"]),
-        personas: personas.filter_map(text).collect(),
-        token_seconds: record["tokenExpirySeconds"].as_u64(),
-        created_at: text(&record["createdAt"]),
-        created_by: text(&record["createdBy"]),
-        updated_at: text(&record["updatedAt"]),
-        updated_by: text(&record["updatedBy"]),
-    })
+/// A client, as the tenant shows it. Only the answer to a creation holds a secret.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct ClientRecord {
+    client_id: Exact,
+    client_secret: Secret,
+    display_name: Text<NAME>,
+    description: Text<DESCRIPTION>,
+    role: Text<NAME>,
+    #[serde(rename = "personaQNs")]
+    personas: List<PersonaName>,
+    token_expiry_seconds: Count,
+    created_at: Plain<NAME>,
+    created_by: Text<NAME>,
+    updated_at: Plain<NAME>,
+    updated_by: Text<NAME>,
+}
+
+impl Element for ClientRecord {}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+struct PersonaName(Exact);
+
+impl Element for PersonaName {
+    const MOST: usize = 64;
+}
+
+impl ClientRecord {
+    fn into_client(self) -> Option<OAuthClient> {
+        let personas = self.personas.into_items().unwrap_or_default().0;
+        Some(OAuthClient {
+            client_id: self.client_id.0?,
+            display_name: self.display_name.0.unwrap_or_default(),
+            description: self.description.0.unwrap_or_default(),
+            role: self.role.0,
+            personas: personas.into_iter().filter_map(|persona| persona.0.0).collect(),
+            token_seconds: self.token_expiry_seconds.whole(),
+            created_at: self.created_at.0,
+            created_by: self.created_by.0,
+            updated_at: self.updated_at.0,
+            updated_by: self.updated_by.0,
+        })
+    }
 }
 
 /// RFC 3339, or Unix milliseconds as a string.

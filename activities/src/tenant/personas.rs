@@ -1,9 +1,11 @@
 //! Personas by their name, through the metastore's search. A name may be that of several.
 
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 
 use super::Tenant;
-use super::runs::text;
+use super::answer::{Element, Exact, Lenient};
+use super::documents::Entities;
 use super::send::Call;
 use crate::failure::Failure;
 
@@ -24,23 +26,37 @@ impl Tenant {
     pub async fn personas_named(&self, name: &str) -> Result<Vec<Persona>, Failure> {
         let term = |field: &str, value: &str| json!({"term": {field: {"value": value}}});
         let filter = [term("__state", "ACTIVE"), term("__typeName.keyword", "PERSONA"), term("name.keyword", name)];
-        let dsl = json!({"from": 0, "size": PAGE, "aggregations": {}, "track_total_hits": true,
-            "query": {"bool": {"filter": filter}}, "sort": [{"__guid": {"order": "asc"}}]});
-        let body = json!({"attributes": [], "dsl": dsl, "relationAttributes": ["name"],
-            "requestMetadata": {"saveSearchLog": false, "utmTags": ["iolaus"]}});
-        let call = Call::post("personas.search", "api/meta/search/indexsearch", Some(body)).needs("the right to see personas");
-        let answer = self.read(&call).await?;
-        let entities = match &answer["entities"] {
-            Value::Array(entities) => entities.as_slice(),
-            Value::Null if answer["approximateCount"].is_number() => &[],
-            _ => return Err(self.unexpected(&call, "it has no list of entities")),
+        let search = |size| {
+            let dsl = json!({"from": 0, "size": size, "aggregations": {}, "track_total_hits": true,
+                "query": {"bool": {"filter": filter}}, "sort": [{"__guid": {"order": "asc"}}]});
+            let body = json!({"attributes": [], "dsl": dsl, "relationAttributes": ["name"],
+                "requestMetadata": {"saveSearchLog": false, "utmTags": ["iolaus"]}});
+            Call::post("personas.search", "api/meta/search/indexsearch", Some(body)).needs("the right to see personas")
         };
-        let personas = entities.iter().filter_map(persona);
+        let found = self.page::<Entities<PersonaEntity>>(PAGE, 0, search).await?;
+        let personas = found.items.into_iter().filter_map(PersonaEntity::into_persona);
         Ok(personas.filter(|persona| persona.name == name).collect())
     }
 }
 
-fn persona(entity: &Value) -> Option<Persona> {
-    let attributes = &entity["attributes"];
-    Some(Persona { name: text(&attributes["name"])?, qualified_name: text(&attributes["qualifiedName"])? })
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PersonaEntity {
+    attributes: Lenient<Attributes>,
+}
+
+impl Element for PersonaEntity {}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Attributes {
+    name: Exact,
+    qualified_name: Exact,
+}
+
+impl PersonaEntity {
+    fn into_persona(self) -> Option<Persona> {
+        let attributes = self.attributes.0;
+        Some(Persona { name: attributes.name.0?, qualified_name: attributes.qualified_name.0? })
+    }
 }

@@ -40,6 +40,28 @@ struct Difference {
     because: &'static str,
 }
 
+/// We ask for the fields that we read.
+fn fields(fields: &[&str]) -> Difference {
+    Difference { at: "/body/_source", ours: json!(fields), because: "documents can be large" }
+}
+
+fn fields_of_workflows() -> Difference {
+    fields(&["metadata.name", "metadata.creationTimestamp", "metadata.labels", "metadata.annotations"])
+}
+
+fn fields_of_runs() -> Difference {
+    fields(&[
+        "metadata.name",
+        "metadata.creationTimestamp",
+        "metadata.labels",
+        "spec.workflowTemplateRef",
+        "status.phase",
+        "status.startedAt",
+        "status.finishedAt",
+        "status.message",
+    ])
+}
+
 async fn equals(recording: &str, exchange: usize, differences: &[Difference], operation: impl AsyncFnOnce(Arc<Tenant>)) {
     let clock = clock();
     let recorded = read(recording)["exchanges"][exchange].clone();
@@ -53,6 +75,11 @@ async fn equals(recording: &str, exchange: usize, differences: &[Difference], op
 
 fn compare(recording: &str, ours: &Recorded, mut theirs: Value, differences: &[Difference]) {
     for Difference { at, ours, because } in differences {
+        if let Some((whole, field)) = at.rsplit_once('/')
+            && let Some(Value::Object(whole)) = theirs.pointer_mut(whole)
+        {
+            whole.entry(field).or_insert(Value::Null);
+        }
         let place = theirs.pointer_mut(at).unwrap_or_else(|| panic!("{recording}: nothing at {at}"));
         assert_ne!(place, ours, "{recording}: no difference any more at {at}, which was because {because}");
         *place = ours.clone();
@@ -104,7 +131,7 @@ async fn the_role_is_asked_as_recorded_and_chooses_the_same_path() {
 
 #[tokio::test]
 async fn workflows_are_searched_as_recorded() {
-    equals("wf-find-by-id", 0, &[], async |tenant| {
+    equals("wf-find-by-id", 0, &[fields_of_workflows()], async |tenant| {
         let workflow = tenant.workflow(WORKFLOW).await.expect("an answer").expect("a workflow");
         assert_eq!(workflow.package.as_deref(), Some("@csa/api-token-connection-admin"));
     })
@@ -114,6 +141,7 @@ async fn workflows_are_searched_as_recorded() {
     let differences = [
         Difference { at: "/body/query/bool/filter", ours: filters, because: "only its second filter, for any package" },
         Difference { at: "/body/size", ours: json!(50), because: "several matches are listed" },
+        fields_of_workflows(),
     ];
     equals("wf-find-schedule-query", 0, &differences, async |tenant| {
         let workflows = tenant.workflows_of_package("@csa/api-token-connection-admin").await.expect("an answer");
@@ -124,15 +152,15 @@ async fn workflows_are_searched_as_recorded() {
 
 #[tokio::test]
 async fn runs_are_searched_and_stopped_as_recorded() {
-    equals("wf-find-current-run", 0, &[], async |tenant| {
+    equals("wf-find-current-run", 0, &[fields_of_runs()], async |tenant| {
         assert_eq!(tenant.runs_of(WORKFLOW, None).await.expect("an answer")[0].name, RUN);
     })
     .await;
-    equals("wf-find-latest-run", 0, &[], async |tenant| {
+    equals("wf-find-latest-run", 0, &[fields_of_runs()], async |tenant| {
         assert_eq!(tenant.last_run(WORKFLOW).await.expect("an answer").expect("a run").name, RUN);
     })
     .await;
-    equals("wf-find-run-by-id", 0, &[], async |tenant| {
+    equals("wf-find-run-by-id", 0, &[fields_of_runs()], async |tenant| {
         let run = tenant.look(RUN).await.expect("an answer").expect("a run");
         assert_eq!((run.standing(), run.creator.as_deref()), (Standing::Succeeded, Some("u-9")));
         assert_eq!(run.finished_at.map(|at| at.to_string()).as_deref(), Some("2023-05-19T12:48:10Z"));

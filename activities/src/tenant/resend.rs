@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
 use super::Tenant;
 use super::classify::{is_denied, worth_resending};
@@ -21,16 +21,16 @@ const SENDS: usize = 3;
 impl Tenant {
     /// Sends a call that changes nothing, a few times if need be, and reads its answer. Boxed, so that thousands of waits that are not
     /// asking at the moment keep no room for it.
-    pub(super) fn read<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Value, Failure>> {
+    pub(super) fn read<'a, T: DeserializeOwned + Send + 'static>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<T, Failure>> {
         Box::pin(self.read_at_last(call))
     }
 
-    async fn read_at_last(&self, call: &Call) -> Result<Value, Failure> {
+    async fn read_at_last<T: DeserializeOwned + Send + 'static>(&self, call: &Call) -> Result<T, Failure> {
         let mut delays = delays();
         loop {
             let sent = self.send(call).await;
-            let again = worth_resending(&sent);
-            if is_denied(&sent) {
+            let again = worth_resending(call, &sent);
+            if is_denied(&sent) && delays.len() == 0 {
                 self.learn_who(call).await;
             }
             let failure = match sent {
@@ -53,7 +53,7 @@ impl Tenant {
 }
 
 /// The waits between the sends of one call.
-fn delays() -> impl Iterator<Item = Duration> {
+fn delays() -> impl ExactSizeIterator<Item = Duration> {
     let mut backoff = ExponentialBackoff {
         initial_interval: Duration::from_millis(200),
         current_interval: Duration::from_millis(200),
@@ -63,5 +63,5 @@ fn delays() -> impl Iterator<Item = Duration> {
         max_elapsed_time: None,
         ..ExponentialBackoff::default()
     };
-    std::iter::from_fn(move || backoff.next_backoff()).take(SENDS - 1)
+    (1..SENDS).map(move |_| backoff.next_backoff().unwrap_or(LONGEST_WAIT))
 }

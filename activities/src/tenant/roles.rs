@@ -1,11 +1,12 @@
 //! The roles that an OAuth client can be given: `GET /api/service/roles`.
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::Tenant;
-use super::runs::{segment, text};
+use super::answer::{Element, Exact, NAME, Text};
+use super::documents::Records;
 use super::send::Call;
-use super::tokens::records;
+use super::target::encoded;
 use crate::failure::Failure;
 
 /// As the vendor's client writes it, spaces included.
@@ -25,26 +26,39 @@ pub struct Role {
 impl Tenant {
     /// The roles of people and the parts of the admin's role.
     pub async fn roles(&self) -> Result<Vec<Role>, Failure> {
-        let mut roles = Vec::new();
-        for page in 0..self.settings.max_pages {
-            let filter = segment(FILTER).replace("%20", "+");
-            let target = format!("api/service/roles?count=True&offset={}&limit={PAGE}&filter={filter}", page * PAGE);
-            let call = Call::get("roles.list", target).needs("the right to see roles");
-            let body = self.read(&call).await?;
-            let records = records(&body).map_err(|problem| self.unexpected(&call, problem))?;
-            roles.extend(records.iter().filter_map(role));
-            if records.len() < PAGE {
+        let (mut roles, mut offset) = (Vec::new(), 0);
+        for _ in 0..self.settings.max_pages {
+            let page = |size| {
+                let filter = encoded(FILTER).replace("%20", "+");
+                let target = format!("api/service/roles?count=True&offset={offset}&limit={size}&filter={filter}");
+                Call::get("roles.list", target).needs("the right to see roles")
+            };
+            let found = self.page::<Records<RoleRecord>>(PAGE, offset, page).await?;
+            roles.extend(found.items.into_iter().filter_map(RoleRecord::into_role));
+            if !found.more {
                 break;
             }
+            offset += found.count;
         }
         Ok(roles)
     }
 }
 
-/// A role without a name can be given to nobody.
-fn role(record: &Value) -> Option<Role> {
-    let name = text(&record["name"])?;
-    Some(Role { label: text(&record["description"]).unwrap_or_else(|| name.clone()), name })
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RoleRecord {
+    name: Exact,
+    description: Text<NAME>,
+}
+
+impl Element for RoleRecord {}
+
+impl RoleRecord {
+    /// A role without a name cannot be given.
+    fn into_role(self) -> Option<Role> {
+        let name = self.name.0?;
+        Some(Role { label: self.description.0.unwrap_or_else(|| name.clone()), name })
+    }
 }
 
 /// The role that is meant by its label, in any case, or by its name; or else the labels that there are, sorted.

@@ -7,10 +7,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Tenant;
+use super::answer::{Element, Exact, Lenient, PHASE, Text, Time};
 use super::classify::Effect;
+use super::documents::{Hits, Metadata, Page};
+use super::page_size::Found;
 use super::send::Call;
+use super::target::segment;
 use crate::failure::Failure;
-use crate::text::clip;
+use crate::text::MESSAGE_LIMIT;
 
 /// How many runs one page of a search holds.
 const PAGE: usize = 50;
@@ -93,7 +97,7 @@ impl Run {
 
     /// Whether its phase is one that this build has heard of; absent counts as heard of.
     pub fn phase_is_known(&self) -> bool {
-        self.standing() != Standing::Active || matches!(self.phase.as_deref(), None | Some("Pending" | "Running"))
+        self.standing() != Standing::Active || matches!(self.phase.as_deref(), None | Some("Pending" | "Running" | "Paused"))
     }
 
     /// Whether the tenant took it in and then did nothing, as it does with a second run of an app while another one is active.
@@ -122,56 +126,142 @@ impl Run {
     }
 
     /// The run that the answer to a submission of `workflow` names, if it does.
-    pub(super) fn of_answer(body: &Value, workflow: &str) -> Option<Self> {
-        if let Some(run) = Self::decode(body, &Value::Null).filter(|run| run.name != workflow) {
+    pub(super) fn of_answer(answer: Started, workflow: &str) -> Option<Self> {
+        let Started { metadata, spec, status, run_id, data } = answer;
+        let id = run_id.0.or(data.0.run_id.0);
+        let document = RunDocument { metadata, spec, status };
+        if let Some(run) = document.into_run(None).filter(|run| run.name != workflow) {
             return Some(Self { workflow: run.workflow.or_else(|| Some(workflow.to_owned())), ..run });
         }
-        // Some tenants answer with the id alone. It names the run all the same, and taking it for no answer could start a second one.
-        let name = text(&body["run_id"]).or_else(|| text(&body["data"]["run_id"]))?;
-        Some(Self::named(Kind::Workflow, name, workflow))
+        // Some tenants answer with the id alone: their workflows run on the native engine, whose part of the API knows that id. A name
+        // that continues the workflow's is one of the other kind.
+        let id = id?;
+        let suffix = id.strip_prefix(workflow).is_some_and(|suffix| suffix.starts_with('-'));
+        Some(Self::named(if suffix { Kind::Workflow } else { Kind::App }, id, workflow))
     }
+}
 
-    /// `id` stands in for a name that the document lacks.
-    fn decode(document: &Value, id: &Value) -> Option<Self> {
-        let (metadata, status) = (&document["metadata"], &document["status"]);
-        Some(Self {
+/// The document of a run, as far as it is read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RunDocument {
+    metadata: Lenient<Metadata>,
+    spec: Lenient<Spec>,
+    status: Lenient<Status>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Spec {
+    workflow_template_ref: Lenient<Reference>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Reference {
+    name: Exact,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Status {
+    phase: Text<PHASE>,
+    started_at: Time,
+    finished_at: Time,
+    message: Text<MESSAGE_LIMIT>,
+}
+
+impl RunDocument {
+    /// What is read of it. `id` stands in for a name that it lacks.
+    fn into_run(self, id: Option<String>) -> Option<Run> {
+        let (metadata, status) = (self.metadata.0, self.status.0);
+        Some(Run {
             kind: Kind::Workflow,
-            name: text(&metadata["name"]).or_else(|| text(id))?,
-            workflow: text(&document["spec"]["workflowTemplateRef"]["name"]),
-            phase: text(&status["phase"]),
-            created_at: time(&metadata["creationTimestamp"]),
-            started_at: time(&status["startedAt"]),
-            finished_at: time(&status["finishedAt"]),
-            creator: text(&metadata["labels"]["workflows.argoproj.io/creator"]),
-            message: text(&status["message"]).map(clip),
+            name: metadata.name.0.or(id)?,
+            workflow: self.spec.0.workflow_template_ref.0.name.0,
+            phase: status.phase.0,
+            created_at: metadata.creation_timestamp.0,
+            started_at: status.started_at.0,
+            finished_at: status.finished_at.0,
+            creator: metadata.labels.0.creator.0,
+            message: status.message.0,
         })
     }
+}
+
+/// One hit of a search for runs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RunHit {
+    #[serde(rename = "_id")]
+    id: Exact,
+    #[serde(rename = "_source")]
+    source: Lenient<RunDocument>,
+}
+
+impl Element for RunHit {}
+
+impl RunHit {
+    fn into_run(self) -> Option<Run> {
+        self.source.0.into_run(self.id.0)
+    }
+}
+
+/// The answer to a submission: a run's document, or the id of one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Started {
+    metadata: Lenient<Metadata>,
+    spec: Lenient<Spec>,
+    status: Lenient<Status>,
+    run_id: Exact,
+    data: Lenient<Named>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    run_id: Exact,
+}
+
+impl Started {
+    /// The name in the document, which is the workflow's where one was created.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.metadata.name.0.as_deref()
+    }
+}
+
+/// The answer to a request to stop a run: its document, or nothing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Stopping {
+    metadata: Lenient<Metadata>,
 }
 
 impl Tenant {
     /// The run of a workflow that started last.
     pub async fn last_run(&self, workflow: &str) -> Result<Option<Run>, Failure> {
         let started_last = json!([{"status.startedAt": {"order": "desc"}}]);
-        let found = self.runs(&search("runs.last", 0, 1, &of_workflow(workflow), &started_last)).await?;
-        Ok(found.into_iter().find(|run| run.is_of(workflow)))
+        let found = self.runs(1, 0, |size| search("runs.last", 0, size, &of_workflow(workflow), &started_last)).await?;
+        Ok(found.items.into_iter().find(|run| run.is_of(workflow)))
     }
 
     /// The runs of a workflow, newest first. Reads page by page until a run is older than `bound` (which is returned too), there are
     /// no more, or `max_pages` are read; without a bound, one page.
     pub async fn runs_of(&self, workflow: &str, bound: Option<Timestamp>) -> Result<Vec<Run>, Failure> {
-        let mut seen = BTreeSet::new();
-        let mut runs = Vec::new();
-        for page in 0..self.settings.max_pages {
-            let found = self.runs(&search("runs.find", page * PAGE, PAGE, &of_workflow(workflow), &newest_created_first())).await?;
-            let full = found.len() >= PAGE;
-            let past = found.iter().any(|run| run.created_at.zip(bound).is_some_and(|(created, bound)| created < bound));
+        let (mut seen, mut runs, mut from) = (BTreeSet::new(), Vec::new(), 0);
+        for _ in 0..self.settings.max_pages {
+            let page = |size| search("runs.find", from, size, &of_workflow(workflow), &newest_created_first());
+            let found = self.runs(PAGE, from, page).await?;
+            let past = found.items.iter().any(|run| run.created_at.zip(bound).is_some_and(|(created, bound)| created < bound));
             // A run that is created while we read pushes others to the next page, where they are seen again.
-            let fresh = found.into_iter().filter(|run| seen.insert(run.name.clone()) && run.is_of(workflow));
+            let fresh = found.items.into_iter().filter(|run| seen.insert(run.name.clone()) && run.is_of(workflow));
             let before = runs.len();
             runs.extend(fresh);
-            if !full || past || bound.is_none() || runs.len() == before {
+            if !found.more || past || bound.is_none() || runs.len() == before {
                 break;
             }
+            from += found.count;
         }
         Ok(runs)
     }
@@ -179,26 +269,49 @@ impl Tenant {
     /// Asks the tenant to stop a run. It goes on for a while and then ends as failed. Sent once.
     pub async fn stop_run(&self, run: &str) -> Result<(), Failure> {
         let target = format!("api/service/runs/{}/stop", segment(run));
-        let call = Call::post("runs.stop", target, None).needs("the right to stop workflow runs");
+        let call = Call::post("runs.stop", target, None).may_be_empty().needs("the right to stop workflow runs");
         let sent = self.send(&call).await;
-        match self.effect(&call, sent) {
+        match self.effect::<Stopping>(&call, sent) {
+            Effect::Applied(Stopping { metadata }) if metadata.name.0.as_deref().is_some_and(|named| named != run) => {
+                Err(self.unexpected(&call, "it names another run"))
+            }
             Effect::Applied(_) => Ok(()),
-            Effect::Conflict(failure) | Effect::NotApplied(failure) | Effect::UnknownFate(failure) => Err(failure),
+            other => Err(other.into_failure()),
         }
     }
 
-    pub(super) async fn runs(&self, call: &Call) -> Result<Vec<Run>, Failure> {
-        let body = self.read(call).await?;
-        let hits = hits(&body).map_err(|problem| self.unexpected(call, &problem))?;
-        Ok(hits.iter().filter_map(|hit| Run::decode(&hit["_source"], &hit["_id"])).collect())
+    /// One page of a search for runs.
+    pub(super) async fn runs(&self, wanted: usize, from: usize, search: impl Fn(usize) -> Call) -> Result<Found<Run>, Failure> {
+        let Found { items, count, more } = self.page::<Hits<RunHit>>(wanted, from, search).await?;
+        Ok(Found { items: items.into_iter().filter_map(RunHit::into_run).collect(), count, more })
+    }
+
+    /// The runs of a search that fits into one answer, or fails because it does not.
+    pub(super) async fn runs_at_once(&self, call: &Call) -> Result<Vec<Run>, Failure> {
+        let (hits, _) =
+            self.read::<Hits<RunHit>>(call).await?.into_items().ok_or_else(|| self.unexpected(call, Hits::<RunHit>::LACKS))?;
+        Ok(hits.into_iter().filter_map(RunHit::into_run).collect())
     }
 }
+
+/// The fields of a run's document that [`RunDocument`] reads: documents can be large.
+const SOURCE: [&str; 8] = [
+    "metadata.name",
+    "metadata.creationTimestamp",
+    "metadata.labels",
+    "spec.workflowTemplateRef",
+    "status.phase",
+    "status.startedAt",
+    "status.finishedAt",
+    "status.message",
+];
 
 pub(super) fn search(operation: &'static str, from: usize, size: usize, filter: &Value, sort: &Value) -> Call {
     let body = json!({
         "from": from, "size": size, "track_total_hits": true,
         "query": {"bool": {"filter": [filter]}},
         "sort": sort,
+        "_source": SOURCE,
     });
     Call::post(operation, "api/service/runs/indexsearch", Some(body)).needs("the right to see workflow runs")
 }
@@ -211,25 +324,4 @@ fn of_workflow(workflow: &str) -> Value {
 /// The order in which the tenant's own clients read workflows and runs.
 pub(super) fn newest_created_first() -> Value {
     json!([{"metadata.creationTimestamp": {"order": "desc", "nested": {"path": "metadata"}}}])
-}
-
-/// The hits of a search. An answer without a list of hits is no answer, and never taken for "nothing found".
-pub(super) fn hits(body: &Value) -> Result<&[Value], String> {
-    body["hits"]["hits"].as_array().map(Vec::as_slice).ok_or_else(|| "it has no list of hits".to_owned())
-}
-
-/// A text that is there and not empty.
-pub(super) fn text(value: &Value) -> Option<String> {
-    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
-}
-
-/// A time that is there and readable.
-pub(super) fn time(value: &Value) -> Option<Timestamp> {
-    value.as_str()?.parse().ok()
-}
-
-/// A name as one segment of a path, or as one value of a query.
-pub(super) fn segment(name: &str) -> String {
-    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    name.bytes().map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

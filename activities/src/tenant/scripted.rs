@@ -31,8 +31,9 @@ pub(crate) struct Recorded {
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     status: u16,
+    reason: String,
     headers: Vec<(&'static str, String)>,
-    body: String,
+    body: Vec<u8>,
     manner: Manner,
     /// By whose clock, and how long, the answer is held back.
     late: Option<(Arc<ManualClock>, Duration)>,
@@ -59,7 +60,16 @@ impl Reply {
     }
 
     pub(crate) fn text(status: u16, body: &str) -> Self {
-        Self { status, headers: Vec::new(), body: body.to_owned(), manner: Manner::Whole, late: None }
+        Self::bytes(status, body.as_bytes())
+    }
+
+    pub(crate) fn bytes(status: u16, body: &[u8]) -> Self {
+        Self { status, reason: "X".to_owned(), headers: Vec::new(), body: body.to_owned(), manner: Manner::Whole, late: None }
+    }
+
+    /// What the status line says behind the status.
+    pub(crate) fn reason(self, reason: &str) -> Self {
+        Self { reason: reason.to_owned(), ..self }
     }
 
     pub(crate) fn cut() -> Self {
@@ -188,7 +198,8 @@ pub(crate) fn spans() -> &'static InMemorySpanExporter {
         let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
         opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer)).expect("nobody else sets one");
+        let subscriber = tracing_subscriber::registry().with(layer).with(Logs);
+        tracing::subscriber::set_global_default(subscriber).expect("nothing else sets one");
         exporter
     })
 }
@@ -202,6 +213,53 @@ pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
         tokio::task::yield_now().await;
     }
     panic!("this does not come about: {what}");
+}
+
+/// Every log line and span field of this process, as text.
+static LOGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The log lines and span fields so far that hold this text.
+pub(crate) fn logs_with(text: &str) -> Vec<String> {
+    lock(&LOGS).iter().filter(|line| line.contains(text)).cloned().collect()
+}
+
+struct Logs;
+
+struct Line(String);
+
+impl tracing::field::Visit for Line {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        write!(self.0, "{field}={value:?} ").expect("strings take everything");
+    }
+
+    fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+        write!(self.0, "{field}={value} ").expect("strings take everything");
+    }
+}
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Logs {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        lock(&LOGS).push(line.0);
+    }
+
+    fn on_new_span(
+        &self,
+        attributes: &tracing::span::Attributes<'_>,
+        _: &tracing::Id,
+        _: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        let mut line = Line(String::new());
+        attributes.record(&mut line);
+        lock(&LOGS).push(line.0);
+    }
+
+    fn on_record(&self, _: &tracing::Id, values: &tracing::span::Record<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let mut line = Line(String::new());
+        values.record(&mut line);
+        lock(&LOGS).push(line.0);
+    }
 }
 
 /// Runs a future while time jumps from sleep to sleep, each time when everything is at rest.
@@ -241,12 +299,13 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
         return;
     }
     let promised = reply.body.len() + usize::from(reply.manner == Manner::CutBody);
-    let mut head = format!("HTTP/1.1 {} X\r\nconnection: close\r\ncontent-length: {promised}\r\n", reply.status);
+    let (status, reason) = (reply.status, &reply.reason);
+    let mut head = format!("HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-length: {promised}\r\n");
     for (name, value) in &reply.headers {
         write!(head, "{name}: {value}\r\n").expect("strings take everything");
     }
     // The client may have gone away, which is its right.
-    stream.write_all(format!("{head}\r\n{}", reply.body).as_bytes()).await.ok();
+    stream.write_all(&[head.as_bytes(), b"\r\n", &reply.body].concat()).await.ok();
     stream.shutdown().await.ok();
 }
 

@@ -2,14 +2,12 @@
 //! and does not read the status: that is `classify`'s.
 
 use std::error::Error;
-use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use jiff::fmt::rfc2822::DateTimeParser;
 use opentelemetry_http::HeaderInjector;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, Request, Response};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Request};
 use serde_json::Value;
 use tokio::sync::SemaphorePermit;
 use tracing::field::Empty;
@@ -17,16 +15,20 @@ use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::Tenant;
+use super::answer::{self, Answer, Limit, Sanitizer};
 use super::auth::Doubt;
 use super::classify::{asks_to_wait, is_unauthenticated};
 use super::credentials::Bearer;
 use super::link::Bases;
 use super::measure::{self, Outcome};
-use super::runs::segment;
+use super::target::{encoded, leads_elsewhere};
 use crate::failure::{Category, Failure, FailureSource};
 
 /// A tenant that wants to be left alone for longer is not waited for within an attempt.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// No answer about one user, token or check is longer, in bytes.
+const SMALL: usize = 256 * 1024;
 
 /// What a request carries.
 enum Payload {
@@ -56,6 +58,10 @@ pub(super) struct Call {
     target: String,
     body: Payload,
     manner: Manner,
+    /// Whether its answer is small by nature.
+    is_small: bool,
+    /// Whether success may come without a body.
+    pub(super) or_empty: bool,
     pub(super) request_id: String,
     /// What a caller needs in order to be allowed this.
     pub(super) needs: &'static str,
@@ -69,6 +75,8 @@ impl Call {
             target: target.into(),
             body: Payload::None,
             manner: Manner::Usual,
+            is_small: false,
+            or_empty: false,
             request_id: new_request_id(),
             needs: "a right that it lacks",
         }
@@ -87,13 +95,29 @@ impl Call {
     }
 
     pub(super) fn form(operation: &'static str, target: impl Into<String>, fields: &[(&str, &str)]) -> Self {
-        let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={}", segment(value))).collect();
+        let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
         Self { method: Method::POST, body: Payload::Form(fields.join("&")), ..Self::get(operation, target) }
     }
 
     /// A call that carries no token.
     pub(super) fn anonymous(self) -> Self {
-        Self { manner: Manner::Anonymous, ..self }
+        Self { manner: Manner::Anonymous, ..self.small() }
+    }
+
+    /// A call whose answer is small by nature.
+    pub(super) fn small(self) -> Self {
+        Self { is_small: true, ..self }
+    }
+
+    /// A call whose success may come without a body.
+    pub(super) fn may_be_empty(self) -> Self {
+        Self { or_empty: true, ..self }
+    }
+
+    /// How long its answer may be.
+    fn limit(&self, body_limit: usize) -> Limit {
+        let is_the_setting = !self.is_small || body_limit <= SMALL;
+        Limit { bytes: if is_the_setting { body_limit } else { SMALL }, is_the_setting }
     }
 
     pub(super) fn is_anonymous(&self) -> bool {
@@ -144,27 +168,6 @@ pub(super) enum Sent {
     UnknownDelivery(Failure),
 }
 
-/// A status, and what came with it.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Body,
-    /// The `Retry-After` header, as it stands.
-    pub(super) retry_after: Option<String>,
-    /// When the answer was complete, on the tenant's clock where it shows one.
-    pub(super) at: Timestamp,
-}
-
-/// A body, as far as it could be read.
-pub(super) enum Body {
-    Json(Value),
-    /// Not JSON; the first part of it.
-    Text(String),
-    /// The connection ended before the body did.
-    Cut(String),
-    /// Longer than the limit.
-    TooLong,
-}
-
 impl Tenant {
     /// Waits until one more request may be in flight, and no sooner than the tenant and the settings allow one.
     pub async fn permit(&self) -> Permit<'_> {
@@ -209,6 +212,11 @@ impl Tenant {
     }
 
     async fn deliver(&self, call: &Call) -> Sent {
+        if leads_elsewhere(&call.target) {
+            let message = format!("{} cannot be asked: a name in its address is empty or consists of dots", call.operation);
+            let failure = Failure::new("request.invalid", Category::InvalidInput, message).with_source(call.source());
+            return Sent::NotDelivered(failure);
+        }
         if let Some(failure) = self.held_back(call).filter(|_| call.manner != Manner::Probe) {
             return Sent::NotDelivered(failure);
         }
@@ -224,11 +232,22 @@ impl Tenant {
                 Err(failure) => return Sent::NotDelivered(failure),
             }
         }
-        let Some(failure) = self.unauthenticated(call, &sent) else { return sent };
+        let Some(failure) = self.unauthenticated(call, &sent) else {
+            self.accepted_at(call.operation);
+            return sent;
+        };
         match self.doubt(call, &failure).await {
             Doubt::Unknown => Sent::NotDelivered(failure.holding_tenant()),
             // It may have been let in again since.
-            Doubt::Known(bearer) => self.exchange(call, Some(&bearer)).await,
+            Doubt::Known(bearer) => {
+                let sent = self.exchange(call, Some(&bearer)).await;
+                if is_unauthenticated(&sent) {
+                    self.refused_at(call.operation);
+                } else {
+                    self.accepted_at(call.operation);
+                }
+                sent
+            }
             Doubt::Unsettled => Sent::NotDelivered(failure.with_retryable(true)),
         }
     }
@@ -282,21 +301,23 @@ impl Tenant {
             Ok(response) => response,
             Err(error) => return self.undelivered(call, &error.without_url()),
         };
-        let status = response.status().as_u16();
-        let header = |name| response.headers().get(name).and_then(|value| HeaderValue::to_str(value).ok()).map(str::to_owned);
-        let retry_after = header(RETRY_AFTER);
-        let at = header(DATE).and_then(|date| DateTimeParser::new().parse_timestamp(date).ok());
-        if let Some(at) = at {
-            let ahead = at.duration_since(self.clock.now());
-            self.learned(|learned| learned.ahead = Some(ahead));
+        let (now, limit, sanitizer) = (self.clock.now(), call.limit(self.settings.body_limit), self.sanitizer());
+        let answer = answer::receive(response, limit, &self.large, &sanitizer, || self.clock.now()).await;
+        if let Some(date) = answer.date {
+            self.learned(|learned| learned.ahead = Some(date.duration_since(now)));
         }
-        let body = read(response, self.settings.body_limit).await;
-        Sent::Answered(Answer { status, body, retry_after, at: at.unwrap_or_else(|| self.clock.now()) })
+        Sent::Answered(answer)
+    }
+
+    /// What removes our secrets from a text of the tenant.
+    pub(super) fn sanitizer(&self) -> Arc<Sanitizer> {
+        self.link.credentials.as_ref().map_or_else(Arc::default, super::credentials::Credentials::sanitizer)
     }
 
     fn undelivered(&self, call: &Call, error: &reqwest::Error) -> Sent {
         let failure = |code, what: &str| {
-            let message = format!("tenant `{}` {what} ({}): {}", self.name, call.operation, chain(error));
+            let message =
+                format!("tenant `{}` {what} ({}): {}", self.name, call.operation, answer::describe(error, &self.sanitizer()));
             Failure::new(code, Category::DependencyUnavailable, message).with_source(call.source())
         };
         if error.is_connect() {
@@ -343,24 +364,12 @@ impl Tenant {
     }
 }
 
-async fn read(mut response: Response, limit: usize) -> Body {
-    let mut bytes = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if bytes.len() + chunk.len() > limit => return Body::TooLong,
-            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
-            Ok(None) => break,
-            Err(error) => return Body::Cut(chain(&error.without_url())),
-        }
-    }
-    serde_json::from_slice(&bytes).map_or_else(|_| Body::Text(String::from_utf8_lossy(&bytes).into_owned()), Body::Json)
-}
-
 fn record(span: &Span, sent: &Sent) -> Outcome {
     let (status, error) = match sent {
         Sent::Answered(answer) => {
-            span.record("http.response.status_code", answer.status);
-            (Some(answer.status), (answer.status >= 400).then(|| answer.status.to_string()))
+            let status = measure::known_status(answer.status);
+            span.record("http.response.status_code", status);
+            (Some(status), (answer.status >= 400).then(|| status.to_owned()))
         }
         Sent::NotDelivered(failure) | Sent::UnknownDelivery(failure) => (None, Some(failure.code.to_string())),
     };
@@ -369,16 +378,4 @@ fn record(span: &Span, sent: &Sent) -> Outcome {
         span.record("otel.status_code", "ERROR");
     }
     Outcome { status, error }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a String cannot fail.
-        write!(text, ": {error}").ok();
-        cause = error.source();
-    }
-    text
 }

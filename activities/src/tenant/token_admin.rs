@@ -1,7 +1,10 @@
 //! The package that makes an API token an admin of a connection: what a workflow of it looks like, exactly as the vendor's own Python
 //! client (pyatlan 9.10.3) creates it. The package runs on the tenant; nothing of what it does there is known here.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
+
+use super::answer::{Element, Exact, Lenient, List};
 
 /// The package's name.
 pub const TOKEN_ADMIN_PACKAGE: &str = "@csa/api-token-connection-admin";
@@ -72,17 +75,67 @@ fn labels() -> Value {
     })
 }
 
+/// The `spec` of a workflow, as far as it shows what it was made for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Template {
+    templates: List<Lenient<Step>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Step {
+    dag: Lenient<Graph>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Graph {
+    tasks: List<Lenient<Task>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Task {
+    arguments: Lenient<Arguments>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Arguments {
+    parameters: List<Lenient<Parameter>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Parameter {
+    name: Exact,
+    value: Exact,
+}
+
+/// A template of the package has one step, with one task of two parameters.
+const MOST: usize = 16;
+
+impl Element for Step {
+    const MOST: usize = MOST;
+}
+
+impl Element for Task {
+    const MOST: usize = MOST;
+}
+
+impl Element for Parameter {
+    const MOST: usize = MOST;
+}
+
 /// The connection and the token that a workflow of the package was made for, as far as its template shows them.
-pub(super) fn made_for(template: &Value) -> Option<(String, String)> {
-    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let parameters: Vec<_> = items(&template["spec"]["templates"])
-        .iter()
-        .flat_map(|template| items(&template["dag"]["tasks"]))
-        .flat_map(|task| items(&task["arguments"]["parameters"]))
-        .collect();
+pub(super) fn made_for(template: &Template) -> Option<(String, String)> {
+    let steps = template.templates.items().iter();
+    let tasks = steps.flat_map(|step| step.dag.tasks.items());
+    let parameters: Vec<_> = tasks.flat_map(|task| task.arguments.parameters.items()).collect();
     let named = |name: &str| {
-        let parameter = parameters.iter().find(|parameter| parameter["name"] == name)?;
-        parameter["value"].as_str().map(str::to_owned)
+        let parameter = parameters.iter().find(|parameter| parameter.name.0.as_deref() == Some(name))?;
+        parameter.value.0.clone()
     };
     Some((named("connection_qualified_name")?, named("api_token_guid")?))
 }
@@ -90,12 +143,14 @@ pub(super) fn made_for(template: &Value) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tenant::answer::decode_ours;
 
     #[test]
     fn a_workflow_of_the_package_shows_what_it_was_made_for() {
         let workflow = token_admin_workflow(&token_admin_name(1_684_500_411), "default/snowflake/1", "t-1");
         assert_eq!(workflow["metadata"]["name"], "csa-api-token-connection-admin-1684500411");
-        assert_eq!(made_for(&workflow), Some(("default/snowflake/1".to_owned(), "t-1".to_owned())));
-        assert_eq!(made_for(&json!({"spec": {"templates": null}})), None);
+        let made_for = |spec: &Value| made_for(&decode_ours(spec).expect("any value decodes"));
+        assert_eq!(made_for(&workflow["spec"]), Some(("default/snowflake/1".to_owned(), "t-1".to_owned())));
+        assert_eq!(made_for(&json!({"templates": null})), None);
     }
 }

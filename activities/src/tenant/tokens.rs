@@ -1,10 +1,13 @@
 //! API tokens: `GET /api/service/apikeys`. Only who a token is; what it opens is neither read nor kept.
 
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 
 use super::Tenant;
-use super::runs::{segment, text};
+use super::answer::{Element, Exact, Lenient};
+use super::documents::{Page, Records};
 use super::send::Call;
+use super::target::encoded;
 use crate::failure::Failure;
 
 /// An API token, as the tenant lists it.
@@ -26,29 +29,39 @@ impl ApiToken {
 impl Tenant {
     /// The token of this guid.
     pub async fn api_token(&self, guid: &str) -> Result<Option<ApiToken>, Failure> {
-        let filter = segment(&json!({"id": guid}).to_string());
+        let filter = encoded(&json!({"id": guid}).to_string());
         let target = format!("api/service/apikeys?count=True&offset=0&limit=5&filter={filter}&sort=createdAt");
         let call = Call::get("tokens.show", target).needs("the right to see API tokens");
-        let body = self.read(&call).await?;
-        let records = records(&body).map_err(|problem| self.unexpected(&call, problem))?;
-        let Some(record) = records.iter().find(|record| record["id"] == guid) else { return Ok(None) };
-        let client_id = text(&record["attributes"]["clientId"]).or_else(|| text(&record["clientId"]));
+        let answer: Records<TokenRecord> = self.read(&call).await?;
+        let (records, _) = answer.into_items().ok_or_else(|| self.unexpected(&call, Records::<TokenRecord>::LACKS))?;
+        let Some(record) = records.into_iter().find(|record| record.id.0.as_deref() == Some(guid)) else { return Ok(None) };
+        let client_id = record.attributes.0.client_id.0.or(record.client_id.0);
         let client_id = client_id.ok_or_else(|| self.unexpected(&call, "the token has no client id"))?;
         Ok(Some(ApiToken { guid: guid.to_owned(), client_id }))
     }
 }
 
-/// The records of a listing. A null beside a total is an empty list; anything else that is no list is no answer.
-pub(super) fn records(body: &Value) -> Result<&[Value], &'static str> {
-    match &body["records"] {
-        Value::Array(records) => Ok(records),
-        Value::Null if body["totalRecord"].is_number() => Ok(&[]),
-        _ => Err("it has no list of records"),
-    }
+/// A token in a listing. Its secret, which some tenants show, is not read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct TokenRecord {
+    id: Exact,
+    client_id: Exact,
+    attributes: Lenient<Attributes>,
+}
+
+impl Element for TokenRecord {}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Attributes {
+    client_id: Exact,
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::tenant::scripted::{Reply, Scripted, clock};
 

@@ -1,15 +1,18 @@
 //! Workflows, that is templates: search, show, submit, create.
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::classify::{Effect, is_already_active};
-use super::runs::{Run, hits, newest_created_first, text, time};
+use super::answer::{Element, Lenient, decode_ours};
+use super::classify::Effect;
+use super::documents::{Hits, Metadata};
+use super::packages::package_name;
+use super::runs::{Run, Started, newest_created_first};
 use super::send::Call;
-use super::token_admin::made_for;
+use super::token_admin::{Template, made_for};
 use super::{Identity, Permit, Tenant};
-use crate::failure::{Category, Failure};
-use crate::text::shell_word;
+use crate::failure::Failure;
 
 /// The namespace of every workflow.
 const NAMESPACE: &str = "default";
@@ -57,75 +60,54 @@ pub enum Creation {
     UnknownFate(Failure),
 }
 
-/// The full name of a package: `snowflake` and `atlan-snowflake` are `@atlan/snowflake`; what starts with `@` stays.
-///
-/// ```
-/// # use iolaus_activities::tenant::package_name;
-/// assert_eq!(package_name("atlan-snowflake-miner"), "@atlan/snowflake-miner");
-/// assert_eq!(package_name("@csa/asset-import"), "@csa/asset-import");
-/// ```
-pub fn package_name(written: &str) -> String {
-    let written = written.trim();
-    if written.starts_with('@') {
-        return written.to_owned();
+/// The document of a workflow, as far as it is read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Document {
+    metadata: Lenient<Metadata>,
+    spec: Lenient<Template>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct WorkflowHit {
+    #[serde(rename = "_source")]
+    source: Lenient<Document>,
+}
+
+impl Element for WorkflowHit {}
+
+impl Document {
+    fn into_workflow(self) -> Option<Workflow> {
+        let metadata = self.metadata.0;
+        Some(Workflow {
+            name: metadata.name.0?,
+            package: metadata.annotations.0.package.0,
+            created_at: metadata.creation_timestamp.0,
+            creator: metadata.labels.0.creator.0,
+        })
     }
-    format!("@atlan/{}", written.strip_prefix("atlan-").unwrap_or(written))
-}
-
-/// The command that helps when a tenant has no workflow of this name: it lists those of the type that the name tells of, else it checks
-/// the tenant.
-///
-/// ```
-/// # use iolaus_activities::tenant::where_to_look;
-/// assert_eq!(where_to_look("default", "atlan-snowflake-1684500500"), "iolaus workflows find @atlan/snowflake");
-/// assert_eq!(where_to_look("acme", "nightly"), "iolaus doctor --tenant acme");
-/// ```
-pub fn where_to_look(tenant: &str, workflow: &str) -> String {
-    match package_of_name(workflow) {
-        Some(package) => find_command(tenant, &package),
-        None => format!("iolaus doctor{}", of_tenant(tenant)),
-    }
-}
-
-/// The command that lists the workflows of a package.
-pub(crate) fn find_command(tenant: &str, package: &str) -> String {
-    format!("iolaus workflows find {}{}", shell_word(package), of_tenant(tenant))
-}
-
-fn of_tenant(tenant: &str) -> String {
-    if tenant == "default" { String::new() } else { format!(" --tenant {}", shell_word(tenant)) }
-}
-
-/// The package that a name tells of: `atlan-` or `csa-`, the package, and the second of its creation, with or without a run's suffix.
-fn package_of_name(name: &str) -> Option<String> {
-    let is_number = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
-    let parts: Vec<&str> = name.split('-').collect();
-    let end = parts.iter().position(is_number).unwrap_or(parts.len());
-    let (scope, package) = parts[..end].split_first()?;
-    let plain = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let fine = matches!(*scope, "atlan" | "csa") && !package.is_empty() && package.iter().all(plain);
-    fine.then(|| format!("@{scope}/{}", package.join("-")))
 }
 
 impl Tenant {
     /// The workflow of this name.
     pub async fn workflow(&self, name: &str) -> Result<Option<Workflow>, Failure> {
-        Ok(self.template(name).await?.as_ref().and_then(decode))
+        Ok(self.document(name, &SOURCE).await?.and_then(Document::into_workflow))
     }
 
     /// Whether the name of `workflow` is in use, and if so, whether by `workflow` itself: false only if what is there shows that it was
     /// made for another connection or token.
     pub async fn stands(&self, workflow: &Value) -> Result<Option<bool>, Failure> {
-        let found = self.template(&text(&workflow["metadata"]["name"]).unwrap_or_default()).await?;
-        Ok(found.map(|found| made_for(&found).is_none_or(|shown| Some(shown) == made_for(workflow))))
+        let found = self.document(name_of(workflow), &["metadata.name", "spec.templates"]).await?;
+        let wanted = decode_ours::<Template>(&workflow["spec"]).as_ref().and_then(made_for);
+        Ok(found.map(|found| made_for(&found.spec.0).is_none_or(|shown| Some(shown) == wanted)))
     }
 
-    async fn template(&self, name: &str) -> Result<Option<Value>, Failure> {
+    async fn document(&self, name: &str, source: &[&str]) -> Result<Option<Document>, Failure> {
         let must = json!([{"term": {"metadata.name.keyword": {"value": name}}}]);
         let query = json!({"nested": {"path": "metadata", "query": {"bool": {"must": must}}}});
-        let call = search("workflows.show", 1, &query);
-        let found = self.templates(&call).await?;
-        Ok(found.into_iter().find(|template| template["metadata"]["name"] == name))
+        let found = self.documents(1, |size| search("workflows.show", size, &query, source)).await?;
+        Ok(found.into_iter().find(|document| document.metadata.name.0.as_deref() == Some(name)))
     }
 
     /// The workflows of a package, newest first, at most 50. Packages that only start alike do not match.
@@ -133,10 +115,9 @@ impl Tenant {
         let package = package_name(package);
         let term = json!({"term": {format!("metadata.annotations.{PACKAGE}.keyword"): {"value": package}}});
         let query = json!({"nested": {"path": "metadata", "query": term}});
-        let call = search("workflows.find", BY_PACKAGE, &query);
-        let mut found = self.workflows(&call).await?;
-        found.retain(|workflow| workflow.package.as_deref() == Some(&package));
-        Ok(found)
+        let found = self.documents(BY_PACKAGE, |size| search("workflows.find", size, &query, &SOURCE)).await?;
+        let workflows = found.into_iter().filter_map(Document::into_workflow);
+        Ok(workflows.filter(|workflow| workflow.package.as_deref() == Some(&package)).collect())
     }
 
     /// Submits a workflow once, as `identity`. The permit was waited for before, and no other request is made, so nothing stands between
@@ -148,12 +129,14 @@ impl Tenant {
             .with_request_id(request_id)
             .needs("the right to run workflows");
         let sent = self.send_now(permit, &call).await;
-        match self.effect(&call, sent) {
-            Effect::Applied(body) => match Run::of_answer(&body, workflow) {
+        match self.effect::<Started>(&call, sent) {
+            Effect::Applied(answer) => match Run::of_answer(answer, workflow) {
                 Some(run) => Submission::Applied(run),
                 None => Submission::UnknownFate(self.unexpected(&call, "it names no run")),
             },
-            Effect::Conflict(failure) => Submission::AlreadyActive(failure),
+            Effect::AlreadyActive(failure) => Submission::AlreadyActive(failure),
+            // Something else was writing at this moment; nothing says that the next moment is no better.
+            Effect::Conflict(failure) => Submission::NotApplied(failure.with_retryable(true)),
             Effect::NotApplied(failure) => Submission::NotApplied(failure),
             Effect::UnknownFate(failure) => Submission::UnknownFate(failure),
         }
@@ -166,77 +149,42 @@ impl Tenant {
         let call = Call::post("workflows.create", format!("api/service/{path}?submit=true"), Some(workflow.clone()))
             .with_request_id(request_id)
             .needs("the right to create and run workflows");
-        let name = text(&workflow["metadata"]["name"]).unwrap_or_default();
+        let name = name_of(workflow);
         let sent = self.send_now(permit, &call).await;
-        match self.effect(&call, sent) {
-            Effect::Applied(body) => match Run::of_answer(&body, &name) {
-                None if body["metadata"]["name"] != name.as_str() => {
-                    Creation::UnknownFate(self.unexpected(&call, "it does not name the workflow"))
+        match self.effect::<Started>(&call, sent) {
+            Effect::Applied(answer) => {
+                let is_named = answer.name() == Some(name);
+                match Run::of_answer(answer, name) {
+                    None if !is_named => Creation::UnknownFate(self.unexpected(&call, "it does not name the workflow")),
+                    run => Creation::Applied(run),
                 }
-                run => Creation::Applied(run),
-            },
-            // It was stored, or was there before; its submission met a run.
-            Effect::Conflict(failure) if is_already_active(&failure) => Creation::UnknownFate(failure),
+            }
             Effect::Conflict(failure) => Creation::Taken(failure),
             Effect::NotApplied(failure) => Creation::NotApplied(failure),
-            Effect::UnknownFate(failure) => Creation::UnknownFate(failure),
+            // Already active: it was stored, or was there before, and its submission met a run.
+            Effect::AlreadyActive(failure) | Effect::UnknownFate(failure) => Creation::UnknownFate(failure),
         }
     }
 
-    async fn workflows(&self, call: &Call) -> Result<Vec<Workflow>, Failure> {
-        Ok(self.templates(call).await?.iter().filter_map(decode).collect())
-    }
-
-    async fn templates(&self, call: &Call) -> Result<Vec<Value>, Failure> {
-        let body = self.read(call).await?;
-        let hits = hits(&body).map_err(|problem| self.unexpected(call, &problem))?;
-        Ok(hits.iter().map(|hit| hit["_source"].clone()).collect())
-    }
-
-    /// A success whose body is not what the operation promises.
-    pub(super) fn unexpected(&self, call: &Call, problem: &str) -> Failure {
-        let message = format!("tenant `{}` answered {} with something unexpected: {problem}", self.name, call.operation);
-        Failure::new("tenant.unreadable", Category::DependencyUnavailable, message).with_source(call.source())
+    async fn documents(&self, wanted: usize, search: impl Fn(usize) -> Call) -> Result<Vec<Document>, Failure> {
+        let found = self.page::<Hits<WorkflowHit>>(wanted, 0, search).await?;
+        Ok(found.items.into_iter().map(|hit| hit.source.0).collect())
     }
 }
 
-fn search(operation: &'static str, size: usize, filter: &Value) -> Call {
+/// The fields of a workflow's document that [`Workflow`] shows: documents can be large.
+const SOURCE: [&str; 4] = ["metadata.name", "metadata.creationTimestamp", "metadata.labels", "metadata.annotations"];
+
+fn search(operation: &'static str, size: usize, filter: &Value, source: &[&str]) -> Call {
     let body = json!({
         "from": 0, "size": size, "track_total_hits": true,
         "query": {"bool": {"filter": [filter]}},
         "sort": newest_created_first(),
+        "_source": source,
     });
     Call::post(operation, "api/service/workflows/indexsearch", Some(body)).needs("the right to see workflows")
 }
 
-fn decode(source: &Value) -> Option<Workflow> {
-    let metadata = &source["metadata"];
-    Some(Workflow {
-        name: text(&metadata["name"])?,
-        package: text(&metadata["annotations"][PACKAGE]),
-        created_at: time(&metadata["creationTimestamp"]),
-        creator: text(&metadata["labels"]["workflows.argoproj.io/creator"]),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_tells_of_its_package_or_of_none() {
-        for (name, package) in [
-            ("atlan-snowflake-miner-1684500600", Some("@atlan/snowflake-miner")),
-            ("atlan-snowflake-1684500500-f4aw5", Some("@atlan/snowflake")),
-            ("csa-api-token-connection-admin-1684500411", Some("@csa/api-token-connection-admin")),
-            ("atlan-nothing", Some("@atlan/nothing")),
-            ("atlan", None),
-            ("atlan-1684500600", None),
-            ("nightly-1684500600", None),
-            ("atlan-a b", None),
-            ("", None),
-        ] {
-            assert_eq!(package_of_name(name).as_deref(), package, "{name}");
-        }
-    }
+fn name_of(workflow: &Value) -> &str {
+    workflow["metadata"]["name"].as_str().unwrap_or_default()
 }

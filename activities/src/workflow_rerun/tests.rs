@@ -663,7 +663,9 @@ async fn what_was_not_applied_is_kept_as_such_and_tried_again_without_waiting() 
 async fn already_active_adopts_the_active_run() {
     for kind in BOTH {
         let masked = Reply::json(500, &json!({"message": "409: AE-WF-409-03 run exists"}));
-        for (reply, idempotent) in [(Reply::json(409, &json!({})), true), (masked.clone(), true), (masked, false)] {
+        for (reply, idempotent) in
+            [(Reply::json(409, &json!({"code": "AE-WF-409-03"})), true), (masked.clone(), true), (masked, false)]
+        {
             let case = Case::of(kind, |world| {
                 world.submits.push_back(does(false, reply));
                 world.with_run("theirs", 0, Some((100, "Succeeded")));
@@ -681,7 +683,8 @@ async fn already_active_adopts_the_active_run() {
 #[tokio::test]
 async fn already_active_without_an_active_run_in_sight_is_tried_again_later() {
     for kind in BOTH {
-        let case = Case::of(kind, |world| world.submits.push_back(does(false, Reply::json(409, &json!({}))))).await;
+        let case =
+            Case::of(kind, |world| world.submits.push_back(does(false, Reply::json(409, &json!({"code": "AE-WF-409-03"}))))).await;
         let failure = case.failure(json!({})).await;
         assert_eq!((failure.code.as_ref(), failure.retryable), ("workflow.already_active", true));
         assert_eq!(case.to_the_verdict(json!({})).await.is_passed().then_some(case.submits()), Some(2));
@@ -821,7 +824,7 @@ async fn an_older_active_run_is_awaited_and_then_ours_is_submitted() {
 async fn an_older_active_run_that_shows_itself_by_a_conflict_is_awaited_too() {
     for kind in BOTH {
         let case = Case::of(kind, |world| {
-            world.submits.push_back(does(false, Reply::json(409, &json!({}))));
+            world.submits.push_back(does(false, Reply::json(409, &json!({"code": "AE-WF-409-03"}))));
             world.with_run("theirs", 600, Some((630, "Succeeded")));
             world.runs[0].seen_from = world.now() + 12.seconds();
         })

@@ -36,6 +36,7 @@ impl Tenant {
                 let entities: Vec<_> = self.indexed.into_iter().map(entity).collect();
                 Reply::ok(&json!({"approximateCount": entities.len(), "entities": entities}))
             }
+            target if target.contains("/native-status/") && (self.itself)().is_none() => Reply::json(404, &json!({})),
             target if target.contains("/native-status/") => self.steps.clone(),
             target if target.ends_with("/cancel") => Reply::ok(&json!({"run_id": ID, "cancelled": true, "status": "Stopped"})),
             _ => return None,

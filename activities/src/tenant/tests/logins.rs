@@ -185,7 +185,8 @@ async fn a_token_that_the_tenant_quotes_is_not_passed_on() {
         Some(Reply::json(403, &json!({"message": format!("may not: {quoted}")})))
     })
     .await;
-    let failure = server.tenant(&clock()).workflow("w").await.expect_err("it is denied");
+    let at = clock();
+    let failure = drive(&at, server.tenant(&at).workflow("w")).await.expect_err("it is denied");
     assert!(!failure.message.contains("test-api-key") && failure.message.contains("may not"), "{failure}");
 
     let server = Scripted::answering(|request| {
@@ -193,7 +194,8 @@ async fn a_token_that_the_tenant_quotes_is_not_passed_on() {
         Some(Reply::text(403, &format!("{}: {quoted}", "x".repeat(180))))
     })
     .await;
-    let failure = server.tenant(&clock()).workflow("w").await.expect_err("it is denied");
+    let at = clock();
+    let failure = drive(&at, server.tenant(&at).workflow("w")).await.expect_err("it is denied");
     assert!(!failure.message.contains("test-a"), "half of it: {failure}");
 }
 

@@ -61,8 +61,8 @@ async fn what_a_lost_creation_may_have_left_is_looked_for_by_name_and_time() {
 }
 
 #[tokio::test]
-async fn a_purge_is_sent_once_whatever_its_answer_holds() {
-    for reply in [Reply::text(200, ""), Reply::text(200, "gone"), Reply::text(204, ""), Reply::ok(&json!(null))] {
+async fn a_purge_is_sent_once_and_is_done_only_if_the_api_itself_says_so() {
+    for reply in [Reply::text(200, ""), Reply::text(200, "{}"), Reply::text(204, ""), Reply::ok(&json!(null))] {
         let server = Scripted::script([reply]).await;
         server.tenant(&clock()).purge_oauth_client("oauth client/1").await.expect("it is purged");
         assert_eq!(server.requests()[0].target, "/api/service/oauth-clients/oauth%20client%2F1");
@@ -70,6 +70,9 @@ async fn a_purge_is_sent_once_whatever_its_answer_holds() {
     for (reply, hint) in [
         (Reply::cut(), "iolaus oauth-clients get c-1"),
         (Reply::json(503, &json!({})), "iolaus oauth-clients get c-1"),
+        (Reply::text(200, "<html>sign in</html>"), "iolaus oauth-clients get c-1"),
+        (Reply::text(200, "").header("content-type", "text/html; charset=utf-8"), "iolaus oauth-clients get c-1"),
+        (Reply::text(200, "gone"), "iolaus oauth-clients get c-1"),
         (Reply::json(404, &json!({"message": "no such client"})), "iolaus oauth-clients list"),
     ] {
         let server = Scripted::script([reply]).await;

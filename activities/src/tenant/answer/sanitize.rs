@@ -1,0 +1,118 @@
+//! One text of a tenant: without our secrets in any spelling that a tenant or a proxy is likely to echo, and without characters that
+//! move a terminal's cursor, forge a log line or reverse the direction of reading.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// What is shorter is no secret: it is part of many a word.
+const LEAST_SECRET: usize = 6;
+/// A part of a token that is shorter is not looked for by itself.
+const LEAST_PART: usize = 16;
+/// No field keeps more than a fraction of this, so the rest of a longer text is not even looked at.
+const LONGEST: usize = 16 * 1024;
+/// What a secret is replaced by.
+const REMOVED: &str = "…";
+
+/// Removes secrets and control characters.
+#[derive(Default)]
+pub(in crate::tenant) struct Sanitizer {
+    /// The secrets themselves, whose beginnings are removed from the end of a text that was cut off.
+    secrets: Vec<String>,
+    /// Every spelling that is looked for, the longest first.
+    spellings: Vec<String>,
+}
+
+impl Sanitizer {
+    pub(in crate::tenant) fn without<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let secrets: Vec<_> = secrets.into_iter().filter(|secret| secret.len() >= LEAST_SECRET).map(str::to_owned).collect();
+        let mut spellings: Vec<_> = secrets.iter().flat_map(|secret| spellings(secret)).collect();
+        spellings.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        spellings.dedup();
+        Self { secrets, spellings }
+    }
+
+    /// The text as it may be shown and stored. Control characters become spaces.
+    pub(in crate::tenant) fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut text = Cow::Borrowed(beginning(text, LONGEST));
+        for spelling in &self.spellings {
+            if text.contains(spelling.as_str()) {
+                text = Cow::Owned(text.replace(spelling.as_str(), REMOVED));
+            }
+        }
+        if let Some(kept) = self.secrets.iter().find_map(|secret| without_beginning_of(&text, secret)) {
+            let kept = format!("{kept}{REMOVED}");
+            text = Cow::Owned(kept);
+        }
+        if text.chars().any(is_unwanted) {
+            text = Cow::Owned(text.chars().map(|c| if is_unwanted(c) { ' ' } else { c }).collect());
+        }
+        text
+    }
+}
+
+/// The beginning of a text, cut between two characters.
+fn beginning(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+/// A text without the beginning of a secret at its end, if it has one there.
+fn without_beginning_of<'a>(text: &'a str, secret: &str) -> Option<&'a str> {
+    let longest = secret.len().min(text.len() + 1);
+    (LEAST_SECRET..longest).rev().filter_map(|end| secret.get(..end)).find_map(|beginning| text.strip_suffix(beginning))
+}
+
+/// Control characters, line and paragraph separators, and what reverses, isolates or hides text.
+pub(super) fn is_unwanted(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{61C}' | '\u{200B}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}'
+            | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}')
+}
+
+/// A secret as it is, as a query, as JSON and as HTML write it, and in base64; and each long part of a token.
+fn spellings(secret: &str) -> Vec<String> {
+    let mut all = vec![secret.to_owned(), percent_encoded(secret, true), percent_encoded(secret, false)];
+    if let Ok(json) = serde_json::to_string(secret) {
+        let json = json[1..json.len() - 1].to_owned();
+        all.push(json.replace('/', r"\/"));
+        all.push(json);
+    }
+    all.push(secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;"));
+    all.extend((0..3).flat_map(|offset| base64(secret.as_bytes(), offset)));
+    if secret.contains('.') {
+        all.extend(secret.split('.').filter(|part| part.len() >= LEAST_PART).map(str::to_owned));
+    }
+    all.retain(|spelling| spelling.len() >= LEAST_SECRET);
+    all
+}
+
+fn percent_encoded(secret: &str, upper: bool) -> String {
+    let mut encoded = String::new();
+    for byte in secret.bytes() {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => encoded.push(char::from(byte)),
+            // Writing to a String cannot fail.
+            _ if upper => write!(encoded, "%{byte:02X}").unwrap_or_default(),
+            _ => write!(encoded, "%{byte:02x}").unwrap_or_default(),
+        }
+    }
+    encoded
+}
+
+/// What base64 makes of a secret behind `offset` unknown bytes, in both alphabets, without the characters that its neighbours decide.
+fn base64(secret: &[u8], offset: usize) -> [String; 2] {
+    let alphabet =
+        |symbols: [u8; 2]| (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').chain(symbols).map(char::from).collect::<Vec<_>>();
+    [alphabet(*b"+/"), alphabet(*b"-_")].map(|alphabet| {
+        let padded: Vec<u8> = std::iter::repeat_n(0, offset).chain(secret.iter().copied()).collect();
+        let digit = |at: usize| {
+            let bit = at * 6;
+            let two = u16::from(padded[bit / 8]) << 8 | u16::from(padded.get(bit / 8 + 1).copied().unwrap_or_default());
+            alphabet[usize::from(two >> (10 - bit % 8) & 0x3F)]
+        };
+        let first = (offset * 8).div_ceil(6);
+        let end = padded.len() * 8 / 6;
+        (first..end).map(digit).collect()
+    })
+}

@@ -1,0 +1,139 @@
+//! The frames in which the tenant's services list things: hits of a search, entities of the metastore, records of a listing.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::answer::{Count, Element, Exact, Lenient, List, NAME, Text, Time};
+
+/// A page of results.
+pub(super) trait Page: DeserializeOwned + Send + 'static {
+    /// What it holds.
+    type Item;
+    /// What is wrong with an answer that is none.
+    const LACKS: &'static str;
+
+    /// How many results there are in all, where the tenant says so.
+    fn total(&self) -> Option<u64>;
+
+    /// What can be read of the results, and how many there are. None: this is no page, and never taken for "nothing found".
+    fn into_items(self) -> Option<(Vec<Self::Item>, usize)>;
+}
+
+/// The answer to a search for workflows or runs.
+#[derive(Debug, Deserialize)]
+#[serde(bound(deserialize = "T: Element + Default"))]
+pub(super) struct Hits<T> {
+    #[serde(default = "Default::default")]
+    hits: Lenient<HitList<T>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(bound(deserialize = "T: Element + Default"), default)]
+struct HitList<T> {
+    total: Lenient<Total>,
+    hits: List<Lenient<T>>,
+}
+
+impl<T> Default for HitList<T> {
+    fn default() -> Self {
+        Self { total: Lenient::default(), hits: List::default() }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Total {
+    value: Count,
+}
+
+impl<T: Element + Default> Page for Hits<T> {
+    type Item = T;
+    const LACKS: &'static str = "it has no list of hits";
+
+    fn total(&self) -> Option<u64> {
+        self.hits.total.value.whole()
+    }
+
+    fn into_items(self) -> Option<(Vec<T>, usize)> {
+        let none = self.total() == Some(0);
+        self.hits.0.hits.or_empty(none).map(objects)
+    }
+}
+
+/// The answer to a search in the metastore, which leaves the list out when it is empty, and then says so in another way.
+#[derive(Debug, Deserialize)]
+#[serde(bound(deserialize = "T: Element + Default"))]
+pub(super) struct Entities<T> {
+    #[serde(default = "Default::default")]
+    entities: List<Lenient<T>>,
+    #[serde(default, rename = "approximateCount")]
+    count: Count,
+}
+
+impl<T: Element + Default> Page for Entities<T> {
+    type Item = T;
+    const LACKS: &'static str = "it has no list of entities";
+
+    /// The count is approximate.
+    fn total(&self) -> Option<u64> {
+        None
+    }
+
+    fn into_items(self) -> Option<(Vec<T>, usize)> {
+        self.entities.or_empty(self.count.0.is_some()).map(objects)
+    }
+}
+
+/// A listing. A null beside a total is an empty list.
+#[derive(Debug, Deserialize)]
+#[serde(bound(deserialize = "T: Element + Default"))]
+pub(super) struct Records<T> {
+    #[serde(default = "Default::default", rename = "records")]
+    list: List<Lenient<T>>,
+    #[serde(default, rename = "totalRecord")]
+    total: Count,
+    #[serde(default, rename = "filterRecord")]
+    filtered: Count,
+}
+
+impl<T: Element + Default> Page for Records<T> {
+    type Item = T;
+    const LACKS: &'static str = "it has no list of records";
+
+    fn total(&self) -> Option<u64> {
+        self.filtered.whole().filter(|filtered| *filtered > 0).or(self.total.whole())
+    }
+
+    fn into_items(self) -> Option<(Vec<T>, usize)> {
+        self.list.or_empty(self.total.0.is_some()).map(objects)
+    }
+}
+
+/// What is no object became an empty one, which names nothing.
+fn objects<T>((items, count): (Vec<Lenient<T>>, usize)) -> (Vec<T>, usize) {
+    (items.into_iter().map(|Lenient(item)| item).collect(), count)
+}
+
+/// The `metadata` of a workflow or run.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Metadata {
+    pub(super) name: Exact,
+    pub(super) creation_timestamp: Time,
+    pub(super) labels: Lenient<Labels>,
+    pub(super) annotations: Lenient<Annotations>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Labels {
+    #[serde(rename = "workflows.argoproj.io/creator")]
+    pub(super) creator: Text<NAME>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Annotations {
+    #[serde(rename = "package.argoproj.io/name")]
+    pub(super) package: Text<NAME>,
+}

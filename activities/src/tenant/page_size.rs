@@ -1,0 +1,90 @@
+//! How many results one request asks for. A tenant that refuses so many, or whose answer is too long, is asked for half as many, and for
+//! twice as many again after a while, so that one odd answer does not cost requests for ever.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::Tenant;
+use super::classify::is_oversized;
+use super::documents::Page;
+use super::send::Call;
+use crate::failure::Failure;
+
+/// For how long it is believed that a tenant bears no more.
+const BELIEVED: Duration = Duration::from_secs(600);
+
+/// How many results one request of some kind asks for.
+pub(super) struct PageSize {
+    most: usize,
+    now: Mutex<Current>,
+}
+
+struct Current {
+    results: usize,
+    /// Until when (monotonic) it is believed that the tenant bears no more.
+    until: Duration,
+}
+
+impl PageSize {
+    /// As many as this, until the tenant turns out to bear only fewer.
+    pub(super) fn of(most: usize) -> Self {
+        Self { most, now: Mutex::new(Current { results: most, until: Duration::ZERO }) }
+    }
+
+    /// As many as may be asked for now (monotonic).
+    pub(super) fn at(&self, now: Duration) -> usize {
+        let mut current = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        while current.results < self.most && now >= current.until {
+            let until = current.until.saturating_add(BELIEVED);
+            *current = Current { results: (current.results * 2).min(self.most), until };
+        }
+        current.results
+    }
+
+    /// The tenant did not bear `refused`, so it is asked for half as many. False if that was only one.
+    pub(super) fn shrink(&self, refused: usize, now: Duration) -> bool {
+        if refused > 1 {
+            let until = now.saturating_add(BELIEVED);
+            *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Current { results: refused / 2, until };
+        }
+        refused > 1
+    }
+}
+
+/// One page of a search or listing.
+pub(super) struct Found<T> {
+    /// What can be read of it.
+    pub(super) items: Vec<T>,
+    /// How many results it holds, readable or not.
+    pub(super) count: usize,
+    /// Whether more results may follow behind those of this page.
+    pub(super) more: bool,
+}
+
+impl Tenant {
+    /// Reads one page of a search of at most `wanted` results from `from` on, and fewer if its answer is too long.
+    pub(super) async fn page<P: Page>(
+        &self,
+        wanted: usize,
+        from: usize,
+        search: impl Fn(usize) -> Call,
+    ) -> Result<Found<P::Item>, Failure> {
+        loop {
+            let asked = wanted.min(self.page_size.at(self.clock.monotonic()));
+            let call = search(asked);
+            match self.read::<P>(&call).await {
+                Err(failure) if is_oversized(&failure) && self.page_size.shrink(asked, self.clock.monotonic()) => {
+                    tracing::warn!(tenant = self.name, results = asked, %failure, "too many results for one answer; asking for fewer");
+                }
+                Err(failure) => return Err(failure),
+                Ok(page) => {
+                    let total = page.total();
+                    let (items, count) = page.into_items().ok_or_else(|| self.unexpected(&call, P::LACKS))?;
+                    // A short page is the last one, unless the tenant counts more than it has shown.
+                    let counted = total.is_some_and(|total| u64::try_from(from + count).is_ok_and(|shown| shown < total));
+                    return Ok(Found { items, count, more: count > 0 && (count >= asked || counted) });
+                }
+            }
+        }
+    }
+}
