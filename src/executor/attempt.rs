@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use super::signs::{Signs, bounded, text};
 use super::{Execution, Outcome};
-use crate::job::{json_len, limits};
+use crate::job::{json_len, limits, nests_within};
 
 /// The durable side of one attempt. A host implements it.
 pub trait AttemptStore: Send + Sync + 'static {
@@ -265,6 +265,11 @@ impl AttemptHost {
         let size = json_len(&checkpoint);
         if size > limits::CHECKPOINT {
             let message = format!("the checkpoint has {size} bytes; at most {} are allowed", limits::CHECKPOINT);
+            self.fail(Failure::new(codes::OUTPUT_TOO_LARGE, Category::ResourceExhausted, message).with_retryable(false));
+            return Err(Interrupted);
+        }
+        if !nests_within(&checkpoint, limits::DEPTH) {
+            let message = format!("the checkpoint is nested more than {} levels deep", limits::DEPTH);
             self.fail(Failure::new(codes::OUTPUT_TOO_LARGE, Category::ResourceExhausted, message).with_retryable(false));
             return Err(Interrupted);
         }

@@ -1,12 +1,13 @@
 //! What follows an attempt: pure. Time, jitter and whether a cancel was requested are arguments.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use iolaus_activities::{Category, Check, Failure, FailureRecord, Next, Status, Verdict, VerdictRecord, clip, codes};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
-use super::{Execution, Outcome};
+use super::{Execution, Outcome, bounds};
 use crate::job::{JobState, limits};
 
 /// What a host must do with an execution after an attempt.
@@ -54,15 +55,38 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// The end in a state, with a verdict.
-    pub fn new(state: JobState, verdict: VerdictRecord) -> Self {
-        let json = json(&verdict);
+    /// The end in a state, with a verdict. It must reach its reader: what makes it larger than the limit is left out, which it says.
+    pub fn new(state: JobState, mut verdict: VerdictRecord) -> Self {
+        bounds::fields(&mut verdict);
+        let mut json = bounds::json(&verdict);
+        if json.len() > limits::VERDICT {
+            bounds::shrink(&mut verdict, limits::VERDICT);
+            json = bounds::json(&verdict);
+        }
         Self { state, verdict, json }
+    }
+
+    /// The end of an execution whose activity gave this verdict; its size in bytes if that is over the limit.
+    fn whole(state: JobState, mut verdict: VerdictRecord) -> Result<Self, usize> {
+        bounds::fields(&mut verdict);
+        let json = bounds::json(&verdict);
+        if json.len() > limits::VERDICT { Err(json.len()) } else { Ok(Self { state, verdict, json }) }
     }
 
     /// The verdict as JSON, as it is stored.
     pub fn json(&self) -> &str {
         &self.json
+    }
+
+    /// The verdict as JSON for a log line, where it is a string: with its quotes escaped it is within the limit as well.
+    pub fn logged(&self) -> Cow<'_, str> {
+        let escapes = self.json.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+        if self.json.len() + escapes <= limits::VERDICT {
+            return Cow::Borrowed(&self.json);
+        }
+        let mut verdict = self.verdict.clone();
+        bounds::shrink(&mut verdict, limits::VERDICT / 2);
+        Cow::Owned(bounds::json(&verdict))
     }
 }
 
@@ -110,7 +134,7 @@ pub fn rescued(execution: &Execution, worker: &str, cancel_requested: bool, now:
 pub fn discarded(execution: &Execution, failure: &Failure, now: Timestamp) -> Closing {
     let mut verdict = record(execution, Status::Unresolved, Some(failure.message.clone()), failure.facts.clone(), now);
     verdict.failure = Some(failure.record());
-    bounded(Closing::new(JobState::Discarded, verdict))
+    Closing::new(JobState::Discarded, verdict)
 }
 
 /// Closes an execution because somebody asked.
@@ -119,7 +143,7 @@ pub fn cancelled(execution: &Execution, message: Option<String>, facts: Map<Stri
     let failure = Failure::new(codes::CANCELLED, Category::Cancelled, message);
     let mut verdict = record(execution, Status::Cancelled, Some(failure.message.clone()), facts, now);
     verdict.failure = Some(failure.record());
-    bounded(Closing::new(JobState::Cancelled, verdict))
+    Closing::new(JobState::Cancelled, verdict)
 }
 
 /// Closes an execution as it was concluded.
@@ -128,46 +152,31 @@ pub fn concluded(execution: &Execution, conclusion: Conclusion, now: Timestamp) 
     let mut verdict = record(execution, status, Some(message), facts, now);
     verdict.checks = checks;
     verdict.failure = failure;
-    bounded(Closing::new(state, verdict))
+    Closing::new(state, verdict)
 }
 
 fn completed(execution: &Execution, verdict: Verdict, now: Timestamp, jitter: f64) -> Decision {
     let (status, message, checks, facts) = verdict.into_parts();
     let mut record = record(execution, status, Some(message), facts, now);
     record.checks = checks;
-    let closing = Closing::new(JobState::Completed, record);
-    let size = closing.json.len();
-    if size > limits::VERDICT {
-        let message = format!("the verdict has {size} bytes; at most {} are allowed", limits::VERDICT);
-        let failure = Failure::new(codes::OUTPUT_TOO_LARGE, Category::ResourceExhausted, message).with_retryable(false);
-        return failed(execution, &failure, now, jitter);
+    match Closing::whole(JobState::Completed, record) {
+        Ok(closing) => close(closing),
+        Err(size) => {
+            let message = format!("the verdict has {size} bytes; at most {} are allowed", limits::VERDICT);
+            let failure = Failure::new(codes::OUTPUT_TOO_LARGE, Category::ResourceExhausted, message).with_retryable(false);
+            failed(execution, &failure, now, jitter)
+        }
     }
-    close(closing)
-}
-
-/// A failure must reach its reader: facts that make its verdict too large are left out, which it says.
-fn bounded(closing: Closing) -> Closing {
-    let size = closing.json.len();
-    if size <= limits::VERDICT {
-        return closing;
-    }
-    let mut verdict = closing.verdict;
-    verdict.facts = Map::from_iter([("facts_dropped_bytes".to_owned(), size.into())]);
-    Closing::new(closing.state, verdict)
-}
-
-fn json(verdict: &VerdictRecord) -> String {
-    // Plain data of our own always serialises.
-    serde_json::to_string(verdict).unwrap_or_default()
 }
 
 fn failed(execution: &Execution, failure: &Failure, now: Timestamp, jitter: f64) -> Decision {
     let next = execution.options.retry.next(execution.attempts, failure, jitter);
     if let Next::RetryAfter(delay) = next {
+        let record = || bounds::failure(failure.record());
         let at = SignedDuration::try_from(delay).ok().and_then(|delay| now.checked_add(delay).ok());
         match (at, execution.close_by) {
-            (Some(at), Some(close_by)) if at <= close_by => return Decision::Retry { at, failure: failure.record() },
-            (Some(at), None) => return Decision::Retry { at, failure: failure.record() },
+            (Some(at), Some(close_by)) if at <= close_by => return Decision::Retry { at, failure: record() },
+            (Some(at), None) => return Decision::Retry { at, failure: record() },
             // The delay passes schedule_to_close: the job closes now, with what really kept it.
             _ => {}
         }
@@ -312,5 +321,65 @@ mod tests {
         let big = Verdict::passed("ok").fact("rows", "x".repeat(limits::VERDICT));
         let closed = closing(decide(&execution(1), Outcome::Verdict(big), false, now(), 0.5));
         assert_eq!(closed.verdict.failure.unwrap().code, "output.too_large");
+    }
+
+    /// Of everything that a verdict can say, more than is allowed.
+    fn flood(execution: &Execution) -> Vec<Closing> {
+        let huge = || "\u{1}\"".repeat(limits::VERDICT);
+        let deep = (0..120).fold(Value::Null, |value, _| Value::Array(vec![value]));
+        let mut failure = Failure::new(huge(), Category::Permission, "no").suggest(huge()).fact("deep", deep).fact("run", "r-1");
+        failure.message = huge();
+        failure.source.tenant_code = Some(huge());
+        failure.facts.insert(huge(), huge().into());
+        let conclusion = Conclusion {
+            state: JobState::Completed,
+            status: Status::Failed,
+            message: huge(),
+            checks: vec![Check { name: huge(), passed: false, message: Some(huge()) }; 1_000],
+            facts: failure.facts.clone(),
+            failure: Some(failure.record()),
+        };
+        let execution = Execution { activity: huge(), tenant: huge(), ..execution.clone() };
+        vec![
+            cancelled(&execution, Some(huge()), failure.facts.clone(), now()),
+            discarded(&execution, &failure, now()),
+            concluded(&execution, conclusion, now()),
+        ]
+    }
+
+    #[test]
+    fn whatever_a_verdict_holds_it_is_stored_and_logged_within_its_limit_and_decodes_again() {
+        for closing in flood(&execution(1)) {
+            assert!(closing.json().len() <= limits::VERDICT, "{} bytes are stored", closing.json().len());
+            let logged = serde_json::to_string(&closing.logged()).unwrap();
+            assert!(logged.len() <= limits::VERDICT, "{} bytes are logged", logged.len());
+            let read: VerdictRecord = serde_json::from_str(closing.json()).unwrap();
+            assert_eq!(read, closing.verdict);
+            serde_json::from_str::<VerdictRecord>(&closing.logged()).unwrap();
+            assert_eq!(read.facts["run"], "r-1", "what fits is kept");
+            assert!(read.facts["facts_dropped_bytes"].as_u64() > Some(1_000_000));
+            assert!(read.failure.is_some_and(|failure| failure.suggested_action.is_none()), "a command is never cut");
+        }
+    }
+
+    #[test]
+    fn a_fact_that_is_nested_too_deep_is_kept_as_deep_as_it_can_be_read_within_a_sequence() {
+        let deep = (0..126).fold(Value::Null, |value, _| Value::Array(vec![value]));
+        let outcome = Outcome::Verdict(Verdict::failed("no").fact("failed_checks", deep));
+        let closed = closing(decide(&execution(1), outcome, false, now(), 0.5));
+        assert_eq!(closed.verdict.status, Status::Failed);
+        serde_json::from_str::<VerdictRecord>(closed.json()).unwrap();
+        let around = serde_json::json!({"facts": {"steps": [closed.verdict]}}).to_string();
+        serde_json::from_str::<Value>(&around).unwrap();
+    }
+
+    #[test]
+    fn the_failure_of_an_attempt_that_is_retried_is_bounded_in_every_field() {
+        let mut failure = Failure::new("tenant.unavailable", Category::DependencyUnavailable, "down");
+        failure.message = "x".repeat(limits::VERDICT);
+        failure.source.request_id = Some("x".repeat(limits::VERDICT));
+        let decision = decide(&execution(1), Outcome::Failed(failure), false, now(), 0.5);
+        let Decision::Retry { failure, .. } = decision else { panic!("retried: {decision:?}") };
+        assert!(serde_json::to_string(&failure).unwrap().len() < 8 * 1024);
     }
 }

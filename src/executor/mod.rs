@@ -2,6 +2,7 @@
 //! and who holds the lease.
 
 mod attempt;
+mod bounds;
 mod decide;
 mod name;
 mod signs;

@@ -183,7 +183,7 @@ async fn finish(
         match stored {
             Ok(Ended::Done) => {
                 if let Decision::Close(closing) = &decision {
-                    telemetry::verdict_event(&closing.verdict, closing.json());
+                    telemetry::verdict_event(&closing.verdict, &closing.logged());
                     shared.metrics().verdict(&closing.verdict);
                 }
                 return decision;

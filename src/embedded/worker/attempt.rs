@@ -104,7 +104,7 @@ async fn finish(
         match shared.store.write(move |tx| tx.finish_attempt(id, token, &stored)).await {
             Ok(Finished::Done) => {
                 if let Decision::Close(closing) = &decision {
-                    telemetry::verdict_event(&closing.verdict, closing.json());
+                    telemetry::verdict_event(&closing.verdict, &closing.logged());
                     shared.store.hub().metrics().verdict(&closing.verdict);
                 }
                 return decision;
