@@ -66,8 +66,33 @@ pub trait Activity: Send + Sync + 'static {
         Ok(())
     }
 
+    /// What a cancel does to a job that no worker is running, given the last checkpoint. By default nothing is done or said.
+    fn on_cancel(_tenant: &str, _input: &Self::Input, _checkpoint: &Value) -> CancelPlan {
+        CancelPlan::default()
+    }
+
     /// One attempt.
     fn run(&self, ctx: &ActivityContext, input: Self::Input) -> impl Future<Output = Result<Verdict, ActivityError>> + Send;
+}
+
+/// How a job that no worker is running is cancelled.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CancelPlan {
+    /// It is closed at once. The verdict says what continues at the tenant all the same.
+    Close {
+        /// What to tell people.
+        message: Option<String>,
+        /// What is known, for the verdict.
+        facts: Map<String, Value>,
+    },
+    /// One last attempt, which starts with the cancel already requested, undoes what the checkpoint names.
+    Undo,
+}
+
+impl Default for CancelPlan {
+    fn default() -> Self {
+        Self::Close { message: None, facts: Map::new() }
+    }
 }
 
 /// Why an attempt ends without a verdict.
@@ -200,6 +225,7 @@ pub struct ActivityInfo {
     pub version: u32,
     schema: fn() -> Schema,
     prepare: fn(Value) -> Result<Prepared, InputError>,
+    on_cancel: fn(&str, Value, &Value) -> CancelPlan,
 }
 
 /// An input that was checked, in its canonical form, with the options it asks for.
@@ -214,12 +240,23 @@ pub struct Prepared {
 impl ActivityInfo {
     /// Describes an activity.
     pub fn of<A: Activity>() -> Self {
-        Self { name: A::NAME, version: A::VERSION, schema: || schemars::schema_for!(A::Input), prepare: prepare::<A> }
+        Self {
+            name: A::NAME,
+            version: A::VERSION,
+            schema: || schemars::schema_for!(A::Input),
+            prepare: prepare::<A>,
+            on_cancel: on_cancel::<A>,
+        }
     }
 
     /// The JSON Schema of the input.
     pub fn input_schema(&self) -> Schema {
         (self.schema)()
+    }
+
+    /// What a cancel does to a job of this tenant that no worker is running. An input that does not decode has nothing to undo.
+    pub fn on_cancel(&self, tenant: &str, input: Value, checkpoint: Option<&Value>) -> CancelPlan {
+        checkpoint.map_or_else(CancelPlan::default, |checkpoint| (self.on_cancel)(tenant, input, checkpoint))
     }
 
     /// Decodes and validates an input.
@@ -304,6 +341,10 @@ fn prepare<A: Activity>(input: Value) -> Result<Prepared, InputError> {
     let options = A::options(&input);
     let input = serde_json::to_value(&input).map_err(|error| InputError::new(".", error.to_string()))?;
     Ok(Prepared { input, options })
+}
+
+fn on_cancel<A: Activity>(tenant: &str, input: Value, checkpoint: &Value) -> CancelPlan {
+    decode::<A>(input).map_or_else(|_| CancelPlan::default(), |input| A::on_cancel(tenant, &input, checkpoint))
 }
 
 fn decode<A: Activity>(input: Value) -> Result<A::Input, InputError> {

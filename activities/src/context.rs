@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::clock::{BoxFuture, Clock};
+use crate::effects::{EffectOutcome, OtherEffect, Reservation, Reserved};
 use crate::failure::{Category, Failure};
 
 /// What a host does for one attempt. Activities do not see this; they use [`ActivityContext`].
@@ -24,6 +25,40 @@ pub trait Host: Send + Sync + 'static {
     fn stopped(&self) -> BoxFuture<'_, Stop>;
     /// Whether the worker's lease is known to be alive at this moment. An effect is started only then.
     fn may_act(&self) -> bool;
+    /// Makes a checkpoint and the intent of an effect durable, both or neither, unless another execution of the queue is in the way.
+    fn reserve_effect(&self, checkpoint: Value, reservation: Reservation) -> BoxFuture<'_, Result<Reserved, Interrupted>>;
+    /// Makes a checkpoint and the end of the intent under this key durable. False: nothing was saved, since the run is recorded as
+    /// another execution's.
+    fn settle_effect(&self, checkpoint: Value, key: String, outcome: EffectOutcome) -> BoxFuture<'_, Result<bool, Interrupted>>;
+    /// The effects of other executions of the queue under this key whose intents were saved at or after `since`, the newest first.
+    fn other_effects(&self, key: String, since: Timestamp) -> BoxFuture<'_, Result<Vec<OtherEffect>, Interrupted>>;
+    /// Says that an effect was sent whose answer takes at most `bound`. Until the guard is dropped or the bound is over, a stop or a
+    /// timeout does not drop the attempt.
+    fn effect_in_flight(&self, bound: Duration) -> EffectInFlight;
+}
+
+/// Held while the answer to an effect is awaited.
+#[must_use = "the attempt may be dropped as soon as this is"]
+pub struct EffectInFlight(Option<Box<dyn FnOnce() + Send>>);
+
+impl EffectInFlight {
+    /// Calls `ended` when it is dropped.
+    pub fn new(ended: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(ended)))
+    }
+
+    /// For hosts that never drop an attempt.
+    pub fn untracked() -> Self {
+        Self(None)
+    }
+}
+
+impl Drop for EffectInFlight {
+    fn drop(&mut self) {
+        if let Some(ended) = self.0.take() {
+            ended();
+        }
+    }
 }
 
 /// Why an attempt should stop.
@@ -150,6 +185,31 @@ impl ActivityContext {
     pub async fn save(&self, checkpoint: &impl Serialize) -> Result<(), Interrupted> {
         self.host.save(to_value(checkpoint)).await?;
         self.may_act()
+    }
+
+    /// Like [`save`](Self::save), for an effect that other jobs of the queue may want as well: the checkpoint is saved together with the
+    /// intent, and neither is if another execution is in the way. **The effect is sent only after `Ok(Reserved::Saved)`.**
+    pub async fn reserve(&self, checkpoint: &impl Serialize, reservation: Reservation) -> Result<Reserved, Interrupted> {
+        let reserved = self.host.reserve_effect(to_value(checkpoint), reservation).await?;
+        self.may_act().map(|()| reserved)
+    }
+
+    /// Saves a checkpoint together with what became of the intent under `key`. False: nothing was saved, since the run is known to be
+    /// another execution's.
+    pub async fn settle(&self, checkpoint: &impl Serialize, key: &str, outcome: EffectOutcome) -> Result<bool, Interrupted> {
+        self.host.settle_effect(to_value(checkpoint), key.to_owned(), outcome).await
+    }
+
+    /// What other executions of the queue have reserved or applied under `key` since then, the newest first.
+    pub async fn other_effects(&self, key: &str, since: Timestamp) -> Result<Vec<OtherEffect>, Interrupted> {
+        self.host.other_effects(key.to_owned(), since).await
+    }
+
+    /// Awaits the answer to an effect, which takes at most `bound`. A stop or a timeout meanwhile does not drop the attempt, so that the
+    /// activity learns what became of the effect and can act on it.
+    pub async fn effect<F: Future>(&self, bound: Duration, effect: F) -> F::Output {
+        let _in_flight = self.host.effect_in_flight(bound);
+        effect.await
     }
 
     /// Whether an effect may still be started: the worker has renewed its lease in time.

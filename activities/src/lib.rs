@@ -8,6 +8,7 @@ mod await_completion;
 mod clock;
 mod context;
 pub mod duration;
+mod effects;
 mod failure;
 mod follow;
 mod inputs;
@@ -25,11 +26,16 @@ mod workflow_rerun;
 use std::sync::Arc;
 
 pub use activity::{
-    Activity, ActivityError, ActivityInfo, ActivityOptions, ErasedActivity, InputError, Prepared, Registry, SlotClass, Timeouts,
+    Activity, ActivityError, ActivityInfo, ActivityOptions, CancelPlan, ErasedActivity, InputError, Prepared, Registry, SlotClass,
+    Timeouts,
 };
 pub use await_completion::{AwaitCompletion, AwaitCompletionInput};
 pub use clock::{BoxFuture, Clock, ManualClock, SystemClock};
-pub use context::{ActivityContext, Attempt, Host, Interrupted, Stop, TimeoutKind};
+pub use context::{ActivityContext, Attempt, EffectInFlight, Host, Interrupted, Stop, TimeoutKind};
+pub use effects::{
+    EFFECT_RETENTION, EffectOutcome, EffectOwner, EffectRegister, EffectState, MAX_OTHER_EFFECTS, OtherEffect, Reservation,
+    Reserved,
+};
 pub use failure::{Audience, Category, Failure, FailureRecord, FailureSource, codes};
 pub use publish_preflight::{PublishPreflight, PublishPreflightInput};
 pub use retry::{Next, RetryPolicy};

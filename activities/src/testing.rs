@@ -1,13 +1,16 @@
 //! A host for tests of activities: checkpoints in memory, a clock under control, stops on demand, and death at or after the Nth save.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::activity::{Activity, ActivityError, ErasedActivity, Registry};
 use crate::clock::{BoxFuture, Clock};
-use crate::context::{ActivityContext, Attempt, Host, Interrupted, Stop};
+use crate::context::{ActivityContext, Attempt, EffectInFlight, Host, Interrupted, Stop};
+use crate::effects::{EffectOutcome, EffectOwner, EffectRegister, OtherEffect, Reservation, Reserved};
 use crate::verdict::Verdict;
 
 /// Runs attempts of one job in memory.
@@ -29,13 +32,17 @@ use crate::verdict::Verdict;
 /// ```
 pub struct TestHost {
     clock: Arc<dyn Clock>,
-    tenant: String,
     state: Arc<State>,
 }
 
 struct State {
     inner: Mutex<Inner>,
     stop: watch::Sender<Option<Stop>>,
+    clock: Arc<dyn Clock>,
+    tenant: String,
+    owner: EffectOwner,
+    /// What the jobs of one queue know of each other.
+    effects: Arc<EffectRegister>,
 }
 
 #[derive(Default)]
@@ -48,10 +55,22 @@ struct Inner {
 }
 
 impl TestHost {
-    /// A job of the tenant `default` without a checkpoint.
+    /// A job of the tenant `default` without a checkpoint, alone in its queue.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let state = State { inner: Mutex::default(), stop: watch::Sender::new(None) };
-        Self { clock, tenant: "default".into(), state: Arc::new(state) }
+        Self::in_queue(clock, "job", &Arc::default())
+    }
+
+    /// A job of the tenant `default` under this id, in a queue whose jobs know of each other's effects by this register.
+    pub fn in_queue(clock: Arc<dyn Clock>, job_id: &str, effects: &Arc<EffectRegister>) -> Self {
+        let state = State {
+            inner: Mutex::default(),
+            stop: watch::Sender::new(None),
+            clock: clock.clone(),
+            tenant: "default".to_owned(),
+            owner: EffectOwner { job_id: job_id.to_owned(), run_id: format!("run of {job_id}") },
+            effects: effects.clone(),
+        };
+        Self { clock, state: Arc::new(state) }
     }
 
     /// Lets the host die at the `n`-th save from now on (1 is the next): it is not stored and the attempt is interrupted.
@@ -92,9 +111,9 @@ impl TestHost {
             (inner.attempts, inner.saves.last().cloned())
         });
         let attempt = Attempt {
-            job_id: "job".into(),
-            run_id: "run".into(),
-            tenant: self.tenant.clone(),
+            job_id: self.state.owner.job_id.clone(),
+            run_id: self.state.owner.run_id.clone(),
+            tenant: self.state.tenant.clone(),
             number,
             enqueued_at: self.clock.now(),
             checkpoint,
@@ -104,6 +123,23 @@ impl TestHost {
 }
 
 impl State {
+    /// Stores a checkpoint together with what `effect` changes, or, as that says, neither.
+    fn store<T, E>(&self, checkpoint: Value, effect: impl FnOnce() -> Result<T, E>) -> Result<Result<T, E>, Interrupted> {
+        self.with(|inner| {
+            if inner.die_at_save == Some(inner.saves.len() + 1) {
+                inner.die_at_save = None;
+                return Err(Interrupted);
+            }
+            let changed = match effect() {
+                Ok(changed) => changed,
+                Err(refused) => return Ok(Err(refused)),
+            };
+            inner.saves.push(checkpoint);
+            let dies = inner.die_after_save.take_if(|n| *n == inner.saves.len()).is_some();
+            if dies { Err(Interrupted) } else { Ok(Ok(changed)) }
+        })
+    }
+
     fn with<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
         f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -115,16 +151,7 @@ impl Host for State {
     }
 
     fn save(&self, checkpoint: Value) -> BoxFuture<'_, Result<(), Interrupted>> {
-        let saved = self.with(|inner| {
-            if inner.die_at_save == Some(inner.saves.len() + 1) {
-                inner.die_at_save = None;
-                return Err(Interrupted);
-            }
-            inner.saves.push(checkpoint);
-            let dies = inner.die_after_save.take_if(|n| *n == inner.saves.len()).is_some();
-            if dies { Err(Interrupted) } else { Ok(()) }
-        });
-        Box::pin(std::future::ready(saved))
+        Box::pin(std::future::ready(self.store(checkpoint, || Ok(())).map(|_: Result<(), ()>| ())))
     }
 
     fn stopped(&self) -> BoxFuture<'_, Stop> {
@@ -133,5 +160,31 @@ impl Host for State {
 
     fn may_act(&self) -> bool {
         true
+    }
+
+    fn reserve_effect(&self, checkpoint: Value, reservation: Reservation) -> BoxFuture<'_, Result<Reserved, Interrupted>> {
+        let reserve = || match self.effects.reserve(&self.tenant, &self.owner, &reservation, self.clock.now()) {
+            Reserved::Saved => Ok(Reserved::Saved),
+            conflict @ Reserved::Conflict(_) => Err(conflict),
+        };
+        let reserved = self.store(checkpoint, reserve).map(|reserved| reserved.unwrap_or_else(|conflict| conflict));
+        Box::pin(std::future::ready(reserved))
+    }
+
+    fn settle_effect(&self, checkpoint: Value, key: String, outcome: EffectOutcome) -> BoxFuture<'_, Result<bool, Interrupted>> {
+        let settle = || {
+            let settled = self.effects.settle(&self.tenant, &self.owner, &key, &outcome, self.clock.now());
+            settled.then_some(()).ok_or(())
+        };
+        Box::pin(std::future::ready(self.store(checkpoint, settle).map(|settled| settled.is_ok())))
+    }
+
+    fn other_effects(&self, key: String, since: Timestamp) -> BoxFuture<'_, Result<Vec<OtherEffect>, Interrupted>> {
+        let others = self.effects.others(&self.tenant, &self.owner, &key, since, self.clock.now());
+        Box::pin(std::future::ready(Ok(others)))
+    }
+
+    fn effect_in_flight(&self, _: Duration) -> EffectInFlight {
+        EffectInFlight::untracked()
     }
 }

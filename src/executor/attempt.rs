@@ -2,13 +2,14 @@
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use iolaus_activities::{
-    ActivityContext, ActivityError, Attempt, BoxFuture, Category, Clock, ErasedActivity, Failure, Host, Interrupted, Stop,
-    TimeoutKind, Verdict, codes,
+    ActivityContext, ActivityError, Attempt, BoxFuture, Category, Clock, EffectInFlight, EffectOutcome, EffectOwner,
+    EffectRegister, ErasedActivity, Failure, Host, Interrupted, OtherEffect, Reservation, Reserved, Stop, TimeoutKind, Verdict,
+    codes,
 };
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -69,7 +70,7 @@ pub async fn run_attempt(
     clock: Arc<dyn Clock>,
     settings: &ExecutorSettings,
 ) -> Outcome {
-    let host = Arc::new(AttemptHost::new(store, stop, clock.clone(), assignment.checkpoint.clone()));
+    let host = Arc::new(AttemptHost::new(store, stop, clock.clone(), &assignment));
     let ctx = Box::new(ActivityContext::new(attempt(&mut assignment), host.clone(), clock));
     let input = assignment.input.take();
     let end = watch_over(assignment.activity.run(&ctx, input), &host, &assignment.execution, settings).await;
@@ -176,8 +177,13 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or_else(|| "a panic without a message".to_owned())
 }
 
+/// What the executions of this process know of each other's effects.
+static EFFECTS: LazyLock<EffectRegister> = LazyLock::new(EffectRegister::default);
+
 /// What stands behind the activity's context.
 struct AttemptHost {
+    tenant: String,
+    owner: EffectOwner,
     store: Arc<dyn AttemptStore>,
     stop: watch::Sender<Option<Stop>>,
     clock: Arc<dyn Clock>,
@@ -193,13 +199,16 @@ impl AttemptHost {
         store: Arc<dyn AttemptStore>,
         stop: watch::Sender<Option<Stop>>,
         clock: Arc<dyn Clock>,
-        checkpoint: Option<Value>,
+        assignment: &Assignment,
     ) -> Self {
         let (last, changed_at) = (clock.monotonic(), clock.now());
-        let checkpoint = checkpoint.map(|checkpoint| text(&checkpoint));
+        let execution = &assignment.execution;
+        let owner = EffectOwner { job_id: execution.job_id.to_string(), run_id: execution.run_id.to_string() };
+        let checkpoint = assignment.checkpoint.as_ref().map(text);
         let signs = Signs { last, changed: last, changed_at, checkpoint, progress: None, stalled: false, unreported: false };
         let (news, sender) = (Notify::new(), tokio::sync::Mutex::new(()));
-        Self { store, stop, clock, signs: Mutex::new(signs), news, sender, fault: Mutex::default() }
+        let (tenant, fault) = (execution.tenant.clone(), Mutex::default());
+        Self { tenant, owner, store, stop, clock, signs: Mutex::new(signs), news, sender, fault }
     }
 
     fn signs(&self) -> MutexGuard<'_, Signs> {
@@ -370,5 +379,33 @@ impl Host for AttemptHost {
 
     fn may_act(&self) -> bool {
         *self.stop.borrow() != Some(Stop::LeaseLost) && self.store.lease_alive()
+    }
+
+    fn reserve_effect(&self, checkpoint: Value, reservation: Reservation) -> BoxFuture<'_, Result<Reserved, Interrupted>> {
+        Box::pin(async move {
+            let reserved = EFFECTS.reserve(&self.tenant, &self.owner, &reservation, self.clock.now());
+            match reserved {
+                Reserved::Saved => self.save_in_turn(checkpoint).await.map(|()| reserved),
+                Reserved::Conflict(_) => Ok(reserved),
+            }
+        })
+    }
+
+    fn settle_effect(&self, checkpoint: Value, key: String, outcome: EffectOutcome) -> BoxFuture<'_, Result<bool, Interrupted>> {
+        Box::pin(async move {
+            if !EFFECTS.settle(&self.tenant, &self.owner, &key, &outcome, self.clock.now()) {
+                return Ok(false);
+            }
+            self.save_in_turn(checkpoint).await.map(|()| true)
+        })
+    }
+
+    fn other_effects(&self, key: String, since: Timestamp) -> BoxFuture<'_, Result<Vec<OtherEffect>, Interrupted>> {
+        let others = EFFECTS.others(&self.tenant, &self.owner, &key, since, self.clock.now());
+        Box::pin(std::future::ready(Ok(others)))
+    }
+
+    fn effect_in_flight(&self, _: Duration) -> EffectInFlight {
+        EffectInFlight::untracked()
     }
 }
