@@ -224,8 +224,8 @@ fn classify(host: &AttemptHost, end: End) -> Ran {
         End::Returned(Ok(verdict)) => Outcome::Verdict(verdict),
         End::Returned(Err(ActivityError::Failed(failure))) => Outcome::Failed(failure),
         End::Returned(Err(ActivityError::Cancelled { message, facts })) => Outcome::Cancelled { message, facts },
-        End::Returned(Err(ActivityError::Interrupted)) => host.take_fault().map_or_else(|| by_stop(stop), Outcome::Failed),
-        End::IgnoredStop => by_stop(stop),
+        End::Returned(Err(ActivityError::Interrupted)) => host.take_fault().map_or_else(|| by_stop(stop.as_ref()), Outcome::Failed),
+        End::IgnoredStop => by_stop(stop.as_ref()),
         End::Panicked(text) => {
             let message = format!("the activity's code panicked: {text}");
             Outcome::Failed(Failure::new(codes::ACTIVITY_PANICKED, Category::Internal, message).with_retryable(true))
@@ -235,12 +235,12 @@ fn classify(host: &AttemptHost, end: End) -> Ran {
     Ran { outcome, answers_cancel }
 }
 
-fn by_stop(stop: Option<Stop>) -> Outcome {
+fn by_stop(stop: Option<&Stop>) -> Outcome {
     match stop {
         Some(Stop::Cancelled { .. }) => Outcome::Dropped,
         Some(Stop::Draining) => Outcome::Drained,
         Some(Stop::LeaseLost) => Outcome::LeaseLost,
-        Some(Stop::TimedOut(kind)) => Outcome::Failed(timed_out(kind)),
+        Some(Stop::TimedOut(kind)) => Outcome::Failed(timed_out(*kind)),
         None => {
             let message = "the worker did not renew its lease in time, so the attempt started no further effect";
             Outcome::Failed(Failure::new(codes::WORKER_LOST, Category::DependencyUnavailable, message))

@@ -109,7 +109,7 @@ async fn a_job_whose_worker_died_after_a_cancel_is_undone_by_another_worker() {
     let dying = host.another();
     let worker = dying.worker().await;
     host.enqueue_acts("job", [Act::SaveThenIgnore(undo()), Act::Undo]).await;
-    host.until_sql("SELECT count(*) > 0 FROM job_checkpoints WHERE checkpoint IS NOT NULL").await;
+    host.probe.sent.notified().await;
     assert_eq!(dying.client.cancel(target("job"), None).await.unwrap(), Cancelled::Requested);
     drop(worker);
     let rescuer = host.worker().await;

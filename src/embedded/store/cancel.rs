@@ -45,17 +45,13 @@ impl Tx<'_> {
 
     fn cancel_waiting(&mut self, id: i64, stored: &Stored) -> Result<Cancelled, StoreError> {
         let cancel = self.unanswered(id, stored)?;
-        match executor::unanswered(&stored.execution, None, &cancel, self.now) {
-            Decision::Close(closing) => {
-                self.close(id, stored.token, stored.state, &closing)?;
-                Ok(Cancelled::Closed)
-            }
-            _ => {
-                self.store_request(id, stored.cancel_reason.as_deref())?;
-                self.make_available_to_undo(id, stored, false)?;
-                Ok(Cancelled::LastAttempt)
-            }
+        if let Decision::Close(closing) = executor::unanswered(&stored.execution, None, &cancel, self.now) {
+            self.close(id, stored.token, stored.state, &closing)?;
+            return Ok(Cancelled::Closed);
         }
+        self.store_request(id, stored.cancel_reason.as_deref())?;
+        self.make_available_to_undo(id, stored, false)?;
+        Ok(Cancelled::LastAttempt)
     }
 
     fn store_request(&self, id: i64, reason: Option<&str>) -> Result<(), StoreError> {

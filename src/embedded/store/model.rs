@@ -294,9 +294,10 @@ impl Both {
 
     fn expired(&mut self) {
         for life in self.lives.iter_mut().filter(|life| life.expires.is_some_and(|expires| expires <= self.now)) {
-            match life.cancel_requested {
-                true => life.close(JobState::Cancelled, "cancelled"),
-                false => life.close(JobState::Discarded, "unresolved"),
+            if life.cancel_requested {
+                life.close(JobState::Cancelled, "cancelled");
+            } else {
+                life.close(JobState::Discarded, "unresolved");
             }
         }
     }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use iolaus_activities::{
-    Activity, ActivityContext, ActivityError, ActivityOptions, CancelPlan, Category, Failure, InputError, RetryPolicy, SlotClass,
-    Stop, Timeouts, Verdict, duration,
+    Activity, ActivityContext, ActivityError, ActivityOptions, CancelPlan, Category, EffectOutcome, EffectState, Failure,
+    InputError, Reservation, Reserved, RetryPolicy, SlotClass, Stop, Timeouts, Verdict, duration,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,10 @@ pub(crate) enum Act {
     },
     /// Saves this checkpoint and ignores whatever it is told.
     SaveThenIgnore(Value),
+    /// Saves this checkpoint and fails, to be tried again so many seconds later.
+    SaveThenRetryAfter(Value, u64),
+    /// Reserves an effect under this key and settles it, or tells who was first.
+    Reserve(String),
     /// Waits for a cancel and undoes.
     Undo,
     /// Waits for a cancel, and cannot undo for now.
@@ -82,7 +86,7 @@ pub(crate) struct Probe {
     seen: Arc<Mutex<Vec<(String, u32)>>>,
     pub(crate) started: Arc<Notify>,
     pub(crate) gate: Arc<Semaphore>,
-    /// Told when an effect was sent that takes its time.
+    /// Told when something was saved or sent, and the attempt goes on.
     pub(crate) sent: Arc<Notify>,
     pub(crate) effects: Arc<AtomicUsize>,
 }
@@ -211,14 +215,45 @@ impl Activity for Probe {
             }
             Act::SaveThenIgnore(checkpoint) => {
                 ctx.save(&checkpoint).await?;
+                self.sent.notify_one();
                 std::future::pending().await
             }
+            Act::SaveThenRetryAfter(checkpoint, seconds) => {
+                ctx.save(&checkpoint).await?;
+                Err(unavailable().after(Some(Duration::from_secs(seconds))).into())
+            }
+            Act::Reserve(key) => reserve(ctx, key).await,
             Act::Undo => Err(acted(ctx.stopped().await, "it undid its effect")),
             Act::UndoFails => match ctx.stopped().await {
                 Stop::Cancelled { .. } => Err(unavailable().fact("stop_requested", false).into()),
                 stop => Err(stop.into()),
             },
             Act::Echo => Ok(Verdict::passed("it echoed").fact("note", input.note)),
+        }
+    }
+}
+
+async fn reserve(ctx: &ActivityContext, key: String) -> Result<Verdict, ActivityError> {
+    let since = ctx.now() - jiff::SignedDuration::from_mins(5);
+    let run = format!("run of {}", ctx.attempt().job_id);
+    let reservation = Reservation { key: key.clone(), intents_since: since, applied_since: Some(since) };
+    match ctx.reserve(&"an intent", reservation).await? {
+        Reserved::Saved => {
+            let settled = ctx.settle(&"settled", &key, EffectOutcome::Applied { run }).await?;
+            Ok(Verdict::passed("it was first").fact("settled", settled))
+        }
+        Reserved::Conflict(others) => {
+            let found = ctx.other_effects(&key, since).await?;
+            assert_eq!(others, found);
+            let names: Vec<String> = found.iter().map(|other| other.owner.job_id.clone()).collect();
+            let claimed = match &found[0].state {
+                EffectState::Applied { run } => ctx.settle(&"taken", &key, EffectOutcome::Applied { run: run.clone() }).await?,
+                EffectState::Intent => panic!("it was settled"),
+            };
+            Ok(Verdict::passed("another was first")
+                .fact("others", names)
+                .fact("claimed", claimed)
+                .fact("checkpoint", ctx.checkpoint::<Value>()?))
         }
     }
 }
