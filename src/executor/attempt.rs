@@ -137,7 +137,8 @@ async fn watch_over(
     let mut stop = host.stop.subscribe();
     let only_undoes = matches!(*stop.borrow(), Some(Stop::Cancelled { .. }));
     let stopping = if only_undoes { UNDO_TIME } else { settings.cancel_grace };
-    let hold = |most| host.effects.hold(settings.cancel_grace, most).map(|left| host.clock.deadline(left));
+    let (mut held_at_stop, mut held_at_timeout) = (None, None);
+    let hold = |most, since: &mut _| host.effects.hold(settings.cancel_grace, most, since).map(|left| host.clock.deadline(left));
     let mut grace: Option<BoxFuture<'static, ()>> = None;
     let mut quiet = host.heartbeat_timer(execution.options.timeouts.heartbeat);
     let mut stalled = Some(host.clock.deadline(settings.stall_after));
@@ -151,11 +152,11 @@ async fn watch_over(
                 drop(stopped);
                 grace = Some(host.clock.deadline(stopping));
             }
-            () = optional(&mut grace), if grace.is_some() => match hold(settings.stop_extension) {
+            () = optional(&mut grace), if grace.is_some() => match hold(settings.stop_extension, &mut held_at_stop) {
                 Some(longer) => grace = Some(longer),
                 None => return End::IgnoredStop,
             },
-            () = &mut time_up => match hold(settings.timeout_extension) {
+            () = &mut time_up => match hold(settings.timeout_extension, &mut held_at_timeout) {
                 Some(longer) => time_up = longer,
                 None => return End::TimedOut(kind),
             },
@@ -163,7 +164,7 @@ async fn watch_over(
                 let timeout = execution.options.timeouts.heartbeat.unwrap_or_default();
                 match timeout.checked_sub(host.quiet_for()) {
                     Some(left) if !left.is_zero() => quiet = Some(host.clock.deadline(left)),
-                    _ => match hold(settings.timeout_extension) {
+                    _ => match hold(settings.timeout_extension, &mut held_at_timeout) {
                         Some(longer) => quiet = Some(longer),
                         None => return End::TimedOut(TimeoutKind::Heartbeat),
                     },

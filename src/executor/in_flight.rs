@@ -44,8 +44,6 @@ struct State {
     in_flight: BTreeMap<u64, Duration>,
     /// When the last one was answered.
     answered: Option<Duration>,
-    /// When the attempt should have been dropped first.
-    held_since: Option<Duration>,
 }
 
 impl Effects {
@@ -79,14 +77,15 @@ impl Effects {
     }
 
     /// For how long an attempt that should be dropped now must still be left alone: until its effects are answered, and for `after` from
-    /// then on, in which it may save the answer and act on it. All of it is at most `most`. None: it may be dropped.
-    pub(super) fn hold(&self, after: Duration, most: Duration) -> Option<Duration> {
+    /// then on, in which it may save the answer and act on it. All of it is at most `most` from `since` on, which the first hold sets.
+    /// None: it may be dropped.
+    pub(super) fn hold(&self, after: Duration, most: Duration, since: &mut Option<Duration>) -> Option<Duration> {
         let now = self.clock.monotonic();
-        let mut state = self.state();
+        let state = self.state();
         let answered = state.answered.map(|at| at.saturating_add(after));
         let until = state.in_flight.values().copied().chain(answered).max().filter(|until| *until > now)?;
-        let held_since = *state.held_since.get_or_insert(now);
-        let left = until.min(held_since.saturating_add(most)).saturating_sub(now);
+        let since = *since.get_or_insert(now);
+        let left = until.min(since.saturating_add(most)).saturating_sub(now);
         (!left.is_zero()).then_some(left)
     }
 
@@ -115,39 +114,38 @@ mod tests {
     #[test]
     fn an_attempt_is_left_alone_until_its_effect_is_answered_and_a_moment_longer() {
         let (clock, effects) = effects();
-        assert_eq!(effects.hold(AFTER, MOST), None);
+        let mut since = None;
+        assert_eq!(effects.hold(AFTER, MOST, &mut since), None);
         let guard = effects.begin(seconds(30));
         clock.advance(seconds(12));
-        assert_eq!(effects.hold(AFTER, MOST), Some(seconds(18)));
+        assert_eq!(effects.hold(AFTER, MOST, &mut since), Some(seconds(18)));
         drop(guard);
-        assert_eq!(effects.hold(AFTER, MOST), Some(AFTER));
+        assert_eq!(effects.hold(AFTER, MOST, &mut since), Some(AFTER));
         clock.advance(AFTER);
-        assert_eq!(effects.hold(AFTER, MOST), None);
+        assert_eq!(effects.hold(AFTER, MOST, &mut since), None);
     }
 
     #[test]
     fn an_answer_that_does_not_come_is_waited_for_no_longer_than_its_bound() {
         let (clock, effects) = effects();
+        let mut since = None;
         let _guard = effects.begin(seconds(30));
         clock.advance(seconds(30));
-        assert_eq!(effects.hold(AFTER, MOST), None);
+        assert_eq!(effects.hold(AFTER, MOST, &mut since), None);
     }
 
     #[test]
     fn no_number_of_effects_holds_an_attempt_for_longer_than_is_allowed() {
         let (clock, effects) = effects();
+        let mut since = None;
         for _ in 0..2 {
             let _guard = effects.begin(seconds(3_600));
-            assert_eq!(effects.hold(AFTER, MOST), Some(MOST.saturating_sub(clock_since(&clock))));
+            assert_eq!(effects.hold(AFTER, MOST, &mut since), Some(MOST.saturating_sub(Clock::monotonic(clock.as_ref()))));
             clock.advance(seconds(25));
         }
         clock.advance(seconds(10));
         let _guard = effects.begin(seconds(30));
-        assert_eq!(effects.hold(AFTER, MOST), None);
-    }
-
-    fn clock_since(clock: &ManualClock) -> Duration {
-        Clock::monotonic(clock)
+        assert_eq!(effects.hold(AFTER, MOST, &mut since), None);
     }
 
     #[tokio::test]

@@ -26,8 +26,10 @@ use crate::telemetry::{self, AttemptEnd};
 
 /// Progress is put into the next heartbeat at most this often.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// How long the answer to an effect may keep an attempt past a stop or a timeout: the server ends it soon after that.
-pub(super) const EFFECT_EXTENSION: Duration = Duration::from_secs(25);
+/// How long the answers to effects may keep an attempt past a stop. The bound of each is shorter.
+pub(super) const STOP_EXTENSION: Duration = Duration::from_secs(300);
+/// The same past a timeout, soon after which the server ends the attempt itself.
+const TIMEOUT_EXTENSION: Duration = wire::BEYOND.saturating_sub(Duration::from_secs(5));
 /// Between two tries to store the end of an attempt.
 const FINISH_PAUSE: Duration = Duration::from_millis(500);
 /// Which run an attempt is of is asked for at most this long.
@@ -134,8 +136,8 @@ fn workflow_of(info: &ActivityInfo) -> Option<&str> {
 async fn run(shared: &Shared, task: &Task, lease: &Arc<Lease>, stop: watch::Sender<Option<Stop>>) -> Ran {
     let settings = ExecutorSettings {
         cancel_grace: shared.options.cancel_grace,
-        stop_extension: EFFECT_EXTENSION,
-        timeout_extension: EFFECT_EXTENSION,
+        stop_extension: STOP_EXTENSION,
+        timeout_extension: TIMEOUT_EXTENSION,
         in_flight: shared.in_flight.clone(),
         stall_after: shared.options.stall_after,
         progress_interval: PROGRESS,

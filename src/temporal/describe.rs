@@ -16,7 +16,7 @@ use temporalio_common::protos::temporal::api::workflowservice::v1::DescribeActiv
 
 use super::wire::{self, BEYOND, Details, Meta};
 use crate::client::{AttemptFailure, JobDetail};
-use crate::executor::{self, CancelPlans, Unanswered};
+use crate::executor::{self, CancelPlans, Closing, Unanswered};
 use crate::job::{Job, JobId, JobState, RunId, TraceContext, limits};
 
 /// An execution as the server describes it.
@@ -124,12 +124,18 @@ impl Seen {
 
     /// The one verdict of a closed execution.
     pub(super) fn verdict(&self) -> Option<VerdictRecord> {
+        let state = self.state();
+        // Others may have written it: it is within the limits like any of ours.
+        self.unbounded_verdict(state).map(|verdict| Closing::new(state, verdict).verdict)
+    }
+
+    fn unbounded_verdict(&self, state: JobState) -> Option<VerdictRecord> {
         let ours = match &self.outcome {
             Some(Outcome::Result(result)) => wire::first::<VerdictRecord>(Some(result)),
             Some(Outcome::Failure(failure)) => verdict_in(failure),
             None => None,
         };
-        match (ours, self.state()) {
+        match (ours, state) {
             (_, state) if state.is_open() => None,
             // A failure that the server took after a cancel that we had not heard of.
             (Some(verdict), JobState::Cancelled) if verdict.status == Status::Unresolved => {
