@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
-use crate::activity::{Activity, ActivityError, ActivityOptions, InputError, SlotClass, Timeouts};
+use crate::activity::{Activity, ActivityError, ActivityOptions, CancelPlan, InputError, SlotClass, Timeouts};
 use crate::context::ActivityContext;
 use crate::duration;
-use crate::follow::{Follow, OnCancel, Waiting, conclude, deadline, with_the_tenants_words};
-use crate::inputs::{check_name, check_timeout, one_day};
+use crate::follow::{Follow, OnCancel, Waiting, conclude, continues, deadline, with_the_tenants_words};
+use crate::inputs::{check_name, check_run_id, check_timeout, one_day};
 use crate::tenant::{Kind, Tenants};
 use crate::verdict::Verdict;
 
@@ -64,13 +65,23 @@ impl Activity for AwaitCompletion {
     fn validate(input: &Self::Input) -> Result<(), InputError> {
         match (&input.run, &input.app_run) {
             (Some(run), None) => check_name("run", run)?,
-            (None, Some(run)) => check_name("app_run", run)?,
+            (None, Some(run)) => check_run_id("app_run", run)?,
             _ => return Err(InputError::new("run", "exactly one of `run` and `app_run` must be given")),
         }
         if input.poll_interval.is_some_and(|interval| interval < Duration::from_millis(100)) {
             return Err(InputError::new("poll_interval", "must be at least 100ms"));
         }
         check_timeout(input.timeout)
+    }
+
+    /// There is a checkpoint once it has been looked for, so it may be running.
+    fn on_cancel(tenant: &str, input: &Self::Input, _: &Value) -> CancelPlan {
+        if input.stop_on_cancel {
+            return CancelPlan::Undo;
+        }
+        let run = input.run.as_ref().or(input.app_run.as_ref()).map_or("", String::as_str);
+        let facts = Map::from_iter([("run".to_owned(), json!(run)), ("stop_requested".to_owned(), json!(false))]);
+        CancelPlan::Close { message: Some(continues(tenant, run, "")), facts }
     }
 
     async fn run(&self, ctx: &ActivityContext, input: Self::Input) -> Result<Verdict, ActivityError> {
@@ -80,10 +91,12 @@ impl Activity for AwaitCompletion {
             (run, None) => (Kind::Workflow, run.as_deref().unwrap_or_default()),
         };
         tenant.should_have(kind)?;
+        let resumed = ctx.attempt().checkpoint.is_some();
         let deadline = saved_deadline(ctx, input.timeout).await?;
         let on_cancel = if input.stop_on_cancel { OnCancel::Stop } else { OnCancel::Leave };
         let (poll_interval, named_by_tenant) = (input.poll_interval, false);
-        let follow = Follow { tenant: &tenant, kind, run, workflow: None, deadline, poll_interval, on_cancel, named_by_tenant };
+        let follow =
+            Follow { tenant: &tenant, kind, run, workflow: None, deadline, poll_interval, on_cancel, named_by_tenant, resumed };
         let run = follow.to_its_end(ctx).await?;
         Ok(conclude(&with_the_tenants_words(ctx, &tenant, run).await))
     }

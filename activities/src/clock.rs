@@ -1,13 +1,14 @@
 //! Time, sleep and randomness as arguments. Nothing in an activity or a host asks the operating system for them directly.
 
-use std::collections::BTreeMap;
+mod manual;
+
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{oneshot, watch};
+use jiff::Timestamp;
+
+pub use manual::ManualClock;
 
 /// A boxed future, for the object-safe seams of this crate.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -77,185 +78,9 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that a test moves by hand. Its randomness is always `0.5`.
-///
-/// ```
-/// # use iolaus_activities::{Clock, ManualClock};
-/// # use std::time::Duration;
-/// let clock = ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap());
-/// clock.advance(Duration::from_secs(90));
-/// assert_eq!(clock.now().to_string(), "2026-01-01T00:01:30Z");
-/// ```
-#[derive(Debug)]
-pub struct ManualClock {
-    inner: Mutex<Manual>,
-    parked: watch::Sender<u64>,
-}
-
-#[derive(Debug)]
-struct Manual {
-    start: Timestamp,
-    elapsed: Duration,
-    skew: SignedDuration,
-    next_id: u64,
-    waits: BTreeMap<(Duration, u64), Wait>,
-}
-
-#[derive(Debug)]
-struct Wait {
-    wanted: bool,
-    wake: oneshot::Sender<()>,
-}
-
-enum Step {
-    Slept,
-    Deadline,
-    NobodySleeps,
-}
-
-impl ManualClock {
-    /// A clock that stands at `start`.
-    pub fn at(start: Timestamp) -> Self {
-        let inner = Manual { start, elapsed: Duration::ZERO, skew: SignedDuration::ZERO, next_id: 0, waits: BTreeMap::new() };
-        Self { inner: Mutex::new(inner), parked: watch::Sender::new(0) }
-    }
-
-    /// Moves both clocks forward and wakes whatever is due.
-    pub fn advance(&self, by: Duration) {
-        let mut inner = self.lock();
-        inner.elapsed += by;
-        inner.wake_due();
-    }
-
-    /// Moves only the wall clock, either way, as an administrator or NTP does.
-    pub fn jump(&self, by: SignedDuration) {
-        self.lock().skew += by;
-    }
-
-    /// Waits until somebody sleeps, then moves time to the end of the shortest sleep. Deadlines on the way fire first, each in its
-    /// turn, and may end that sleep: then nothing more is moved.
-    pub async fn advance_to_next_sleep(&self) {
-        let mut parked = self.parked.subscribe();
-        loop {
-            parked.borrow_and_update();
-            match self.step_towards_first_sleep() {
-                Step::Slept => return,
-                // Lets whoever was guarded act on it before time goes on.
-                Step::Deadline => tokio::task::yield_now().await,
-                Step::NobodySleeps if parked.changed().await.is_err() => return,
-                Step::NobodySleeps => {}
-            }
-        }
-    }
-
-    fn step_towards_first_sleep(&self) -> Step {
-        let mut inner = self.lock();
-        inner.waits.retain(|_, wait| !wait.wake.is_closed());
-        if !inner.waits.values().any(|wait| wait.wanted) {
-            return Step::NobodySleeps;
-        }
-        let Some(((at, _), wait)) = inner.waits.first_key_value() else { return Step::NobodySleeps };
-        let (at, wanted) = (*at, wait.wanted);
-        inner.elapsed = inner.elapsed.max(at);
-        inner.wake_due();
-        if wanted { Step::Slept } else { Step::Deadline }
-    }
-
-    fn wait(&self, duration: Duration, wanted: bool) -> BoxFuture<'static, ()> {
-        let (wake, woken) = oneshot::channel();
-        {
-            let mut inner = self.lock();
-            let key = (inner.elapsed.saturating_add(duration), inner.next_id);
-            inner.next_id += 1;
-            inner.waits.insert(key, Wait { wanted, wake });
-            if duration.is_zero() {
-                inner.wake_due();
-            }
-        }
-        self.parked.send_modify(|n| *n += 1);
-        Box::pin(async move {
-            // A clock that is dropped wakes nobody: the wait then simply never ends.
-            if woken.await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Manual> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Manual {
-    fn wake_due(&mut self) {
-        while let Some(entry) = self.waits.first_entry() {
-            if entry.key().0 > self.elapsed {
-                break;
-            }
-            // The sleeper may have gone away, which is fine.
-            entry.remove().wake.send(()).ok();
-        }
-    }
-}
-
-impl Clock for ManualClock {
-    fn now(&self) -> Timestamp {
-        let inner = self.lock();
-        let elapsed = SignedDuration::try_from(inner.elapsed).unwrap_or(SignedDuration::MAX);
-        inner.start.saturating_add(elapsed + inner.skew).unwrap_or(Timestamp::MAX)
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.lock().elapsed
-    }
-
-    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        self.wait(duration, true)
-    }
-
-    fn deadline(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        self.wait(duration, false)
-    }
-
-    fn random(&self) -> f64 {
-        0.5
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-
-    fn clock() -> Arc<ManualClock> {
-        Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH))
-    }
-
-    #[tokio::test]
-    async fn a_sleep_ends_when_time_passes_over_it() {
-        let clock = clock();
-        let nap = tokio::spawn(clock.sleep(Duration::from_secs(5)));
-        clock.advance(Duration::from_secs(5));
-        nap.await.expect("the sleeper ran");
-    }
-
-    #[tokio::test]
-    async fn advancing_to_the_next_sleep_passes_over_deadlines_but_never_aims_at_one() {
-        let clock = clock();
-        let guard = clock.deadline(Duration::from_secs(1));
-        let nap = clock.sleep(Duration::from_secs(3));
-        clock.advance_to_next_sleep().await;
-        tokio::join!(guard, nap);
-        assert_eq!(clock.monotonic(), Duration::from_secs(3));
-    }
-
-    #[test]
-    fn a_wall_clock_jump_leaves_the_monotonic_clock_alone() {
-        let clock = clock();
-        clock.jump(SignedDuration::from_secs(-3600));
-        assert_eq!(clock.now().as_second(), -3600);
-        assert_eq!(clock.monotonic(), Duration::ZERO);
-    }
 
     #[test]
     fn system_randomness_stays_within_its_range() {

@@ -14,7 +14,7 @@ use crate::failure::{Category, Failure};
 use crate::tenant::{Kind, Run, Standing, Tenant};
 use crate::timestamp;
 
-pub(crate) use telling::{command, conclude, facts, resume, with_the_tenants_words};
+pub(crate) use telling::{command, conclude, facts, resume, runs_command, stop_command, with_the_tenants_words};
 
 /// How often a long wait gives a sign of life; well within every heartbeat timeout that is of use.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
@@ -22,6 +22,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 const ITSELF: Duration = Duration::from_secs(900);
 /// How many looks in a row may fail before the attempt does.
 const PATIENCE: u32 = 5;
+/// The least wait after a refusal that is not taken for the last word.
+const REFUSED_WAIT: Duration = Duration::from_secs(5);
 /// A run of this age is looked at every `poll_interval`.
 const SETTLED: Duration = Duration::from_secs(3600);
 /// The default interval grows with the age of the run to this multiple.
@@ -44,6 +46,8 @@ pub(crate) struct Follow<'a> {
     pub(crate) on_cancel: OnCancel,
     /// The tenant named this run in an answer or in a search, so it exists, whether or not the index shows it.
     pub(crate) named_by_tenant: bool,
+    /// An earlier attempt has followed it already.
+    pub(crate) resumed: bool,
 }
 
 /// What a cancelled wait does to the run.
@@ -87,7 +91,17 @@ impl<'a> Follow<'a> {
     /// Follows a run that the tenant named.
     pub(crate) fn of(tenant: &'a Tenant, run: &'a Run, deadline: Timestamp, on_cancel: OnCancel) -> Self {
         let (kind, workflow) = (run.kind, run.workflow.as_deref());
-        Self { tenant, kind, run: &run.name, workflow, deadline, poll_interval: None, on_cancel, named_by_tenant: true }
+        Self {
+            tenant,
+            kind,
+            run: &run.name,
+            workflow,
+            deadline,
+            poll_interval: None,
+            on_cancel,
+            named_by_tenant: true,
+            resumed: false,
+        }
     }
 
     /// Looks until the run is at its end, and returns it as it ended.
@@ -101,7 +115,16 @@ impl<'a> Follow<'a> {
             let looked = alive(ctx, &seen.progress(self.run), look).await;
             let wanted = match looked {
                 Err(stop) => return Err(Box::pin(self.stopped(ctx, stop, &seen)).await),
-                Ok(Err(failure)) => patience.after(failure).map_err(|failure| self.explain(failure, &seen))?,
+                Ok(Err(failure)) => match self.tolerated(ctx, &mut patience, &seen, failure) {
+                    Ok(wait) => wait,
+                    Err(failure) => match self.last_look(ctx, &mut seen, failure).await? {
+                        Some(run) => return Ok(run),
+                        None => {
+                            patience = Patience::default();
+                            Duration::ZERO
+                        }
+                    },
+                },
                 Ok(Ok(found)) => {
                     patience = Patience::default();
                     seen.looks += 1;
@@ -123,6 +146,40 @@ impl<'a> Follow<'a> {
             if let Err(stop) = alive(ctx, &progress, nap).await {
                 return Err(Box::pin(self.stopped(ctx, stop, &seen)).await);
             }
+        }
+    }
+
+    /// How long to wait after a look that failed, or the failure if it decides. Once the run is known to be there a refusal decides
+    /// nothing for a while: the run continues whatever one answer says.
+    fn tolerated(
+        &self,
+        ctx: &ActivityContext,
+        patience: &mut Patience,
+        seen: &Seen,
+        failure: Failure,
+    ) -> Result<Duration, Failure> {
+        if self.named_by_tenant || self.resumed || seen.looks > 0 {
+            patience.after_effect(ctx, self.tenant, failure)
+        } else {
+            patience.after(failure)
+        }
+    }
+
+    /// Before refused looks end the wait the run is read by itself: a tenant may refuse a search for many runs and show each of them.
+    async fn last_look(&self, ctx: &ActivityContext, seen: &mut Seen, failure: Failure) -> Result<Option<Run>, ActivityError> {
+        if failure.retryable || (seen.looks == 0 && !self.named_by_tenant && !self.resumed) {
+            return Err(self.explain(failure, seen).into());
+        }
+        let alone = async {
+            match self.kind {
+                Kind::Workflow => self.tenant.look_alone(self.run).await,
+                Kind::App => self.tenant.app_run(self.run).await,
+            }
+        };
+        match alive(ctx, &seen.progress(self.run), alone).await {
+            Err(stop) => Err(Box::pin(self.stopped(ctx, stop, seen)).await),
+            Ok(Ok(found)) => Ok(self.saw(ctx, seen, found)?),
+            Ok(Err(_)) => Err(self.explain(failure.suggest(resume(ctx, self.kind, self.run)), seen).into()),
         }
     }
 
@@ -179,10 +236,10 @@ impl<'a> Follow<'a> {
     async fn stopped(&self, ctx: &ActivityContext, stop: Stop, seen: &Seen) -> ActivityError {
         let Stop::Cancelled { reason } = stop else { return stop.into() };
         let (requested, outcome) = match self.on_cancel {
-            OnCancel::Leave => (false, format!("run {} goes on", self.run)),
-            OnCancel::LeaveOthers => (false, format!("run {} goes on: it was not started by this job", self.run)),
+            OnCancel::Leave => (false, continues(ctx.tenant(), self.run, "")),
+            OnCancel::LeaveOthers => (false, continues(ctx.tenant(), self.run, ", since it was not started by this job")),
             OnCancel::Stop if ctx.may_act().is_err() => return ActivityError::Interrupted,
-            OnCancel::Stop => match self.stop_run().await {
+            OnCancel::Stop => match ctx.effect(self.tenant.longest_effect(), self.stop_run()).await {
                 Ok(()) => (true, format!("run {} was asked to stop", self.run)),
                 Err(failure) => (false, format!("run {} could not be asked to stop: {failure}", self.run)),
             },
@@ -256,10 +313,17 @@ impl Seen {
     }
 }
 
+/// What a cancelled job says of a run that it does not stop.
+pub(crate) fn continues(tenant: &str, run: &str, why: &str) -> String {
+    format!("run {run} continues{why}; stop it with `{}`", stop_command(tenant, run))
+}
+
 /// What may fail a few times in a row before the attempt does.
 #[derive(Default)]
 pub(crate) struct Patience {
     failed: u32,
+    /// Monotonic: since when every answer has been a refusal.
+    refused_since: Option<Duration>,
 }
 
 impl Patience {
@@ -269,8 +333,25 @@ impl Patience {
         if !failure.retryable || self.failed >= PATIENCE {
             return Err(failure);
         }
-        tracing::info!(code = %failure.code, failed = self.failed, "a look at the tenant failed; looking again");
+        tracing::info!(code = %failure.code, failed = self.failed, "reading from the tenant failed; reading again");
         Ok(failure.retry_after.unwrap_or_default())
+    }
+
+    /// The same for a read after an effect. A refusal is repeated for `look_patience` before it decides: what was started continues.
+    pub(crate) fn after_effect(&mut self, ctx: &ActivityContext, tenant: &Tenant, failure: Failure) -> Result<Duration, Failure> {
+        if failure.retryable {
+            self.refused_since = None;
+            return self.after(failure);
+        }
+        let now = ctx.monotonic();
+        let since = *self.refused_since.get_or_insert(now);
+        if now.saturating_sub(since) >= tenant.settings().look_patience {
+            return Err(failure);
+        }
+        if since == now {
+            tracing::warn!(code = %failure.code, %failure, "the tenant refused to show what was started; asking again");
+        }
+        Ok(failure.retry_after.unwrap_or_default().max(REFUSED_WAIT))
     }
 }
 

@@ -25,3 +25,10 @@ pub(crate) fn check_name(field: &str, name: &str) -> Result<(), InputError> {
     let reason = "must be a name: letters, digits, `-`, `.` and `_`, the first one a letter or digit";
     InputError::unless(fine, field, reason)
 }
+
+/// The id of a run of an app. What it is made of is not publicly known; it may stand in a path, where it is encoded.
+pub(crate) fn check_run_id(field: &str, id: &str) -> Result<(), InputError> {
+    let fine =
+        (1..=512).contains(&id.len()) && !id.contains(|c: char| c.is_control() || c.is_whitespace()) && !matches!(id, "." | "..");
+    InputError::unless(fine, field, "must be the id of a run: 1 to 512 bytes without spaces and control characters")
+}

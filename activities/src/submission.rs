@@ -1,11 +1,14 @@
 //! One run of one workflow or app, obtained once. The intent is saved before the request; a submission of unknown fate is settled by what the
 //! tenant's runs show, and never repeated blindly. Shared by the activities that start runs; each keeps an [`Effort`] in its checkpoint.
 
+mod cancel;
 mod creation;
 mod effort;
 mod evidence;
 mod failures;
 mod policy;
+mod reserve;
+mod since;
 mod skipped;
 
 use std::time::Duration;
@@ -16,6 +19,7 @@ use serde_json::Value;
 
 use crate::activity::ActivityError;
 use crate::context::ActivityContext;
+use crate::effects::EffectOutcome;
 use crate::failure::{Category, Failure};
 use crate::follow::{Patience, alive, interval};
 use crate::tenant::{Kind, Run, Submission, Tenant, new_request_id};
@@ -25,7 +29,7 @@ pub(crate) use creation::Created;
 use effort::Intent;
 pub(crate) use effort::{Effort, Obtained, Origin};
 use evidence::Judged;
-use failures::{explain, stopped, unseen};
+use failures::{explain, unseen};
 pub use policy::{Older, UnknownFate};
 
 /// How many submissions of unknown fate one execution may make.
@@ -37,6 +41,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 /// A tenant that wants to be left alone for longer is left alone between two attempts.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// A search that found nothing is believed for this long; the effects of other jobs of the queue are known beyond it.
+const SEARCH_VALID: Duration = Duration::from_secs(5);
 /// A run that has shown no phase for this long is a leftover of the index, and no active run.
 const PHASELESS: SignedDuration = SignedDuration::from_hours(1);
 
@@ -87,10 +93,10 @@ impl Submitter<'_> {
             }
             if effort.intent.is_some() {
                 self.reconcile(effort).await?;
-            } else if let Some((run, origin)) = self.search(effort, None).await? {
-                self.obtained(effort, run, origin).await?;
-            } else {
+            } else if effort.searched_at.is_some() {
                 self.submit(effort).await?;
+            } else if let Some(obtained) = self.search(effort, None).await? {
+                self.obtained(effort, &obtained).await?;
             }
         }
     }
@@ -100,39 +106,47 @@ impl Submitter<'_> {
         let progress = Progress { step: "submitting", workflow: &effort.workflow };
         let identity = match effort.kind {
             // Which part of the API serves us depends on who we are.
-            Kind::Workflow => Some(alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| stopped(stop, effort))??),
+            Kind::Workflow => {
+                Some(alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| self.stopped(stop, effort))??)
+            }
             Kind::App => {
                 if self.tenant.clock_ahead().is_none() {
                     // The intent is to be put on the tenant's clock, which only an answer shows.
-                    alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| stopped(stop, effort))??;
+                    alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| self.stopped(stop, effort))??;
                 }
                 None
             }
         };
         let ready = alive(self.ctx, &progress, self.tenant.ready(effort.operation())).await;
-        let permit = ready.map_err(|stop| stopped(stop, effort))?.map_err(|failure| explain(failure, effort))?;
+        let permit = ready.map_err(|stop| self.stopped(stop, effort))?.map_err(|failure| explain(failure, effort))?;
         if self.ctx.now() >= self.rules.deadline {
             return Err(self.timed_out(effort, "no run was submitted").into());
         }
         let request_id = new_request_id();
-        *effort = effort.clone().with_intent(self.ctx, self.tenant, &request_id);
-        self.save(effort).await?;
-        let submission = match &identity {
-            Some(identity) => self.tenant.submit(permit, identity, &effort.workflow, &request_id).await,
-            None => self.tenant.submit_app(permit, &effort.workflow, &request_id).await,
-        };
-        match submission {
-            Submission::Applied(run) => self.obtained(effort, run, Origin::Started).await,
+        let others = self.reserve(effort, identity.as_deref(), &request_id).await?;
+        if !others.is_empty() {
+            drop(permit);
+            return match self.wait_for(effort, others).await? {
+                Some(obtained) => self.obtained(effort, &obtained).await.map(drop),
+                None => Ok(()),
+            };
+        }
+        let submission = self.ctx.effect(self.tenant.longest_effect(), async {
+            match &identity {
+                Some(identity) => self.tenant.submit(permit, identity, &effort.workflow, &request_id).await,
+                None => self.tenant.submit_app(permit, &effort.workflow, &request_id).await,
+            }
+        });
+        match submission.await {
+            Submission::Applied(run) => self.applied(effort, run).await,
             Submission::NotApplied(failure) => {
-                effort.not_applied();
-                self.save(effort).await?;
+                self.not_applied(effort).await?;
                 Err(explain(failure, effort).into())
             }
             Submission::AlreadyActive(failure) => {
-                effort.not_applied();
-                self.save(effort).await?;
+                self.not_applied(effort).await?;
                 match self.search(effort, Some(failure)).await? {
-                    Some((run, origin)) => self.obtained(effort, run, origin).await,
+                    Some(obtained) => self.obtained(effort, &obtained).await.map(drop),
                     None => Ok(()),
                 }
             }
@@ -155,7 +169,9 @@ impl Submitter<'_> {
         loop {
             let (asked, asked_monotonic) = (self.ctx.now(), self.ctx.monotonic());
             let nap = match self.find(effort, Adopt::Nothing, SETTLING).await? {
-                Ok((Judged::Satisfied(run, origin), _)) => return self.obtained(effort, run, origin).await,
+                Ok((Judged::Satisfied(obtained), _)) if self.obtained(effort, &obtained).await? => return Ok(()),
+                // Another job has the better claim to it since the search began.
+                Ok((Judged::Satisfied(_), _)) => Duration::ZERO,
                 Ok(_) => {
                     let left = self.inconclusive_for(&intent, asked, asked_monotonic);
                     if left.is_zero() {
@@ -164,7 +180,8 @@ impl Submitter<'_> {
                     left.min(RECONCILE_INTERVAL)
                 }
                 Err(failure) => {
-                    let wanted = patience.after(failure).map_err(|failure| explain(failure, effort))?;
+                    let wanted =
+                        patience.after_effect(self.ctx, self.tenant, failure).map_err(|failure| self.unsettled(failure, effort))?;
                     RECONCILE_INTERVAL.max(wanted)
                 }
             };
@@ -175,6 +192,7 @@ impl Submitter<'_> {
         }
         tracing::warn!(workflow = effort.workflow, submissions = effort.submissions, "no run has appeared; submitting again");
         effort.intent = None;
+        effort.searched_at = None;
         Ok(())
     }
 
@@ -189,18 +207,19 @@ impl Submitter<'_> {
     }
 
     /// Searches for a run that satisfies the effort. After a `conflict` there must be one; finding none is then a failure.
-    async fn search(&self, effort: &mut Effort, mut conflict: Option<Failure>) -> Result<Option<(Run, Origin)>, ActivityError> {
+    async fn search(&self, effort: &mut Effort, mut conflict: Option<Failure>) -> Result<Option<Obtained>, ActivityError> {
         let (ctx, settings) = (self.ctx, self.tenant.settings());
         let adopt = match self.rules.adopt {
             Adopt::Nothing if conflict.is_some() => Adopt::Active,
-            Adopt::Nothing if effort.first.is_none() => return Ok(None),
+            // What is active is not wanted, but its name is: it is not the effect of the submission that follows.
             adopt => adopt,
         };
         let begun = ctx.now();
         let settled = match (&conflict, adopt) {
             (Some(_), _) => add(begun, settings.index_lag),
             // A run that is submitted earlier would not satisfy whoever asks for the same again.
-            (None, Adopt::Since(since, _)) => add(self.rules.begun, settings.index_lag).max(since),
+            // Later than `since` by any difference of the clocks, so that the run counts for a second try of the same.
+            (None, Adopt::Since(since, _)) => add(self.rules.begun, settings.index_lag).max(add(since, settings.clock_tolerance)),
             _ => begun,
         };
         if settled > self.rules.deadline {
@@ -214,14 +233,15 @@ impl Submitter<'_> {
             let nap = match self.find(effort, adopt, "searching").await? {
                 Err(failure) => usual.max(patience.after(failure).map_err(|failure| explain(failure, effort))?),
                 Ok((judged, runs)) => match judged {
-                    Judged::Satisfied(run, origin) => return Ok(Some((run, origin))),
+                    Judged::Satisfied(obtained) => return Ok(Some(obtained)),
                     Judged::Older(run) => {
                         // This is the run that was in the way.
                         conflict = None;
                         usual.min(self.older(effort, &run)?)
                     }
                     Judged::Nothing if asked >= settled => {
-                        effort.saw_before(&runs, self.tenant.earliest(asked));
+                        effort.saw_before(&runs);
+                        effort.searched_at = Some(asked);
                         return conflict.map_or(Ok(None), |failure| Err(unseen(effort, failure).into()));
                     }
                     Judged::Nothing => usual.min(until(settled, asked)),
@@ -249,10 +269,47 @@ impl Submitter<'_> {
         Ok(left)
     }
 
-    async fn obtained(&self, effort: &mut Effort, run: Run, origin: Origin) -> Result<(), ActivityError> {
-        effort.intent = None;
-        effort.obtained = Some(Obtained { run, origin });
-        self.save(effort).await
+    /// An answer named the run of our submission. Should it be known as another job's run, then the tenant has answered with that.
+    async fn applied(&self, effort: &mut Effort, run: Run) -> Result<(), ActivityError> {
+        let outcome = EffectOutcome::Applied { run: run.name.clone() };
+        let mut next = effort.clone();
+        next.intent = None;
+        next.obtained = Some(Obtained::started(run.clone()));
+        if !self.ctx.settle(&(self.checkpoint)(&next), &effort.key(), outcome).await? {
+            let because = Some("the tenant answered with a run that another job submitted".to_owned());
+            next.obtained = Some(Obtained { run, origin: Origin::OtherJob, because });
+            self.ctx.settle(&(self.checkpoint)(&next), &effort.key(), EffectOutcome::NotApplied).await?;
+        }
+        *effort = next;
+        Ok(())
+    }
+
+    /// The last submission is proven to be without effect.
+    async fn not_applied(&self, effort: &mut Effort) -> Result<(), ActivityError> {
+        effort.not_applied();
+        if effort.submissions > 0 {
+            // An earlier one may still have had an effect, and keeps the intent that other jobs see.
+            return self.save(effort).await;
+        }
+        self.ctx.settle(&(self.checkpoint)(effort), &effort.key(), EffectOutcome::NotApplied).await?;
+        Ok(())
+    }
+
+    /// Saves the run that was found. False, and nothing is saved, if it is evidence that another job has claimed meanwhile.
+    async fn obtained(&self, effort: &mut Effort, obtained: &Obtained) -> Result<bool, ActivityError> {
+        let mut next = effort.clone();
+        next.intent = None;
+        next.obtained = Some(obtained.clone());
+        if obtained.origin == Origin::AnswerLost {
+            let outcome = EffectOutcome::Applied { run: obtained.run.name.clone() };
+            if !self.ctx.settle(&(self.checkpoint)(&next), &effort.key(), outcome).await? {
+                return Ok(false);
+            }
+        } else {
+            self.save(&next).await?;
+        }
+        *effort = next;
+        Ok(true)
     }
 
     async fn save(&self, effort: &Effort) -> Result<(), ActivityError> {
@@ -261,7 +318,7 @@ impl Submitter<'_> {
 
     async fn nap(&self, effort: &Effort, step: &'static str, nap: Duration) -> Result<(), ActivityError> {
         let progress = Progress { step, workflow: &effort.workflow };
-        alive(self.ctx, &progress, self.ctx.clock().sleep(nap)).await.map_err(|stop| stopped(stop, effort))
+        alive(self.ctx, &progress, self.ctx.clock().sleep(nap)).await.map_err(|stop| self.stopped(stop, effort))
     }
 }
 

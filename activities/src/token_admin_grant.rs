@@ -11,19 +11,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::activity::{Activity, ActivityError, ActivityOptions, InputError, Timeouts};
+use crate::activity::{Activity, ActivityError, ActivityOptions, CancelPlan, InputError, Timeouts};
 use crate::context::{ActivityContext, Stop};
 use crate::failure::{Category, Failure};
-use crate::follow::{alive, command};
+use crate::follow::{Patience, alive, command};
 use crate::inputs::check_name;
 use crate::submission::Effort;
 use crate::tenant::{Connection, Generation, Kind, TOKEN_ADMIN_PACKAGE, Tenant, Tenants, is_absence};
-use crate::text::shell_word;
+use crate::text::{clip, shell_word};
 use crate::timestamp;
 use crate::verdict::Verdict;
 
 /// What every verdict answers.
 const IS_ADMIN: &str = "TokenIsConnectionAdmin";
+/// The least wait between two tries to read back.
+const READ_BACK_WAIT: Duration = Duration::from_secs(1);
 /// How long an execution takes at most.
 const LONGEST: Duration = Duration::from_secs(6 * 3600);
 
@@ -123,10 +125,19 @@ impl Activity for TokenAdminGrant {
         let fine = name.len() <= 500
             && name.contains('/')
             && name.split('/').all(|part| !part.is_empty())
-            && !name.contains(|c: char| c.is_whitespace() || c.is_control());
+            && !name.contains(char::is_control)
+            && name.trim() == name;
         let reason = "must be a qualified name such as default/snowflake/1234567890";
         InputError::unless(fine, "connection_qualified_name", reason)?;
         check_name("api_token_guid", &input.api_token_guid)
+    }
+
+    /// There is a checkpoint once something may have been sent.
+    fn on_cancel(_: &str, input: &Self::Input, _: &Value) -> CancelPlan {
+        let connection = &input.connection_qualified_name;
+        let message = format!("the token may have become an admin of {connection}; that was not read back");
+        let facts = Map::from_iter([("connection_qualified_name".to_owned(), json!(connection))]);
+        CancelPlan::Close { message: Some(message), facts }
     }
 
     async fn run(&self, ctx: &ActivityContext, input: Self::Input) -> Result<Verdict, ActivityError> {
@@ -174,6 +185,31 @@ impl Grant<'_> {
         let name = &self.input.connection_qualified_name;
         let found = alive(self.ctx, &Progress { step, connection: name }, self.tenant.connection(name)).await?;
         Ok(found.and_then(|found| found.ok_or_else(|| self.not_found())))
+    }
+
+    /// The connection as it is after something was sent: a refusal to show it decides nothing for a while.
+    async fn read_back(&self) -> Result<Connection, ActivityError> {
+        let mut patience = Patience::default();
+        loop {
+            let looked = self.look("reading back").await.map_err(|stop| self.stopped_after_sending(stop))?;
+            let wait = match looked {
+                Ok(connection) => return Ok(connection),
+                Err(failure) => {
+                    patience.after_effect(self.ctx, self.tenant, failure).map_err(|failure| self.not_read_back(failure))?
+                }
+            };
+            let nap = self.ctx.clock().sleep(wait.max(READ_BACK_WAIT));
+            let progress = Progress { step: "reading back", connection: &self.input.connection_qualified_name };
+            alive(self.ctx, &progress, nap).await.map_err(|stop| self.stopped_after_sending(stop))?;
+        }
+    }
+
+    fn not_read_back(&self, failure: Failure) -> Failure {
+        if failure.retryable {
+            return failure;
+        }
+        let message = format!("{}: {}", self.may_be_admin(), failure.message);
+        Failure { message: clip(message), ..failure }.suggest(self.again(self.input.method))
     }
 
     fn not_found(&self) -> Failure {
@@ -287,11 +323,15 @@ impl Grant<'_> {
         command(self.ctx, &format!("token_admin_grant {} {}{method}", shell_word(&connection), shell_word(&token)))
     }
 
+    fn may_be_admin(&self) -> String {
+        let connection = &self.input.connection_qualified_name;
+        format!("{} may have become an admin of {connection}; that was not read back", self.user)
+    }
+
     /// How a stop ends the attempt once something was sent that was not read back.
     fn stopped_after_sending(&self, stop: Stop) -> ActivityError {
         let Stop::Cancelled { reason } = stop else { return stop.into() };
-        let connection = &self.input.connection_qualified_name;
-        let outcome = format!("{} may have become an admin of {connection}; that was not read back", self.user);
+        let outcome = format!("{}; see by `{}`", self.may_be_admin(), self.again(self.input.method));
         let message = reason.map_or_else(|| outcome.clone(), |reason| format!("{reason}; {outcome}"));
         ActivityError::Cancelled { message: Some(message), facts: Map::new() }
     }

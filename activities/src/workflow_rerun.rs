@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::activity::{Activity, ActivityError, ActivityOptions, InputError, Timeouts};
+use crate::activity::{Activity, ActivityError, ActivityOptions, CancelPlan, InputError, Timeouts};
 use crate::await_completion::waits;
 use crate::context::ActivityContext;
 use crate::failure::{Category, Failure};
@@ -78,6 +78,11 @@ impl Activity for WorkflowRerun {
         input.check()
     }
 
+    fn on_cancel(tenant: &str, input: &Self::Input, checkpoint: &Value) -> CancelPlan {
+        let effort = serde_json::from_value::<Checkpoint>(checkpoint.clone()).ok().and_then(|checkpoint| checkpoint.effort);
+        effort.map_or_else(CancelPlan::default, |effort| effort.on_cancel(tenant, input.stop_on_cancel))
+    }
+
     async fn run(&self, ctx: &ActivityContext, input: Self::Input) -> Result<Verdict, ActivityError> {
         let tenant = self.tenants.get(ctx.tenant())?;
         let kind = input.kind();
@@ -113,7 +118,7 @@ async fn finish(submitter: &Submitter<'_>, input: &WorkflowRerunInput, effort: &
         } else {
             conclude(&with_the_tenants_words(submitter.ctx, submitter.tenant, run).await)
         };
-        return Ok(told(verdict, obtained.origin, input.since));
+        return Ok(told(verdict, &obtained));
     }
     let message = format!("every run of {} is skipped, although another one is active", effort.workflow);
     Err(Failure::new("run.skipped", Category::DataIntegrity, message).with_retryable(true).into())
@@ -125,7 +130,7 @@ async fn ended_or_submitted(
     input: &WorkflowRerunInput,
     obtained: &Obtained,
 ) -> Result<Run, ActivityError> {
-    let (ctx, tenant, Obtained { run, origin }) = (submitter.ctx, submitter.tenant, obtained);
+    let (ctx, tenant, Obtained { run, origin, .. }) = (submitter.ctx, submitter.tenant, obtained);
     let started = *origin == Origin::Started;
     if run.standing() != Standing::Active {
         return Ok(run.clone());
@@ -150,17 +155,13 @@ async fn ended_or_submitted(
 }
 
 /// Adds what every verdict of a rerun says of how its run came about.
-fn told(mut verdict: Verdict, origin: Origin, since: Option<Timestamp>) -> Verdict {
-    let adopted = match origin {
-        Origin::Started => None,
-        Origin::Running => Some("it was running already".to_owned()),
-        Origin::Since => Some(format!("it was created since {}", since.map(timestamp::format).unwrap_or_default())),
-        Origin::AnswerLost => Some("an earlier submission of this job whose answer was lost".to_owned()),
-    };
-    if let Some(adopted) = adopted {
-        verdict.message = clip(format!("{} (adopted: {adopted})", verdict.message));
+fn told(mut verdict: Verdict, obtained: &Obtained) -> Verdict {
+    if obtained.origin != Origin::Started {
+        // Earlier versions stored no reason.
+        let because = obtained.because.as_deref().unwrap_or("no answer to this job named it");
+        verdict.message = clip(format!("{} (adopted: {because})", verdict.message));
     }
-    verdict.fact("started", origin == Origin::Started)
+    verdict.fact("started", obtained.origin == Origin::Started)
 }
 
 /// The same for an end without a verdict. What is known already, the last phase above all, stays.

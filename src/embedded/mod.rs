@@ -117,6 +117,13 @@ impl Embedded {
         self.rounds.get_or_init(|| rounds::Rounds::start(self.store.clone(), self.clock.clone()));
     }
 
+    /// Ends when what was asked of the file before has been answered. The answer changes with every row that this process changes.
+    /// For tests that own the clock: it must not move while anything is under way.
+    #[doc(hidden)]
+    pub async fn at_rest(&self) -> u64 {
+        self.store.at_rest().await
+    }
+
     fn unavailable(&self, error: StoreError) -> ClientError {
         unavailable(&self.store.path().display().to_string(), error)
     }

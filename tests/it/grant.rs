@@ -154,7 +154,7 @@ async fn dying_at(save: usize, tenant: &TestTenant, method: &str) -> Verdict {
     for _ in 0..10 {
         match tenant.host.drive(host.attempt(TokenAdminGrant::new(tenants.clone()), grant(method))).await {
             Ok(verdict) => return verdict,
-            Err(ActivityError::Failed(failure)) if failure.retryable => tenant.host.clock.advance(Duration::from_secs(1)),
+            Err(ActivityError::Failed(failure)) if failure.retryable => tenant.host.clock.advance(Duration::from_secs(1)).await,
             Err(ActivityError::Interrupted) => {}
             Err(other) => panic!("{other:?}"),
         }

@@ -65,18 +65,13 @@ async fn a_thousand_jobs_outlast_revoked_credentials_and_each_has_a_true_verdict
 
     let (all, preflights) = (sandbox.requests().len(), asked(&sandbox, "/preflight/"));
     // The first probe comes after 3.75 s by this clock's randomness, and each further one after twice as long.
-    for _ in 0..160 {
-        clock.advance(Duration::from_millis(250));
-        for _ in 0..3 {
-            host.client.presence().await.unwrap();
-        }
-    }
+    clock.advance(Duration::from_secs(40)).await;
     let probes = sandbox.requests().len() - all;
     assert!((2..=4).contains(&probes), "{probes} probes in 40 s");
     assert_eq!(asked(&sandbox, "/preflight/"), preflights, "no job asks anything meanwhile");
 
     sandbox.change_credentials(CredentialChange::RestoreAll).unwrap();
-    clock.advance(Duration::from_secs(60));
+    clock.advance(Duration::from_secs(60)).await;
     host.until_sql(ALL_CLOSED).await;
     assert!(host.client.status().await.unwrap().presence.holds.is_empty());
     worker.drain().await.unwrap();
@@ -105,7 +100,7 @@ async fn a_job_of_a_held_tenant_is_closed_when_its_time_is_up_and_can_be_cancell
     host.client.cancel(target("unwanted"), Some("enough".into())).await.unwrap();
     assert_eq!(host.client.wait(target("unwanted")).await.unwrap().status, Status::Cancelled);
     // A preflight may take two minutes in all.
-    clock.advance(Duration::from_secs(121));
+    clock.advance(Duration::from_secs(121)).await;
     let verdict = host.client.wait(target("late")).await.unwrap();
     assert_eq!((verdict.status, verdict.attempts), (Status::Unresolved, 0));
     assert_eq!(verdict.failure.unwrap().code, "timeout.schedule_to_close");
@@ -192,7 +187,7 @@ async fn slow_and_failing_tenants_do_not_hold_up_another() {
             host.client.cancel(target(&format!("{tenant}-{n}")), None).await.unwrap();
         }
     }
-    clock.advance(Duration::from_secs(11));
+    clock.advance(Duration::from_secs(11)).await;
     host.until_sql(ALL_CLOSED).await;
     worker.drain().await.unwrap();
 }
@@ -211,9 +206,9 @@ async fn a_tenant_that_wants_to_be_left_alone_is_and_its_jobs_go_on_when_the_tim
     host.until_sql(HELD).await;
     host.until_sql(NOTHING_RUNS).await;
     assert_eq!(sandbox.requests().len(), 1);
-    clock.advance(Duration::from_secs(59));
+    clock.advance(Duration::from_secs(59)).await;
     assert_eq!(sandbox.requests().len(), 1);
-    clock.advance(Duration::from_secs(1));
+    clock.advance(Duration::from_secs(1)).await;
     host.until_sql(ALL_CLOSED).await;
     worker.drain().await.unwrap();
     for n in 0..10 {
@@ -243,17 +238,12 @@ async fn a_probe_that_hangs_keeps_no_other_tenant_from_going_on_in_time() {
     host.client.cancel(target("busy-0"), None).await.unwrap();
     locked.add_fault(serde_json::from_value(json!({"times": 0, "action": {"kind": "hang"}})).unwrap());
     let asked_before = locked.requests().len();
-    clock.advance(Duration::from_secs(4));
-    while locked.requests().len() == asked_before {
-        host.client.presence().await.unwrap();
-    }
-    // The last of the host's own rounds over the queue, which would find those jobs, is over before their time has come.
-    clock.advance(Duration::from_secs(18));
-    for _ in 0..20 {
-        host.client.presence().await.unwrap();
-    }
+    clock.advance(Duration::from_secs(4)).await;
+    assert_eq!(locked.requests().len(), asked_before + 1, "the probe is under way");
+    // The last of the host's own looks over the queue, which would find those jobs, is over before their time has come.
+    clock.advance(Duration::from_secs(18)).await;
     assert_eq!(busy.requests().len(), 1);
-    clock.advance(Duration::from_secs(1));
+    clock.advance(Duration::from_secs(1)).await;
     host.until_sql("SELECT count(*) = 0 FROM jobs WHERE tenant = 'busy' AND finished_at IS NULL").await;
     assert_eq!(clock.monotonic(), Duration::from_secs(23));
     host.client.cancel(target("locked"), None).await.unwrap();
@@ -271,14 +261,12 @@ async fn a_tenant_never_has_more_jobs_at_once_than_it_may() {
         host.enqueue(job(&format!("n-{n}"), "default", ENABLED)).await.unwrap();
     }
     host.until_sql("SELECT count(*) = 2 FROM jobs WHERE state = 'running'").await;
-    while asked(&sandbox, "/preflight/") < 2 {
-        tokio::task::yield_now().await;
-    }
+    host.until_so("two preflights", || asked(&sandbox, "/preflight/") == 2).await;
     // Whoever is cancelled makes room for one more, and no more than one.
     host.client.cancel(target("n-0"), None).await.unwrap();
-    while asked(&sandbox, "/preflight/") < 3 {
-        tokio::task::yield_now().await;
-    }
+    host.until_so("a third preflight", || asked(&sandbox, "/preflight/") == 3).await;
+    clock.until_at_rest().await;
+    assert_eq!(asked(&sandbox, "/preflight/"), 3);
     assert!(host.sql::<bool>("SELECT count(*) <= 2 FROM jobs WHERE state = 'running'"));
     for n in 1..10 {
         host.client.cancel(target(&format!("n-{n}")), None).await.unwrap();

@@ -272,10 +272,7 @@ async fn an_attempt_that_lost_its_lease_writes_nothing() {
     assert_eq!(verdict.status, Status::Failed);
     // Now the first attempt wakes up and wants to say `passed`.
     host.probe.gate.add_permits(1);
-    frozen.client.status().await.unwrap();
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
+    host.clock.until_at_rest().await;
     assert_eq!(host.detail("stolen").await.verdict.unwrap().status, Status::Failed);
     assert_eq!(host.sql::<i64>("SELECT count(*) FROM job_verdicts"), 1);
     rescuer.drain().await.unwrap();
@@ -443,10 +440,8 @@ async fn progress_that_stands_still_is_shown_and_kills_nothing() {
     let worker = iolaus::embedded::Worker::start(&host.embedded, options).await.unwrap();
     host.enqueue_acts("stuck", [Act::Gate]).await;
     host.probe.started.notified().await;
-    host.clock.advance(Duration::from_secs(21));
-    while host.detail("stuck").await.job.stalled_since.is_none() {
-        tokio::task::yield_now().await;
-    }
+    host.clock.advance(Duration::from_secs(21)).await;
+    assert!(host.detail("stuck").await.job.stalled_since.is_some());
     host.probe.gate.add_permits(1);
     assert_eq!(host.verdict("stuck").await.attempts, 1);
     worker.drain().await.unwrap();

@@ -25,15 +25,6 @@ fn a_second(max_starts_per_second: f64) -> Throttle {
     Throttle { max_starts_per_second, ..Throttle::default() }
 }
 
-/// The writer of each has looked at everything that there is.
-async fn settle(hosts: &[&TestHost]) {
-    for _ in 0..3 {
-        for host in hosts {
-            host.client.resume(iolaus::client::PauseKind::Tenant, "none".into()).await.unwrap();
-        }
-    }
-}
-
 #[tokio::test]
 async fn no_more_of_an_activity_run_than_its_limit_on_all_workers_together() {
     let mut host = TestHost::new();
@@ -45,7 +36,7 @@ async fn no_more_of_an_activity_run_than_its_limit_on_all_workers_together() {
         host.enqueue_acts(&format!("n-{n}"), [Act::Gate]).await;
     }
     for ended in 0..6 {
-        settle(&[&host, &other]).await;
+        host.clock.until_at_rest().await;
         assert_eq!(host.sql::<i64>(RUNNING), (6 - ended).min(2), "{ended} have ended");
         host.probe.gate.add_permits(1);
         host.until_sql(&format!("SELECT count(*) = {} FROM job_verdicts", ended + 1)).await;
@@ -85,7 +76,7 @@ async fn a_tenants_limit_holds_it_back_and_nobody_else() {
     }
     host.enqueue_acts("mine-0", [Act::Gate]).await;
     host.enqueue_acts("mine-1", [Act::Gate]).await;
-    settle(&[&host]).await;
+    host.clock.until_at_rest().await;
     assert_eq!(host.sql::<i64>(RUNNING), 3);
     assert_eq!(host.sql::<i64>("SELECT count(*) FROM jobs WHERE state = 'available' AND tenant = 'other'"), 1);
     host.probe.gate.add_permits(4);
@@ -104,15 +95,14 @@ async fn starts_are_no_faster_than_their_rate_over_all_workers_and_go_on_by_them
         host.enqueue_acts(&format!("n-{n}"), [Act::Pass]).await;
     }
     let verdicts = "SELECT count(*) FROM job_verdicts";
-    settle(&[&host, &other]).await;
+    host.clock.until_at_rest().await;
     host.until_sql("SELECT count(*) = 2 FROM job_verdicts").await;
-    settle(&[&host, &other]).await;
+    host.clock.until_at_rest().await;
     assert_eq!(host.sql::<i64>(verdicts), 2, "a second's worth at once");
     for more in 1..=4 {
-        host.clock.advance(Duration::from_millis(499));
-        settle(&[&host, &other]).await;
+        host.clock.advance(Duration::from_millis(499)).await;
         assert_eq!(host.sql::<i64>(verdicts), 1 + more, "not yet");
-        host.clock.advance(Duration::from_millis(1));
+        host.clock.advance(Duration::from_millis(1)).await;
         host.until_sql(&format!("SELECT count(*) = {} FROM job_verdicts", 2 + more)).await;
     }
     for worker in workers {

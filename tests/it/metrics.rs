@@ -82,7 +82,7 @@ async fn gauges_tell_how_the_queue_and_the_slots_stand() {
     host.until_sql("SELECT count(*) = 1 FROM jobs WHERE state = 'running'").await;
     host.client.pause(PauseKind::Tenant, "default".into(), None).await.unwrap();
     host.enqueue_acts("waits", [Act::Pass]).await;
-    host.clock.advance(Duration::from_secs(3));
+    host.clock.advance(Duration::from_secs(3)).await;
     let scrape = Scrape::of(&meters).await;
     for (series, value) in [
         (r#"iolaus_jobs{activity="probe",state="running",tenant="default"}"#, 1.0),

@@ -17,15 +17,6 @@ fn file(host: &TestHost) -> rusqlite::Connection {
     rusqlite::Connection::open(host.path()).unwrap()
 }
 
-async fn settle(host: &TestHost) {
-    for _ in 0..20 {
-        host.client.status().await.unwrap();
-        tokio::task::yield_now().await;
-    }
-    // Behind whatever is on its way to the file; it changes nothing there, and wakes nobody.
-    host.client.cancel(target("nobody"), None).await.unwrap_err();
-}
-
 /// A worker that was taken for dead claims under its old row before it notices: nobody may own that job for ever.
 #[tokio::test]
 async fn what_a_worker_claims_after_its_row_was_removed_is_not_lost() {
@@ -41,14 +32,12 @@ async fn what_a_worker_claims_after_its_row_was_removed_is_not_lost() {
     assert_eq!(host.sql::<i64>("SELECT count(*) FROM workers"), 0);
     // It thaws, and the wake of an enqueue is there before its next beat is due.
     host.enqueue_acts("orphan", [Act::UntilStopped, Act::Pass]).await;
-    settle(&host).await;
-    frozen_clock.advance(Duration::from_secs(3));
-    settle(&host).await;
+    host.clock.until_at_rest().await;
+    frozen_clock.advance(Duration::from_secs(3)).await;
     let other = host.worker().await;
     for _ in 0..60 {
-        frozen_clock.advance(Duration::from_secs(2));
-        host.clock.advance(Duration::from_secs(2));
-        settle(&host).await;
+        frozen_clock.advance(Duration::from_secs(2)).await;
+        host.clock.advance(Duration::from_secs(2)).await;
     }
     let job = host.detail("orphan").await.job;
     assert_eq!(job.state, JobState::Completed, "two minutes later, with two live workers: {job:?}");
@@ -73,13 +62,11 @@ async fn an_end_that_could_not_be_stored_for_a_while_does_not_leave_the_job_runn
         .unwrap();
     host.probe.gate.add_permits(1);
     for _ in 0..30 {
-        host.clock.advance(Duration::from_millis(500));
-        settle(&host).await;
+        host.clock.advance(Duration::from_millis(500)).await;
     }
     file(&host).execute_batch("DROP TRIGGER full_1; DROP TRIGGER full_2;").unwrap();
     for _ in 0..60 {
-        host.clock.advance(Duration::from_secs(2));
-        settle(&host).await;
+        host.clock.advance(Duration::from_secs(2)).await;
     }
     let job = host.detail("stuck").await.job;
     assert_ne!(job.state, JobState::Running, "two minutes after the disk has room again: {job:?}");
@@ -116,11 +103,11 @@ async fn an_attempt_of_a_forgotten_execution_does_not_close_another_one() {
         host.tamper(&format!("DELETE FROM {table} WHERE id = 1"));
     }
     host.enqueue_acts("b", [Act::UntilStopped]).await;
-    settle(&host).await;
+    host.clock.until_at_rest().await;
     assert_eq!(host.detail("b").await.job.state, JobState::Running);
     // The first attempt of `a` wakes up.
     host.probe.gate.add_permits(1);
-    settle(&host).await;
+    host.clock.until_at_rest().await;
     let verdict = host.detail("b").await.verdict;
     assert!(verdict.is_none(), "b was closed by an attempt of another job: {verdict:?}");
     host.pass_time(Duration::from_secs(1), rescuer.drain()).await.unwrap();
@@ -131,7 +118,7 @@ async fn an_attempt_of_a_forgotten_execution_does_not_close_another_one() {
 async fn a_cancel_between_claim_and_start_is_delivered_at_once() {
     let host = TestHost::new();
     let worker = host.worker().await;
-    settle(&host).await;
+    host.clock.until_at_rest().await;
     let (client, job) = (host.client.clone(), host.admit(probe_job("raced", [Act::UntilStopped])).unwrap());
     // This runtime's only thread is busy meanwhile.
     let cancelled = std::thread::spawn(move || {
@@ -143,16 +130,16 @@ async fn a_cancel_between_claim_and_start_is_delivered_at_once() {
     .join()
     .unwrap();
     assert_eq!(cancelled, iolaus::client::Cancelled::Requested);
-    settle(&host).await;
+    host.clock.until_at_rest().await;
     let at_once = host.detail("raced").await.job.state;
     // Shorter than start_to_close. Steady traffic: every round starts anew when the next due job changes, so the safety net of 5 s never comes.
     for n in 0..50 {
-        host.clock.advance(Duration::from_secs(1));
+        host.clock.advance(Duration::from_secs(1)).await;
         let id = format!("d{n}");
         host.enqueue(JobRequest { delay: Some(Duration::from_secs(10_000 - 10 * n)), ..probe_job(&id, [Act::Pass]) })
             .await
             .unwrap();
-        settle(&host).await;
+        host.clock.until_at_rest().await;
     }
     let later = host.detail("raced").await.job.state;
     assert_eq!((at_once, later), (JobState::Cancelled, JobState::Cancelled), "(at once, after 50 s)");
@@ -184,14 +171,14 @@ async fn a_worker_renews_its_lease_while_it_forgets_old_executions() {
          INSERT INTO job_verdicts(id, status, verdict) SELECT id, 'passed', '{}' FROM jobs",
     );
     let worker = host.worker().await;
-    settle(&host).await;
-    host.clock.advance(Duration::from_secs(61));
+    host.clock.until_at_rest().await;
+    host.clock.advance(Duration::from_secs(61)).await;
     while host.sql::<i64>("SELECT count(*) FROM jobs") == 60000 {
         host.client.status().await.unwrap();
     }
     let before = host.sql::<i64>("SELECT beat FROM workers");
     for _ in 0..6 {
-        host.clock.advance(Duration::from_millis(2500));
+        host.clock.advance(Duration::from_millis(2500)).await;
         host.client.resume(iolaus::client::PauseKind::Tenant, "none".into()).await.unwrap();
     }
     let (after, left) = (host.sql::<i64>("SELECT beat FROM workers"), host.sql::<i64>("SELECT count(*) FROM jobs"));
@@ -210,13 +197,13 @@ async fn an_older_job_is_not_overtaken_for_its_activitys_name() {
         ..JobRequest::default()
     };
     host.enqueue(rerun).await.unwrap();
-    host.clock.advance(Duration::from_secs(3600));
+    host.clock.advance(Duration::from_secs(3600)).await;
     for n in 0..3 {
         host.enqueue_acts(&format!("younger-{n}"), [Act::Gate]).await;
     }
     let options = WorkerOptions { slots_work: 1, slots_waits: 0, ..host.worker_options() };
     let worker = Worker::start(&host.embedded, options).await.unwrap();
-    settle(&host).await;
+    host.clock.until_at_rest().await;
     let older = host.detail("older").await.job;
     let overtaken = host.probe.order();
     host.probe.gate.add_permits(3);
@@ -238,8 +225,7 @@ async fn a_stall_is_over_when_a_checkpoint_changes_and_when_the_job_is_closed() 
     host.probe.started.notified().await;
     let mut seen = Vec::new();
     for _ in 0..130 {
-        host.clock.advance(Duration::from_secs(1));
-        settle(&host).await;
+        host.clock.advance(Duration::from_secs(1)).await;
         let stalled = host.detail("slow").await.job.stalled_since.map(|at| at.to_string());
         if seen.last() != Some(&stalled) {
             seen.push(stalled);
@@ -335,8 +321,7 @@ async fn a_stall_gives_one_warning() {
     host.enqueue_acts("still", [Act::Gate]).await;
     host.probe.started.notified().await;
     for _ in 0..55 {
-        host.clock.advance(Duration::from_secs(1));
-        settle(&host).await;
+        host.clock.advance(Duration::from_secs(1)).await;
     }
     host.probe.gate.add_permits(1);
     host.verdict("still").await;
@@ -359,8 +344,7 @@ async fn a_damaged_row_does_not_stop_a_rescue() {
     file(&host).execute("UPDATE job_inputs SET options = json_remove(options, '$.timeouts') WHERE id = 1", []).unwrap();
     let rescuer = host.worker().await;
     for _ in 0..60 {
-        host.clock.advance(Duration::from_secs(1));
-        settle(&host).await;
+        host.clock.advance(Duration::from_secs(1)).await;
     }
     let rows =
         host.sql::<String>("SELECT group_concat(job_id || ' ' || state || ' ' || attempt || ' ' || lease_token, '; ') FROM jobs");
@@ -415,12 +399,11 @@ async fn what_is_forgotten_gives_its_space_back_to_the_file_system() {
     let pages = host.sql::<i64>("PRAGMA page_count");
     assert!(pages > 400, "{pages} pages");
     let worker = host.worker().await;
-    host.clock.advance(Duration::from_secs(61));
+    host.clock.advance(Duration::from_secs(61)).await;
     while host.sql::<i64>("SELECT count(*) FROM jobs") > 0 {
-        host.clock.advance(Duration::from_secs(61));
-        settle(&host).await;
+        host.clock.advance(Duration::from_secs(61)).await;
     }
-    settle(&host).await;
+    host.clock.until_at_rest().await;
     let left = host.sql::<i64>("PRAGMA page_count");
     assert!(left < pages - 200, "{pages} pages before, {left} after");
     worker.drain().await.unwrap();

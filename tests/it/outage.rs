@@ -48,7 +48,7 @@ async fn everything_passes_once(generation: Generation) {
         jobs.push(tenant.host.enqueue(request("workflow_rerun", input)).await.unwrap().job_id);
     }
     // The index shows all of them by now.
-    tenant.host.clock.advance(Duration::from_secs(60));
+    tenant.host.clock.advance(Duration::from_secs(60)).await;
     let options = WorkerOptions { slots_waits: 50, ..tenant.host.worker_options() };
     let worker = Worker::start(&tenant.host.embedded, options).await.unwrap();
     let outage = async {

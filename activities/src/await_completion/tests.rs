@@ -111,7 +111,7 @@ async fn the_time_that_runs_out_counts_from_the_first_attempt_on() {
     case.host.stop(Some(Stop::Draining));
     assert_eq!(case.attempt(json!({"timeout": "603s"})).await, Err(ActivityError::Interrupted));
     case.host.stop(None);
-    case.clock.advance(Duration::from_secs(540));
+    case.clock.advance(Duration::from_secs(540)).await;
     let failure = case.failure(json!({"timeout": "603s"})).await;
     assert_eq!((failure.code.as_ref(), failure.category, failure.retryable), ("wait.timed_out", Category::Timeout, false));
     assert_eq!(case.clock.monotonic(), Duration::from_secs(603));
@@ -147,23 +147,16 @@ async fn a_look_that_fails_is_no_progress() {
 async fn a_look_that_takes_long_gives_signs_of_life() {
     let clock = clock();
     let host = Arc::new(TestHost::new(clock.clone()));
-    let (moving, stopping) = (clock.clone(), host.clone());
-    let server = Scripted::answering(move |_| {
-        moving.advance(Duration::from_secs(29));
-        let (moving, stopping) = (moving.clone(), stopping.clone());
-        tokio::spawn(async move {
-            moving.advance(Duration::from_secs(1));
-            while stopping.progress().is_empty() {
-                tokio::task::yield_now().await;
-            }
-            stopping.stop(Some(Stop::Draining));
-        });
-        Some(Reply::hang())
-    })
-    .await;
+    let server = Scripted::script([Reply::hang()]).await;
     let settings = TenantSettings { request_timeout: Duration::from_secs(600), ..server.settings() };
-    let ended = host.attempt(AwaitCompletion::new(tenants(settings, &clock)), json!({"run": RUN})).await;
-    assert_eq!((ended, host.progress().len()), (Err(ActivityError::Interrupted), 1));
+    let (attempting, tenants) = (host.clone(), tenants(settings, &clock));
+    let attempt = tokio::spawn(async move { attempting.attempt(AwaitCompletion::new(tenants), json!({"run": RUN})).await });
+    clock.advance(Duration::from_secs(29)).await;
+    assert_eq!((server.requests().len(), host.progress().len()), (1, 0));
+    clock.advance(Duration::from_secs(1)).await;
+    assert_eq!(host.progress().len(), 1);
+    host.stop(Some(Stop::Draining));
+    assert_eq!(attempt.await.expect("no panic"), Err(ActivityError::Interrupted));
 }
 
 #[tokio::test]

@@ -59,8 +59,19 @@ pub(crate) fn resume(ctx: &ActivityContext, kind: Kind, run: &str) -> String {
 
 /// A command that executes an activity on this tenant. The words are quoted already.
 pub(crate) fn command(ctx: &ActivityContext, words: &str) -> String {
-    match ctx.tenant() {
-        "default" => format!("iolaus execute {words}"),
-        tenant => format!("iolaus execute {words} --tenant {}", shell_word(tenant)),
-    }
+    on_tenant(ctx.tenant(), format!("iolaus execute {words}"))
+}
+
+/// The command that lists the runs of a workflow or app.
+pub(crate) fn runs_command(tenant: &str, kind: Kind, workflow: &str) -> String {
+    on_tenant(tenant, format!("iolaus runs list --{} {}", kind.noun(), shell_word(workflow)))
+}
+
+/// The command that stops a run.
+pub(crate) fn stop_command(tenant: &str, run: &str) -> String {
+    on_tenant(tenant, format!("iolaus runs stop {}", shell_word(run)))
+}
+
+fn on_tenant(tenant: &str, command: String) -> String {
+    if tenant == "default" { command } else { format!("{command} --tenant {}", shell_word(tenant)) }
 }

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{
-    Effort, LONGEST_WAIT, MOST_SUBMISSIONS, Obtained, Origin, Progress, RECONCILE_INTERVAL, SETTLING, Submitter, explain, stopped,
-};
+use super::{Effort, LONGEST_WAIT, MOST_SUBMISSIONS, Obtained, Progress, RECONCILE_INTERVAL, SETTLING, Submitter, explain};
 use crate::activity::ActivityError;
 use crate::failure::Failure;
 use crate::follow::{Patience, alive};
@@ -49,7 +47,7 @@ impl Submitter<'_> {
                     effort.answer_lost(self.ctx);
                     if let Some(run) = run {
                         effort.intent = None;
-                        effort.obtained = Some(Obtained { run, origin: Origin::Started });
+                        effort.obtained = Some(Obtained::started(run));
                     }
                     return Ok(Created::Ours);
                 }
@@ -86,16 +84,19 @@ impl Submitter<'_> {
     /// One creation, saved before it is sent. Not raced with a stop: nothing may be dropped in between.
     async fn create_once(&self, effort: &mut Effort, workflow: &Value) -> Result<Creation, ActivityError> {
         let progress = Progress { step: "creating", workflow: &effort.workflow };
-        let identity = alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| stopped(stop, effort))??;
+        let identity = alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| self.stopped(stop, effort))??;
         let ready = alive(self.ctx, &progress, self.tenant.ready("workflows.create")).await;
-        let permit = ready.map_err(|stop| stopped(stop, effort))?.map_err(|failure| explain(failure, effort))?;
+        let permit = ready.map_err(|stop| self.stopped(stop, effort))?.map_err(|failure| explain(failure, effort))?;
         if self.ctx.now() >= self.rules.deadline {
             return Err(self.timed_out(effort, "it was not created").into());
         }
         let request_id = new_request_id();
-        *effort = effort.clone().with_intent(self.ctx, self.tenant, &request_id);
+        // No run of a workflow that is created here was there before.
+        effort.saw_before(&[]);
+        *effort = effort.clone().with_intent(self.ctx, self.tenant, Some(&identity), &request_id);
         self.save(effort).await?;
-        Ok(self.tenant.create_and_submit(permit, &identity, workflow, &request_id).await)
+        let created = self.tenant.create_and_submit(permit, &identity, workflow, &request_id);
+        Ok(self.ctx.effect(self.tenant.longest_effect(), created).await)
     }
 
     /// Searches for the workflow by its name until it is found, or until a search that was made late enough shows none.
@@ -106,7 +107,8 @@ impl Submitter<'_> {
             let (asked, asked_monotonic) = (self.ctx.now(), self.ctx.monotonic());
             let progress = Progress { step: SETTLING, workflow: &effort.workflow };
             self.ctx.heartbeat(&progress);
-            let looked = alive(self.ctx, &progress, self.tenant.stands(workflow)).await.map_err(|stop| stopped(stop, effort))?;
+            let looked =
+                alive(self.ctx, &progress, self.tenant.stands(workflow)).await.map_err(|stop| self.stopped(stop, effort))?;
             let nap = match looked {
                 Ok(Some(true)) => return Ok(Settled::There(Created::Ours)),
                 Ok(Some(false)) => return Ok(Settled::There(Created::Taken)),
@@ -115,7 +117,8 @@ impl Submitter<'_> {
                     left => left.min(RECONCILE_INTERVAL),
                 },
                 Err(failure) => {
-                    let wanted = patience.after(failure).map_err(|failure| explain(failure, effort))?;
+                    let wanted =
+                        patience.after_effect(self.ctx, self.tenant, failure).map_err(|failure| explain(failure, effort))?;
                     RECONCILE_INTERVAL.max(wanted)
                 }
             };

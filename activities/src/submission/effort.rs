@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::context::ActivityContext;
-use crate::tenant::{Kind, Run, Tenant};
+use crate::tenant::{Identity, Kind, Run, Tenant};
 use crate::timestamp;
 
-/// More runs than this are not created within the tolerance of the clocks.
-const MOST_BEFORE: usize = 50;
+const SECOND: Duration = Duration::from_secs(1);
+/// So many names of runs that were there before are kept, the newest. Older runs are told apart by the time of their creation.
+const MAX_RUNS_BEFORE: usize = 50;
 
 /// What is durable about obtaining a run. Stored in checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,12 +26,46 @@ pub(crate) struct Effort {
     pub(super) submissions: u32,
     /// The first of these. Whatever run was created since may be ours.
     pub(super) first: Option<Moment>,
-    /// Runs that were there just before it, by name: within the tolerance of the clocks they look like its effect, and are not.
+    /// The runs that a search showed before it, by name. None of them is its effect.
     pub(super) before: Vec<String>,
+    /// Runs that were created at or before this time (the tenant's) were there before it as well. None: `before` names all of them.
+    #[serde(default)]
+    pub(super) before_until: Option<Timestamp>,
+    /// Whether `before` and `before_until` are complete. They were not in what earlier versions stored.
+    #[serde(default)]
+    pub(super) knows_before: bool,
+    /// Who we were to the tenant when it was sent, as far as the tenant says.
+    #[serde(default)]
+    pub(super) user: Option<User>,
     /// A submission whose answer is not known.
     pub(super) intent: Option<Intent>,
     /// The run, once there is one.
     pub(super) obtained: Option<Obtained>,
+    /// When this attempt last searched without finding a run that satisfies the effort.
+    #[serde(skip)]
+    pub(super) searched_at: Option<Timestamp>,
+    /// Applied effects of other jobs that were saved up to this moment were found not to satisfy the effort.
+    #[serde(skip)]
+    pub(super) considered_until: Option<Timestamp>,
+}
+
+/// A user of the tenant. Either may be empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct User {
+    pub(super) id: String,
+    pub(super) name: String,
+}
+
+impl User {
+    /// Whether the tenant means this user.
+    pub(super) fn is(&self, named: &str) -> bool {
+        !named.is_empty() && (self.id == named || self.name == named)
+    }
+
+    /// Whether the tenant means another user, as far as that can be told.
+    pub(super) fn is_not(&self, named: &str) -> bool {
+        !named.is_empty() && !self.id.is_empty() && !self.is(named)
+    }
 }
 
 /// A moment of ours, on both clocks.
@@ -55,6 +90,16 @@ pub(super) struct Intent {
 pub(crate) struct Obtained {
     pub(crate) run: Run,
     pub(crate) origin: Origin,
+    /// Why a run that no answer to this execution named satisfies it, as the verdict says it.
+    #[serde(default)]
+    pub(crate) because: Option<String>,
+}
+
+impl Obtained {
+    /// A run that an answer to a submission of this execution named.
+    pub(super) fn started(run: Run) -> Self {
+        Self { run, origin: Origin::Started, because: None }
+    }
 }
 
 /// How the run came about, as far as that is known. Only `started` is known to be this execution's.
@@ -69,17 +114,39 @@ pub(crate) enum Origin {
     Since,
     /// It appeared after a submission of this execution whose answer was lost.
     AnswerLost,
+    /// Another job of the queue submitted it.
+    OtherJob,
 }
 
 impl Effort {
     /// Nothing was sent yet.
     pub(crate) fn new(kind: Kind, workflow: &str) -> Self {
-        Self { kind, workflow: workflow.to_owned(), submissions: 0, first: None, before: Vec::new(), intent: None, obtained: None }
+        Self {
+            kind,
+            workflow: workflow.to_owned(),
+            submissions: 0,
+            first: None,
+            before: Vec::new(),
+            before_until: None,
+            knows_before: false,
+            user: None,
+            intent: None,
+            obtained: None,
+            searched_at: None,
+            considered_until: None,
+        }
     }
 
-    /// The workflow is about to be created in a way that also submits it. To be saved before; the run is then found by searching.
-    pub(crate) fn with_intent(mut self, ctx: &ActivityContext, tenant: &Tenant, request_id: &str) -> Self {
+    /// What the effect is about, as other jobs of the queue know it.
+    pub(super) fn key(&self) -> String {
+        format!("{}/{}", self.kind.noun(), self.workflow)
+    }
+
+    /// The workflow is about to be submitted, perhaps together with its creation. To be saved before; a run whose name no answer tells
+    /// is then found by searching.
+    pub(super) fn with_intent(mut self, ctx: &ActivityContext, tenant: &Tenant, who: Option<&Identity>, request_id: &str) -> Self {
         let at = Moment { ours: ctx.now(), tenants: tenant.on_its_clock(ctx.now()) };
+        self.user = who.map(|who| User { id: who.user_id.clone(), name: who.username.clone() }).or(self.user);
         self.submissions += 1;
         self.first.get_or_insert(at);
         self.intent = Some(Intent { request_id: request_id.to_owned(), at, lost_at: None });
@@ -99,12 +166,30 @@ impl Effort {
         self.obtained.as_ref()
     }
 
-    /// Remembers the runs that were created since `bound` and cannot be the effect of a submission, since there was none yet.
-    pub(super) fn saw_before(&mut self, runs: &[Run], bound: Timestamp) {
-        if self.first.is_none() {
-            let recent = runs.iter().filter(|run| run.created_at.is_none_or(|created| created >= bound));
-            self.before = recent.take(MOST_BEFORE).map(|run| run.name.clone()).collect();
+    /// Remembers the runs that a search showed, the newest first, since they cannot be the effect of a submission: there was none yet.
+    pub(super) fn saw_before(&mut self, runs: &[Run]) {
+        if self.first.is_some() {
+            return;
         }
+        let named = &runs[..runs.len().min(MAX_RUNS_BEFORE)];
+        self.before = named.iter().map(|run| run.name.clone()).collect();
+        let all_named = named.len() < MAX_RUNS_BEFORE;
+        self.before_until = if all_named { None } else { named.iter().filter_map(|run| run.created_at).min() };
+        self.knows_before = true;
+    }
+
+    /// Whether a run was there before the first submission. Where the names of the runs before it are known they decide, and no clock does.
+    pub(super) fn was_there_before(&self, run: &Run, tolerance: Duration) -> bool {
+        if self.before.contains(&run.name) {
+            return true;
+        }
+        let until = if self.knows_before {
+            self.before_until
+        } else {
+            let earliest = self.first.map(|first| first.tenants.saturating_sub(tolerance).unwrap_or(first.tenants));
+            earliest.and_then(|earliest| earliest.checked_sub(SECOND).ok())
+        };
+        until.zip(run.created_at).is_some_and(|(until, created)| created <= until)
     }
 
     /// The last submission is proven to be without effect.

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{Adopt, Effort, Origin, PHASELESS, Progress, Submitter, stopped};
+use super::effort::User;
+use super::reserve::belongs_to_others;
+use super::since::SinceBound;
+use super::{Adopt, Effort, Obtained, Origin, PHASELESS, Progress, Submitter};
 use crate::activity::ActivityError;
 use crate::failure::{Category, Failure};
 use crate::follow::alive;
@@ -12,7 +15,7 @@ use crate::tenant::{Kind, Run, Standing};
 
 /// What a search says.
 pub(super) enum Judged {
-    Satisfied(Run, Origin),
+    Satisfied(Obtained),
     Older(Run),
     Nothing,
 }
@@ -33,10 +36,11 @@ impl Submitter<'_> {
         };
         let (mut runs, mut doubtful) = (shown.clone(), None);
         let mut confirmed = BTreeSet::new();
+        let others = if effort.first.is_some() { belongs_to_others(self.ctx, effort).await? } else { BTreeSet::new() };
         loop {
-            let judged = self.judge(effort, adopt, &runs);
+            let judged = self.judge(effort, adopt, &runs, &others);
             let (hit, vital) = match &judged {
-                Judged::Satisfied(run, origin) => (run.clone(), *origin != Origin::Running),
+                Judged::Satisfied(Obtained { run, origin, .. }) => (run.clone(), *origin != Origin::Running),
                 Judged::Older(run) => (run.clone(), false),
                 Judged::Nothing => return Ok(doubtful.map_or(Ok((judged, shown)), |hit| Err(unconfirmed(&hit)))),
             };
@@ -63,7 +67,7 @@ impl Submitter<'_> {
     /// The run of an app that the index shows, as it is now; None if it is not there or another app's.
     async fn shown(&self, effort: &Effort, hit: &Run, step: &'static str) -> Result<Result<Option<Run>, Failure>, ActivityError> {
         let progress = Progress { step, workflow: &effort.workflow };
-        let read = alive(self.ctx, &progress, self.tenant.app_run(&hit.name)).await.map_err(|stop| stopped(stop, effort))?;
+        let read = alive(self.ctx, &progress, self.tenant.app_run(&hit.name)).await.map_err(|stop| self.stopped(stop, effort))?;
         Ok(read.map(|run| {
             let run = run.filter(|run| run.workflow.as_deref() == Some(effort.workflow.as_str()))?;
             let (created_at, hit) = (run.created_at.or(hit.created_at), hit.clone());
@@ -85,47 +89,50 @@ impl Submitter<'_> {
                 Kind::App => self.tenant.app_runs_of(&effort.workflow, bound).await,
             }
         };
-        alive(self.ctx, &progress, found).await.map_err(|stop| stopped(stop, effort))
+        alive(self.ctx, &progress, found).await.map_err(|stop| self.stopped(stop, effort))
     }
 
-    /// What a list of runs, the newest first, says.
-    fn judge(&self, effort: &Effort, adopt: Adopt, runs: &[Run]) -> Judged {
-        let evidence = self.evidence_bound(effort);
+    /// What a list of runs, the newest first, says. `others` are runs that other jobs of the queue submitted.
+    fn judge(&self, effort: &Effort, adopt: Adopt, runs: &[Run], others: &BTreeSet<String>) -> Judged {
+        let ours = runs.iter().filter(|run| !others.contains(&run.name) && self.is_evidence(effort, run));
+        // The oldest is the likeliest: what came later may be another queue's.
+        if let Some(run) = best(ours.rev()) {
+            let because = match (&effort.user, &run.creator) {
+                (Some(user), Some(creator)) if user.is(creator) => "an earlier submission of this job, whose answer was lost",
+                _ => "it appeared after a submission of this job whose answer was lost",
+            };
+            return satisfied(run, Origin::AnswerLost, because.to_owned());
+        }
         let now = self.tenant.on_its_clock(self.ctx.now());
         let active = |run: &&Run| match (&run.phase, run.created_at) {
             (None, Some(created)) => now.duration_since(created) < PHASELESS,
             _ => run.standing() == Standing::Active,
         };
-        let wanted = |run: &&Run| {
-            is_evidence(effort, run, evidence)
-                || match adopt {
-                    Adopt::Nothing => false,
-                    Adopt::Active => active(run),
-                    Adopt::Since(since, _) => {
-                        // What an app has not started yet will have been started after any `since`.
-                        let unstarted = run.kind == Kind::App;
-                        let recent = run.created_at.map_or(unstarted, |created| created >= self.tenant.earliest(since));
-                        recent && (active(run) || run.standing() == Standing::Succeeded)
-                    }
+        match adopt {
+            Adopt::Nothing => Judged::Nothing,
+            Adopt::Active => best(runs.iter().filter(active))
+                .map_or(Judged::Nothing, |run| satisfied(run, Origin::Running, "it was running already".to_owned())),
+            Adopt::Since(since, _) => {
+                let bound = SinceBound::new(self.tenant, since, now, runs);
+                let (recent, older): (Vec<&Run>, Vec<&Run>) = runs.iter().partition(|run| bound.admits(run));
+                let wanted = recent.into_iter().filter(|run| active(run) || run.standing() == Standing::Succeeded);
+                match best(wanted) {
+                    Some(run) => satisfied(run, Origin::Since, bound.because(run)),
+                    None => older.into_iter().find(active).map_or(Judged::Nothing, |run| Judged::Older(run.clone())),
                 }
-        };
-        let (wanted, others): (Vec<&Run>, Vec<&Run>) = runs.iter().partition(wanted);
-        if let Some(run) = best(wanted.into_iter().cloned()) {
-            let origin = match adopt {
-                _ if is_evidence(effort, &run, evidence) => Origin::AnswerLost,
-                Adopt::Since(..) => Origin::Since,
-                Adopt::Nothing | Adopt::Active => Origin::Running,
-            };
-            return Judged::Satisfied(run, origin);
+            }
         }
-        let older = others.into_iter().find(active).filter(|_| matches!(adopt, Adopt::Since(..)));
-        older.map_or(Judged::Nothing, |run| Judged::Older(run.clone()))
     }
 
-    /// The second at or after which a run may be the effect of our first submission.
-    fn evidence_bound(&self, effort: &Effort) -> Option<Timestamp> {
-        let tolerance = self.tenant.settings().clock_tolerance;
-        effort.first.map(|first| first.tenants.saturating_sub(tolerance).unwrap_or(first.tenants))
+    /// Whether a run can be the effect of a submission of ours. One that was there before cannot, nor one that did nothing, nor one of
+    /// somebody else; one without a readable time of creation can, as long as it is active.
+    fn is_evidence(&self, effort: &Effort, run: &Run) -> bool {
+        let foreign = |user: &User| effort.kind == Kind::Workflow && run.creator.as_deref().is_some_and(|by| user.is_not(by));
+        effort.first.is_some()
+            && !effort.was_there_before(run, self.tenant.settings().clock_tolerance)
+            && !run.was_skipped()
+            && !effort.user.as_ref().is_some_and(foreign)
+            && (run.created_at.is_some() || run.standing() == Standing::Active)
     }
 
     /// How far back a search must read.
@@ -134,20 +141,17 @@ impl Submitter<'_> {
             Adopt::Since(since, _) => Some(self.tenant.earliest(since)),
             Adopt::Nothing | Adopt::Active => None,
         };
-        self.evidence_bound(effort).into_iter().chain(since).min()
+        let evidence = effort.first.map(|first| effort.before_until.unwrap_or_else(|| self.tenant.earliest(first.ours)));
+        evidence.into_iter().chain(since).min()
     }
 }
 
-/// Whether a run can be the effect of a submission of ours. One that was seen before cannot, nor one that did nothing; one without a
-/// readable time of creation can, as long as it is active.
-fn is_evidence(effort: &Effort, run: &Run, bound: Option<Timestamp>) -> bool {
-    !effort.before.contains(&run.name)
-        && !run.was_skipped()
-        && bound.is_some_and(|bound| run.created_at.map_or(run.standing() == Standing::Active, |created| created >= bound))
+fn satisfied(run: &Run, origin: Origin, because: String) -> Judged {
+    Judged::Satisfied(Obtained { run: run.clone(), origin, because: Some(because) })
 }
 
-/// Of several runs that would do: an active one, else one that succeeded, else any; the newest of its kind.
-fn best(runs: impl Iterator<Item = Run>) -> Option<Run> {
+/// Of several runs that would do: an active one, else one that succeeded, else any; the first of its kind.
+fn best<'a>(runs: impl Iterator<Item = &'a Run>) -> Option<&'a Run> {
     runs.min_by_key(|run| match run.standing() {
         Standing::Active => 0,
         Standing::Succeeded => 1,

@@ -4,7 +4,8 @@ use super::{Effort, Submitter};
 use crate::activity::ActivityError;
 use crate::context::Stop;
 use crate::failure::{Category, Failure, FailureSource, codes};
-use crate::follow::command;
+use crate::follow::{command, runs_command};
+use crate::text::clip;
 use crate::timestamp;
 
 impl Submitter<'_> {
@@ -29,20 +30,41 @@ impl Submitter<'_> {
     }
 }
 
+impl Submitter<'_> {
+    /// How a stop ends the attempt while there is no run yet.
+    pub(super) fn stopped(&self, stop: Stop, effort: &Effort) -> ActivityError {
+        let Stop::Cancelled { reason } = stop else { return stop.into() };
+        let outcome = what_remains(self.ctx.tenant(), effort);
+        let message = reason.map_or_else(|| outcome.clone(), |reason| format!("{reason}; {outcome}"));
+        ActivityError::Cancelled { message: Some(message), facts: effort.facts() }
+    }
+
+    /// The tenant's runs could not be searched for so long that the fate of a submission stays unknown.
+    pub(super) fn unsettled(&self, failure: Failure, effort: &Effort) -> Failure {
+        if failure.retryable {
+            return explain(failure, effort);
+        }
+        let message =
+            format!("a run of {} may have been started, but its runs cannot be read: {}", effort.workflow, failure.message);
+        let since = effort.first.map(|first| format!(" since={}", timestamp::format(first.ours))).unwrap_or_default();
+        let known = Failure { message: clip(message), ..failure };
+        explain(known.suggest(command(self.ctx, &format!("{}{since}", self.rules.again))), effort)
+    }
+}
+
+/// What a cancelled effort without a run leaves at the tenant, and the command that looks.
+pub(super) fn what_remains(tenant: &str, effort: &Effort) -> String {
+    if effort.intent.is_none() && effort.submissions == 0 {
+        return "no run was submitted".to_owned();
+    }
+    let look = runs_command(tenant, effort.kind, &effort.workflow);
+    format!("a run of {} was submitted, and whether that had an effect is not known; see `{look}`", effort.workflow)
+}
+
 pub(super) fn unseen(effort: &Effort, conflict: Failure) -> Failure {
     let message = format!("the tenant says that a run of {} is active, but shows none: {}", effort.workflow, conflict.message);
     let failure = Failure::new("workflow.already_active", Category::AlreadyExists, message).with_retryable(true);
     explain(failure.after(conflict.retry_after).with_source(conflict.source), effort)
-}
-
-pub(super) fn stopped(stop: Stop, effort: &Effort) -> ActivityError {
-    let Stop::Cancelled { reason } = stop else { return stop.into() };
-    let outcome = match (&effort.intent, effort.submissions) {
-        (None, 0) => "no run was submitted",
-        _ => "a run was submitted, and it is not known whether that had an effect",
-    };
-    let message = reason.map_or_else(|| outcome.to_owned(), |reason| format!("{reason}; {outcome}"));
-    ActivityError::Cancelled { message: Some(message), facts: effort.facts() }
 }
 
 pub(super) fn explain(mut failure: Failure, effort: &Effort) -> Failure {

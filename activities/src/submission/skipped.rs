@@ -26,8 +26,7 @@ impl Submitter<'_> {
         loop {
             let asked = self.ctx.monotonic();
             let nap = match self.find(effort, adopt, STEP).await? {
-                Ok((Judged::Satisfied(run, origin), _)) => {
-                    self.obtained(effort, run, origin).await?;
+                Ok((Judged::Satisfied(obtained), _)) if self.obtained(effort, &obtained).await? => {
                     return Ok(effort.obtained.clone());
                 }
                 Ok(_) => match enough.saturating_sub(asked) {

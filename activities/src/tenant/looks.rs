@@ -101,6 +101,11 @@ impl Tenant {
         self.look_with_others(&self.looks, run).await
     }
 
+    /// One look at one run of a workflow in a request of its own.
+    pub async fn look_alone(&self, run: &str) -> Result<Option<Run>, Failure> {
+        Ok(Box::pin(self.ask_for(Kind::Workflow, &BTreeSet::from([run]))).await?.remove(run))
+    }
+
     /// One look at what the index shows of one run, together with all others who want to look.
     pub(super) async fn look_with_others(&self, looks: &Looks, run: &str) -> Result<Option<Run>, Failure> {
         loop {
@@ -262,10 +267,7 @@ mod tests {
                 tokio::spawn(async move { tenant.look(&format!("run-{n}")).await })
             })
             .collect();
-        // All of them are there before time moves.
-        for _ in 0..200 {
-            tokio::task::yield_now().await;
-        }
+        clock.until_at_rest().await;
         for look in looks {
             drive(&clock, look).await.expect("no panic").expect("an answer");
         }
@@ -325,7 +327,7 @@ mod tests {
             }
         };
         drive(&clock, all(tenant.clone())).await;
-        clock.advance(Duration::from_secs(3600));
+        clock.advance(Duration::from_secs(3600)).await;
         let before = server.requests().len();
         drive(&clock, all(tenant.clone())).await;
         let asked = server.requests().len() - before;
@@ -352,11 +354,10 @@ mod tests {
         let tenant = server.tenant(&clock);
         let (first, second) = (tenant.clone(), tenant.clone());
         let first = tokio::spawn(async move { first.look("a").await });
-        while server.requests().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        clock.until_at_rest().await;
+        assert_eq!(server.requests().len(), 1);
         let second = tokio::spawn(async move { second.look("b").await });
-        tokio::task::yield_now().await;
+        clock.until_at_rest().await;
         first.abort();
         assert!(shows(&drive(&clock, second).await.expect("no panic"), "b"));
     }

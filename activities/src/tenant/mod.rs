@@ -185,6 +185,17 @@ impl Tenant {
         self.learned(|learned| learned.ahead)
     }
 
+    /// How long an effect and its answer take at most: the request, and what comes before and after it in this process.
+    pub(crate) fn longest_effect(&self) -> Duration {
+        const OVERHEAD: Duration = Duration::from_secs(15);
+        self.settings.request_timeout.saturating_add(OVERHEAD)
+    }
+
+    /// Whether the tenant's clock can be told within a second.
+    pub fn clock_is_certain(&self) -> bool {
+        self.clock_ahead().is_some()
+    }
+
     /// One of our times as the tenant's clock shows it, cut to the second.
     pub fn on_its_clock(&self, ours: Timestamp) -> Timestamp {
         let moved = ours.saturating_add(self.clock_ahead().unwrap_or_default()).unwrap_or(ours);

@@ -102,7 +102,7 @@ impl Run {
     }
 
     /// A run of which only the name is known.
-    pub(super) fn named(kind: Kind, name: String, workflow: &str) -> Self {
+    pub(crate) fn named(kind: Kind, name: String, workflow: &str) -> Self {
         Self {
             kind,
             name,

@@ -185,14 +185,25 @@ pub(crate) fn spans() -> &'static InMemorySpanExporter {
     })
 }
 
-/// Runs a future while time jumps from sleep to sleep.
+/// Waits, without moving the clock, until something is so. The test fails when it does not come about.
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..1_000_000 {
+        if is_so() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("this does not come about: {what}");
+}
+
+/// Runs a future while time jumps from sleep to sleep, each time when everything is at rest.
 pub(crate) async fn drive<F: Future>(clock: &ManualClock, future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     loop {
         tokio::select! {
             biased;
             output = &mut future => return output,
-            () = clock.advance_to_next_sleep() => tokio::task::yield_now().await,
+            () = clock.advance_to_next_sleep() => {}
         }
     }
 }

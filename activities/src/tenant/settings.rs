@@ -76,6 +76,13 @@ pub struct TenantSettings {
     /// How long a run that is being followed may stay unfound.
     #[serde(with = "duration")]
     pub index_grace: Duration,
+    /// For how long a tenant may refuse to show what was started there before that decides.
+    #[serde(with = "duration")]
+    pub look_patience: Duration,
+    /// How long after a direct grant was read back the connection is read once more, since another writer may have replaced the list
+    /// of admins meanwhile; 0: it is not.
+    #[serde(with = "duration")]
+    pub grant_recheck: Duration,
     /// How long to wait between two looks at a run, once it is no longer young.
     #[serde(with = "duration")]
     pub poll_interval: Duration,
@@ -118,6 +125,8 @@ impl Default for TenantSettings {
             reconcile_window: Duration::from_secs(60),
             clock_tolerance: Duration::from_secs(5),
             index_grace: Duration::from_secs(60),
+            look_patience: Duration::from_secs(600),
+            grant_recheck: Duration::from_secs(3),
             poll_interval: Duration::from_secs(5),
             requests_per_second: 100,
             request_burst: 100,

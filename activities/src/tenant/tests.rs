@@ -121,7 +121,7 @@ async fn a_request_that_gets_no_answer_in_time_may_have_arrived() {
     let clock = clock();
     let moving = clock.clone();
     let server = Scripted::answering(move |_| {
-        moving.advance(Duration::from_secs(30));
+        moving.advance_without_waiting(Duration::from_secs(30));
         Some(Reply::hang())
     })
     .await;
@@ -275,7 +275,7 @@ async fn who_we_are_is_asked_once_in_ten_minutes() {
         assert_eq!(tenant.whoami().await.expect("it answers").workflows_path(), "workflows");
     }
     assert_eq!(server.requests().len(), 1);
-    clock.advance(Duration::from_secs(600));
+    clock.advance(Duration::from_secs(600)).await;
     tenant.whoami().await.expect("it answers");
     assert_eq!(server.requests().len(), 2);
 }

@@ -1,15 +1,18 @@
-//! The direct grant: read, write that list and the token, read back, while no other job of this process does the same.
+//! The direct grant: read, write that list and the token, read back, while no other job of this process does the same. What other
+//! processes write at the same moment shows itself a little later, so a grant that was read back is looked at once more.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Grant, Progress, Way};
 use crate::activity::ActivityError;
 use crate::follow::alive;
-use crate::tenant::{AdminsWritten, new_request_id};
+use crate::tenant::{AdminsWritten, Connection, new_request_id};
 use crate::verdict::Verdict;
 
 /// How often a write is taken without effect before that is the tenant's answer.
-const MOST_ROUNDS: u32 = 3;
+const MAX_WRITES_WITHOUT_EFFECT: u32 = 3;
+/// How often a token may disappear again because another writer replaced the list.
+const MAX_OVERWRITES: u32 = 10;
 
 /// What was written.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -18,6 +21,9 @@ pub(super) struct Writes {
     sent: Option<String>,
     /// How many writes the tenant took without the token being there afterwards.
     without_effect: u32,
+    /// How often the token was there and was gone again a little later.
+    #[serde(default)]
+    overwritten: u32,
 }
 
 impl Grant<'_> {
@@ -38,7 +44,7 @@ impl Grant<'_> {
         let name = &self.input.connection_qualified_name;
         let progress = Progress { step: "granting directly", connection: name };
         // Saved before the turn is taken, so that nothing slow stands between the read and the write.
-        let _turn = alive(self.ctx, &progress, self.tenant.turn_at(name)).await?;
+        let turn = alive(self.ctx, &progress, self.tenant.turn_at(name)).await?;
         let before = self.look("granting directly").await??;
         if self.is_seen(&before) {
             return Ok(Some(self.seen(&before, &Way::Direct(writes.clone()))));
@@ -46,15 +52,17 @@ impl Grant<'_> {
         let admins: Vec<_> = before.admin_users.iter().chain([&self.user]).cloned().collect();
         let permit = alive(self.ctx, &progress, self.tenant.ready("connections.write_admins")).await??;
         self.ctx.may_act()?;
-        let written = self.tenant.write_admin_users(permit, &before, &admins, &request_id).await;
+        let write = self.tenant.write_admin_users(permit, &before, &admins, &request_id);
+        let written = self.ctx.effect(self.tenant.longest_effect(), write).await;
         if let AdminsWritten::NotApplied(failure) = written {
             writes.sent = None;
             self.save(Way::Direct(writes.clone())).await?;
             return Err(self.permitted(failure).into());
         }
-        let after = self.look("reading back").await.map_err(|stop| self.stopped_after_sending(stop))??;
+        let after = self.read_back().await?;
         if self.is_seen(&after) {
-            return Ok(Some(self.seen(&after, &Way::Direct(writes.clone()))));
+            drop(turn);
+            return self.look_again(writes, after).await;
         }
         if let AdminsWritten::UnknownFate(failure) = written {
             // Settled: it was not applied, as far as the connection shows. The next attempt reads again, and no sooner than asked for.
@@ -62,10 +70,37 @@ impl Grant<'_> {
         }
         writes.without_effect += 1;
         tracing::warn!(connection = name, rounds = writes.without_effect, "a list of admins was taken, but the token is not in it");
-        if writes.without_effect < MOST_ROUNDS {
+        if writes.without_effect < MAX_WRITES_WITHOUT_EFFECT {
             return Ok(None);
         }
-        let message = format!("{name} was given {} as an admin {MOST_ROUNDS} times, and shows no such admin", self.user);
+        let message =
+            format!("{name} was given {} as an admin {MAX_WRITES_WITHOUT_EFFECT} times, and shows no such admin", self.user);
+        Ok(Some(self.verdict(false, message, &after, Some("direct"))))
+    }
+
+    /// Looks once more after a while: another process that read the connection before our write replaces our list by its own. None: the
+    /// token is gone again, and another write makes sense.
+    async fn look_again(&self, writes: &mut Writes, seen: Connection) -> Result<Option<Verdict>, ActivityError> {
+        let recheck = self.tenant.settings().grant_recheck;
+        if recheck.is_zero() {
+            return Ok(Some(self.seen(&seen, &Way::Direct(writes.clone()))));
+        }
+        // Not in step with the others, so that one of them is the last to write.
+        let wait = recheck.mul_f64(self.ctx.random().mul_add(0.5, 0.75));
+        let progress = Progress { step: "looking once more", connection: &self.input.connection_qualified_name };
+        let waited = alive(self.ctx, &progress, self.ctx.clock().sleep(wait)).await;
+        waited.map_err(|stop| self.stopped_after_sending(stop))?;
+        let after = self.read_back().await?;
+        if self.is_seen(&after) {
+            return Ok(Some(self.seen(&after, &Way::Direct(writes.clone()))));
+        }
+        writes.overwritten += 1;
+        let (name, times) = (&after.qualified_name, writes.overwritten);
+        tracing::warn!(connection = name, times, "another writer replaced the list of admins; granting again");
+        if times < MAX_OVERWRITES {
+            return Ok(None);
+        }
+        let message = format!("{} was an admin of {name} {times} times, and another writer replaced the list each time", self.user);
         Ok(Some(self.verdict(false, message, &after, Some("direct"))))
     }
 }

@@ -44,8 +44,8 @@ impl Grant<'_> {
     pub(super) async fn by_package(&self, mut creating: Creating) -> Result<Verdict, ActivityError> {
         let Obtained { run, .. } = self.obtain(&mut creating).await.map_err(|error| self.explained(error))?;
         let run = self.followed(run).await.map_err(|error| self.explained(error))?;
-        let connection = self.look("reading back").await.map_err(|stop| self.stopped_after_sending(stop))??;
-        let mut verdict = self.read_back(&run, &connection, creating);
+        let connection = self.read_back().await?;
+        let mut verdict = self.concluded(&run, &connection, creating);
         verdict.facts.extend([
             ("workflow".to_owned(), json!(run.workflow)),
             ("run".to_owned(), json!(run.name)),
@@ -54,7 +54,7 @@ impl Grant<'_> {
         Ok(verdict)
     }
 
-    fn read_back(&self, run: &Run, connection: &Connection, creating: Creating) -> Verdict {
+    fn concluded(&self, run: &Run, connection: &Connection, creating: Creating) -> Verdict {
         let (user, name) = (&self.user, &connection.qualified_name);
         let said = run.message.as_deref().map(|said| format!(": {said}")).unwrap_or_default();
         let ended = format!("run {} ended as {}{said}", run.name, run.phase.as_deref().unwrap_or("unknown"));

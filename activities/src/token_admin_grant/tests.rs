@@ -312,7 +312,7 @@ impl Case {
             match self.attempt(method).await {
                 Ok(verdict) => return verdict,
                 Err(ActivityError::Failed(failure)) if failure.retryable => {
-                    self.clock.advance(failure.retry_after.unwrap_or_default().max(Duration::from_secs(1)));
+                    self.clock.advance(failure.retry_after.unwrap_or_default().max(Duration::from_secs(1))).await;
                 }
                 Err(ActivityError::Interrupted) => {}
                 Err(other) => panic!("{other:?}"),
@@ -373,7 +373,8 @@ async fn a_direct_grant_writes_the_list_that_it_read_and_the_token() {
     assert_eq!((case.applied(), case.world().admins.clone()), (DIRECTLY, vec!["jane".into(), "joe".into(), USER.to_owned()]));
     let requests = case.server.requests();
     let order: Vec<_> = requests.iter().map(|request| (request.method.as_str(), request.target.contains("/bulk/"))).collect();
-    assert_eq!(order[order.len() - 3..], [("GET", false), ("POST", true), ("GET", false)], "read, write, read back, and no more");
+    let (read, write) = (("GET", false), ("POST", true));
+    assert_eq!(order[order.len() - 4..], [read, write, read, read], "read, write, read back, look once more");
 }
 
 #[tokio::test]
@@ -720,12 +721,14 @@ fn input_is_read_strictly_and_the_options_are_those_of_a_grant() {
         ("", TOKEN, "connection_qualified_name"),
         ("prod", TOKEN, "connection_qualified_name"),
         ("default//1", TOKEN, "connection_qualified_name"),
-        ("default/snow flake/1", TOKEN, "connection_qualified_name"),
+        (" default/snowflake/1", TOKEN, "connection_qualified_name"),
+        ("default/snow\nflake/1", TOKEN, "connection_qualified_name"),
         (CONNECTION, "", "api_token_guid"),
         (CONNECTION, "a\"b", "api_token_guid"),
     ] {
         assert_eq!(info.prepare(input(connection, token)).expect_err("it is refused").field, field);
     }
+    assert!(info.prepare(input("default/snow flake/1", TOKEN)).is_ok(), "a tenant may name a connection so");
     let mut odd = input(CONNECTION, TOKEN);
     odd["method"] = json!("force");
     assert_eq!(info.prepare(odd).expect_err("it is refused").field, "method");

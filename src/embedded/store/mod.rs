@@ -84,7 +84,7 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// Idle read connections that are kept.
 const READERS: usize = 2;
 /// Reads at once; past that, callers wait for their turn.
-const READS: usize = 8;
+const READS: u32 = 8;
 
 impl Store {
     /// Opens or creates the file and starts its writer.
@@ -99,7 +99,14 @@ impl Store {
         let (operations, receiver) = tokio::sync::mpsc::channel(QUEUE);
         Writer::start(options, receiver, hub.clone(), clock)?;
         let room = Room::new(options.max_waiting_bytes, ENQUEUES, options.enqueue_timeout);
-        Ok(Arc::new(Self { path: path.to_owned(), operations, readers: Arc::default(), reads: Semaphore::new(READS), hub, room }))
+        Ok(Arc::new(Self {
+            path: path.to_owned(),
+            operations,
+            readers: Arc::default(),
+            reads: Semaphore::new(READS as usize),
+            hub,
+            room,
+        }))
     }
 
     /// Where the file is.
@@ -177,6 +184,16 @@ impl Store {
     /// The same on this thread, which may block.
     pub(super) fn read_here<T>(&self, query: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         read(&self.path, &self.readers, query)
+    }
+
+    /// Ends when the writer and the reads have done what they had to do when this was called; the answer changes with every row
+    /// that the writer changes. For tests, which must know that nothing is under way.
+    pub(super) async fn at_rest(&self) -> u64 {
+        // After its answer to the first one the writer may still claim; that is over before it answers the second.
+        self.write(|_| Ok(())).await.ok();
+        let changes = self.write(|tx| Ok(tx.conn.total_changes())).await;
+        drop(self.reads.acquire_many(READS).await);
+        changes.unwrap_or_default()
     }
 }
 

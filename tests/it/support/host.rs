@@ -19,7 +19,7 @@ use iolaus_activities::{ManualClock, Registry, VerdictRecord};
 use serde_json::{Value, json};
 
 use super::probe::{Act, Probe};
-use super::watchdog::Watched;
+use super::watchdog::{Patience, Watched};
 
 pub(crate) struct TestHost {
     pub(crate) clock: Arc<ManualClock>,
@@ -89,6 +89,7 @@ impl TestHost {
 
     fn open(options: EmbeddedOptions, clock: Arc<ManualClock>, probe: Probe, dir: Option<Arc<tempfile::TempDir>>) -> Self {
         let embedded = Embedded::open(options.clone(), clock.clone()).unwrap();
+        observe(&clock, &embedded);
         let client = embedded.client();
         Self {
             clock,
@@ -175,12 +176,11 @@ impl TestHost {
         self.client.get(target(job_id)).await.unwrap()
     }
 
-    /// Runs a future while jumping over every sleep.
+    /// Runs a future while jumping over every sleep, each time when everything is at rest.
     pub(crate) async fn drive<T>(&self, future: impl Future<Output = T>) -> T {
         let jump = async {
             loop {
                 self.clock.advance_to_next_sleep().await;
-                tokio::task::yield_now().await;
             }
         };
         tokio::select! {
@@ -190,35 +190,45 @@ impl TestHost {
         }
     }
 
-    /// Lets exactly so long pass, jumping from sleep to sleep. Then the clock stands.
+    /// Lets exactly so long pass. Before and after, everything is at rest.
     pub(crate) async fn pass(&self, time: Duration) {
-        let over = iolaus_activities::Clock::sleep(self.clock.as_ref(), time);
-        self.drive(over).await;
+        self.clock.advance(time).await;
     }
 
     /// Waits, without moving the clock, for the verdict of the newest execution.
     pub(crate) async fn verdict_now(&self, job_id: &str) -> VerdictRecord {
-        self.client.wait(target(job_id)).await.unwrap()
+        let verdict = self.client.wait(target(job_id));
+        let message = async {
+            let patience = Patience::new();
+            while !patience.is_over() {
+                self.client.presence().await.unwrap();
+            }
+            format!("{:#?}", self.client.get(target(job_id)).await)
+        };
+        tokio::select! {
+            biased;
+            verdict = verdict => verdict.unwrap(),
+            message = message => panic!("job {job_id} has no verdict at this time of the clock: {message}"),
+        }
     }
 
     /// Waits, without moving the clock, until a job is so.
     pub(crate) async fn until(&self, job_id: &str, is_so: impl Fn(&Job) -> bool) -> Job {
+        let patience = Patience::new();
         loop {
-            if let Some(job) = self.client.get(target(job_id)).await.ok().map(|detail| detail.job).filter(&is_so) {
-                return job;
+            let found = self.client.get(target(job_id)).await;
+            match found {
+                Ok(detail) if is_so(&detail.job) => return detail.job,
+                found => patience.check(|| format!("job {job_id} does not become what it should be; it is {found:#?}")),
             }
         }
     }
 
-    /// Lets time pass in steps until a future ends, slowly enough for the file's threads to keep up.
+    /// Lets time pass in steps until a future ends. Before each step everything is at rest.
     pub(crate) async fn pass_time<T>(&self, step: Duration, future: impl Future<Output = T>) -> T {
         let pass = async {
             loop {
-                self.clock.advance(step);
-                for _ in 0..3 {
-                    self.client.resume(iolaus::client::PauseKind::Tenant, "none".into()).await.unwrap();
-                    self.client.status().await.unwrap();
-                }
+                self.clock.advance(step).await;
             }
         };
         tokio::select! {
@@ -230,8 +240,19 @@ impl TestHost {
 
     /// Waits, without moving the clock, until the file says so.
     pub(crate) async fn until_sql(&self, query: &str) {
+        let patience = Patience::new();
         while !self.sql::<bool>(query) {
             self.client.presence().await.unwrap();
+            patience.check(|| format!("the file never says yes to: {query}"));
+        }
+    }
+
+    /// Waits, without moving the clock, until something beside the file is so.
+    pub(crate) async fn until_so(&self, what: &str, is_so: impl Fn() -> bool) {
+        let patience = Patience::new();
+        while !is_so() {
+            tokio::task::yield_now().await;
+            patience.check(|| format!("this does not come about: {what}"));
         }
     }
 
@@ -251,6 +272,20 @@ impl TestHost {
 /// Sequences that are open without exactly one open step, or closed with one.
 pub(crate) const BROKEN_SEQUENCES: &str = "SELECT count(*) FROM jobs s WHERE s.activity = 'sequence' \
      AND (SELECT count(*) FROM jobs j WHERE j.parent_id = s.id AND j.finished_at IS NULL) <> (s.finished_at IS NULL)";
+
+/// The clock waits for what the threads of this file do.
+pub(crate) fn observe(clock: &ManualClock, embedded: &Arc<Embedded>) {
+    let embedded = Arc::downgrade(embedded);
+    clock.observe(move || {
+        let embedded = embedded.upgrade();
+        Box::pin(async move {
+            match embedded {
+                Some(embedded) => embedded.at_rest().await,
+                None => 0,
+            }
+        })
+    });
+}
 
 fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap()))

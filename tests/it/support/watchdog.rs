@@ -43,6 +43,28 @@ impl Drop for Watched {
     }
 }
 
+/// The bound of one wait that only real work ends. It is far longer than any busy machine needs.
+pub(crate) struct Patience(Duration);
+
+/// The bound of one wait.
+const ONE_WAIT: Duration = Duration::from_secs(120);
+
+impl Patience {
+    /// Begins now.
+    pub(crate) fn new() -> Self {
+        Self(CLOCK.monotonic())
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        CLOCK.monotonic().saturating_sub(self.0) > ONE_WAIT
+    }
+
+    /// Fails the test, with what it waits for, when the time is over.
+    pub(crate) fn check(&self, what: impl FnOnce() -> String) {
+        assert!(!self.is_over(), "{}, after {} s", what(), ONE_WAIT.as_secs());
+    }
+}
+
 fn watch() {
     let kills = std::env::var("IOLAUS_STORM_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(0);
     let patience = PATIENCE + FOR_EACH_KILL.saturating_mul(kills);

@@ -113,7 +113,7 @@ async fn the_time_that_runs_out_is_saved_and_the_command_goes_on_waiting() {
     case.host.stop(Some(Stop::Draining));
     assert_eq!(attempt(&case, json!({"timeout": "600s"})).await, Err(ActivityError::Interrupted));
     case.host.stop(None);
-    case.clock.advance(Duration::from_secs(500));
+    case.clock.advance(Duration::from_secs(500)).await;
     let failure = failure(&case, json!({"timeout": "600s"})).await;
     assert_eq!((failure.code.as_ref(), case.clock.monotonic()), ("wait.timed_out", Duration::from_secs(600)));
     assert_eq!(failure.suggested_action, Some(format!("iolaus execute await_completion app_run={ID} timeout=24h")));

@@ -69,7 +69,7 @@ async fn a_token_is_replaced_before_it_expires_also_a_very_short_lived_one() {
             let server = handing_out(life, |_| true).await;
             let tenant = with(oauth(&server), &clock);
             tenant.ping().await.expect("it is let in");
-            clock.advance(Duration::from_secs(passed));
+            clock.advance(Duration::from_secs(passed)).await;
             tenant.ping().await.expect("it is let in");
             assert_eq!(server.count("POST", "/token"), logins, "a life of {life} s after {passed} s");
         }
@@ -280,12 +280,12 @@ async fn whoever_is_asked_to_wait_keeps_all_others_waiting_too() {
     let tenant = server.tenant(&clock);
     let first = tenant.ping().await.expect_err("it is asked to wait");
     assert_eq!((first.retry_after, first.tenant_held), (Some(Duration::from_secs(60)), false));
-    clock.advance(Duration::from_secs(20));
+    clock.advance(Duration::from_secs(20)).await;
     let second = tenant.ping().await.expect_err("it is still to wait");
     assert_eq!((second.retry_after, second.tenant_held), (Some(Duration::from_secs(40)), true));
     assert!(second.retryable && server.requests().len() == 1);
     // A wait that is short enough is waited for.
-    clock.advance(Duration::from_secs(32));
+    clock.advance(Duration::from_secs(32)).await;
     drive(&clock, tenant.ping()).await.expect("the time has passed");
     assert_eq!(clock.monotonic(), Duration::from_secs(60));
 }

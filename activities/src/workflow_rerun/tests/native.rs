@@ -107,7 +107,7 @@ async fn a_hit_that_cannot_be_confirmed_is_neither_adopted_nor_proof_of_absence(
             for _ in 0..4 {
                 let failure = case.failure(input.clone()).await;
                 assert_eq!((failure.code.as_ref(), failure.retryable), ("run.unconfirmed", true));
-                case.clock.advance(Duration::from_secs(100));
+                case.clock.advance(Duration::from_secs(100)).await;
             }
             assert_eq!(case.submits(), 1, "however long it takes");
             case.world().hidden = None;
