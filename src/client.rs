@@ -172,6 +172,8 @@ pub enum Cancelled {
     Closed,
     /// It runs; the request is stored and will be delivered.
     Requested,
+    /// It does not run, but has begun something that has to be undone: one last attempt does only that, as soon as a worker takes it.
+    LastAttempt,
     /// It was closed already; nothing changed.
     AlreadyClosed,
 }

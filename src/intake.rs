@@ -9,7 +9,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::job::{IdConflictPolicy, IdReusePolicy, JobId, NewJob, Refused, RunId, SEQUENCE, TraceContext, json_len, limits};
+use crate::job::{
+    IdConflictPolicy, IdReusePolicy, JobId, NewJob, Refused, RunId, SEQUENCE, TraceContext, cut, json_len, limits, nests_within,
+};
+
+/// Tenants that a refusal names.
+const NAMED: usize = 20;
 
 /// A job as somebody asks for it, for instance one line of `iolaus enqueue --jobs`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -154,6 +159,9 @@ impl Intake {
     pub(crate) fn resolve(&self, activity: &str, input: Value, options: &OptionOverrides) -> Result<Content, Refused> {
         let info = self.activity(activity)?;
         check_size("input", json_len(&input), limits::INPUT)?;
+        if !nests_within(&input, limits::DEPTH) {
+            return Err(Refused::new("input", format!("is nested more than {} levels deep", limits::DEPTH)));
+        }
         let prepared = info.prepare(input)?;
         check_size("input", json_len(&prepared.input), limits::INPUT)?;
         options.validate()?;
@@ -204,6 +212,7 @@ impl Intake {
     pub(crate) fn activity(&self, name: &str) -> Result<&ActivityInfo, Refused> {
         self.activities.get(name).ok_or_else(|| {
             let known = self.activities.keys().copied().collect::<Vec<_>>().join(", ");
+            let name = cut(name, limits::NAME);
             Refused::new("activity", format!("`{name}` is unknown; the activities are {known}"))
         })
     }
@@ -213,8 +222,17 @@ impl Intake {
         if self.tenants.contains(&name) {
             return Ok(name);
         }
-        let known = self.tenants.join(", ");
+        let (name, known) = (cut(&name, limits::NAME), named(&self.tenants));
         Err(Refused::new("tenant", format!("`{name}` is not configured; the tenants are {known}. Add [tenants.{name}]")))
+    }
+}
+
+/// The first few names, and how many more there are.
+fn named(tenants: &[String]) -> String {
+    let first = tenants.iter().take(NAMED).map(|name| cut(name, limits::STEP_NAME)).collect::<Vec<_>>().join(", ");
+    match tenants.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
     }
 }
 
@@ -246,6 +264,26 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Refused> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_quotes_a_bounded_part_of_what_was_sent() {
+        let intake = Intake::new(&Registry::default(), BTreeMap::new(), (0..5_000).map(|n| format!("tenant-{n}")).collect());
+        let huge = "x".repeat(10 << 20);
+        let admit = |request| intake.admit(request, TraceContext::generate(), Timestamp::UNIX_EPOCH).unwrap_err().to_string();
+        let unknown = admit(JobRequest { activity: huge.clone(), ..JobRequest::default() });
+        assert!(
+            unknown.starts_with("activity: `xxx") && unknown.contains("is unknown") && unknown.len() < 1024,
+            "{}",
+            unknown.len()
+        );
+        let tenant = intake.tenant(Some(huge.clone())).unwrap_err().to_string();
+        assert!(tenant.contains("and 4980 more. Add [tenants.") && tenant.len() < 4096, "{tenant}");
+        let label = check_labels(&BTreeMap::from([(huge.clone(), String::new())])).unwrap_err();
+        assert!(label.to_string().len() < 1024, "{label}");
+        for refused in [huge.parse::<crate::job::JobState>().unwrap_err(), huge.parse::<RunId>().unwrap_err()] {
+            assert!(refused.to_string().len() < 1024, "{refused}");
+        }
+    }
 
     #[test]
     fn a_flood_of_non_retryable_codes_is_refused_by_name() {

@@ -1,6 +1,7 @@
 //! What a job is: ids, states, id policies, limits. Not here: how a request becomes a job (`intake`), where jobs are stored, and who
 //! runs them.
 
+mod bounds;
 mod throttle;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+pub(crate) use bounds::{cut, cut_owned, flatten, nests_within};
 pub use throttle::{Throttle, Throttles};
 
 /// Limits, the same on every host. A value over its limit is refused, with the field.
@@ -25,6 +27,12 @@ pub mod limits {
     pub const CHECKPOINT: usize = 64 * 1024;
     /// Verdict, as JSON bytes.
     pub const VERDICT: usize = 256 * 1024;
+    /// How deep the JSON of an input or a checkpoint may be nested.
+    pub const DEPTH: usize = 64;
+    /// How deep a fact of a verdict is kept.
+    pub const FACT_DEPTH: usize = 32;
+    /// Why something is refused, in bytes.
+    pub const REASON: usize = 4 * 1024;
     /// A job id, in bytes.
     pub const ID: usize = 200;
     /// A sequence's id, in bytes: those of its steps are longer.
@@ -61,23 +69,22 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// Refuses a field.
+    /// Refuses a field. Both texts may quote what was sent, and are cut to a bound.
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { field: field.into(), reason: reason.into() }
+        Self { field: cut_owned(field.into(), limits::NAME), reason: cut_owned(reason.into(), limits::REASON) }
     }
 
     /// The same field, seen from one level up.
     #[must_use]
-    pub fn within(mut self, outer: &str) -> Self {
-        self.field = format!("{outer}.{}", self.field);
-        self
+    pub fn within(self, outer: &str) -> Self {
+        Self::new(format!("{outer}.{}", self.field), self.reason)
     }
 }
 
 impl From<InputError> for Refused {
     fn from(error: InputError) -> Self {
         let field = if error.field == "." { "input".to_owned() } else { format!("input.{}", error.field) };
-        Self { field, reason: error.reason }
+        Self::new(field, error.reason)
     }
 }
 
@@ -168,7 +175,9 @@ impl RunId {
 impl FromStr for RunId {
     type Err = Refused;
     fn from_str(id: &str) -> Result<Self, Refused> {
-        id.parse().map(Self).map_err(|_| Refused::new("run_id", format!("`{id}` is no run id: it looks like a UUID")))
+        id.parse()
+            .map(Self)
+            .map_err(|_| Refused::new("run_id", format!("`{}` is no run id: it looks like a UUID", cut(id, limits::STEP_NAME))))
     }
 }
 
@@ -239,7 +248,14 @@ impl FromStr for JobState {
     fn from_str(text: &str) -> Result<Self, Refused> {
         let known = Self::ALL.into_iter().find(|state| state.as_str() == text);
         known.ok_or_else(|| {
-            Refused::new("state", format!("`{text}` is no state; the states are {}", Self::ALL.map(Self::as_str).join(", ")))
+            Refused::new(
+                "state",
+                format!(
+                    "`{}` is no state; the states are {}",
+                    cut(text, limits::STEP_NAME),
+                    Self::ALL.map(Self::as_str).join(", ")
+                ),
+            )
         })
     }
 }

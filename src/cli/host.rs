@@ -15,7 +15,7 @@ use super::signals::Signals;
 use crate::client::{ClientError, JobClient};
 use crate::config::{Config, HostKind};
 use crate::embedded::{self, Embedded, EmbeddedOptions, WorkerOptions};
-use crate::executor;
+use crate::executor::{self, CancelPlans};
 use crate::http::{self, Server};
 use crate::intake::{Intake, JobRequest};
 use crate::job::{NewJob, SEQUENCE};
@@ -164,6 +164,7 @@ impl Host {
             max_waiting_bytes: config.database.max_waiting_bytes,
             enqueue_timeout: config.database.enqueue_timeout,
             metrics,
+            cancel_plans: CancelPlans::of(&shipped(&Tenants::none())),
             ..EmbeddedOptions::at(config.database.path.clone())
         };
         let embedded = Embedded::open(options, clock)?;

@@ -199,7 +199,9 @@ impl Wait {
 impl Cancel {
     async fn run(self, app: &App) -> anyhow::Result<Exit> {
         let job_id = self.which.job_id.clone();
-        let cancelled = app.open()?.client().cancel(self.which.target(), self.reason).await?;
+        let (host, target) = (app.open()?, self.which.target());
+        let client = host.client();
+        let cancelled = client.cancel(target.clone(), self.reason).await?;
         let said = serde_json::json!({"job_id": job_id, "cancel": cancelled});
         app.out.data(&said, || match cancelled {
             Cancelled::Closed => format!("{job_id} is cancelled"),
@@ -207,8 +209,17 @@ impl Cancel {
                 let word = shell_word(job_id.as_str());
                 format!("{job_id} runs and was asked to stop; iolaus jobs wait {word} tells how it ends")
             }
+            Cancelled::LastAttempt => {
+                let word = shell_word(job_id.as_str());
+                format!("{job_id} gets one last attempt, which undoes what it began; iolaus jobs wait {word} tells how it ends")
+            }
             Cancelled::AlreadyClosed => format!("{job_id} was closed already; nothing changed"),
         })?;
+        if cancelled == Cancelled::LastAttempt {
+            for line in wait::waits_for(app, client, &target).await {
+                app.out.note(&line);
+            }
+        }
         Ok(Exit::Passed)
     }
 }

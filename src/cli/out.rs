@@ -5,6 +5,11 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+use crate::job::cut;
+
+/// A line on stderr, in bytes.
+const NOTE_LIMIT: usize = 16 * 1024;
+
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum OutputFormat {
@@ -80,8 +85,9 @@ impl Out {
         writeln!(stdout, "{}", line.trim_end_matches('\n')).and_then(|()| stdout.flush())
     }
 
-    /// One line that is no data.
+    /// One line that is no data. It may quote what was given, and is cut to a bound.
     pub(crate) fn note(self, text: &str) {
+        let text = cut(text, NOTE_LIMIT);
         // If stderr is gone there is nobody to tell.
         writeln!(io::stderr(), "{text}").ok();
     }

@@ -133,6 +133,11 @@ impl Hold {
     }
 }
 
+/// What an open job waits for now, a line each.
+pub(crate) async fn waits_for(app: &App, client: &Arc<dyn JobClient>, target: &Target) -> Vec<String> {
+    look(app, client, target, By::Others).await.iter().map(|hold| render::plain_line(&hold.text)).collect()
+}
+
 async fn look(app: &App, client: &Arc<dyn JobClient>, target: &Target, by: By) -> Vec<Hold> {
     match (at_hand(client, target).await, client.presence().await) {
         (Ok((_, detail)), Ok(status)) => holds(&detail, &status, &app.config.limits, by, app.clock.now()),

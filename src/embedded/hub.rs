@@ -223,7 +223,7 @@ impl Hub {
         self.told_cancelled(&after.cancel_requested);
         if !after.closed.is_empty() {
             for closed in after.closed.iter().filter(|closed| !closed.by_attempt) {
-                crate::telemetry::verdict_event(&closed.closing.verdict, closed.closing.json());
+                crate::telemetry::verdict_event(&closed.closing.verdict, &closed.closing.logged());
                 self.metrics.verdict(&closed.closing.verdict);
             }
             let ids: Vec<i64> = after.closed.iter().map(|closed| closed.id).collect();

@@ -28,6 +28,7 @@ pub use store::{Backlog, BareJob, BareLoop, Claims, fill};
 pub use worker::{Readiness, Worker, WorkerOptions};
 
 use crate::client::{ClientError, JobClient};
+use crate::executor::CancelPlans;
 use crate::telemetry::Metrics;
 use error::StoreError;
 use hub::Hub;
@@ -58,6 +59,8 @@ pub struct EmbeddedOptions {
     pub enqueue_timeout: Duration,
     /// Where what happens is counted.
     pub metrics: Metrics,
+    /// What the activities of the jobs in it say about cancelling them.
+    pub cancel_plans: CancelPlans,
 }
 
 /// What a commit outlives. Only the benchmark says anything but `Full`.
@@ -83,6 +86,7 @@ impl EmbeddedOptions {
             max_waiting_bytes: 64 << 20,
             enqueue_timeout: Duration::from_secs(5),
             metrics: Metrics::default(),
+            cancel_plans: CancelPlans::default(),
         }
     }
 }

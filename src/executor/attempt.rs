@@ -2,27 +2,34 @@
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use iolaus_activities::{
-    ActivityContext, ActivityError, Attempt, BoxFuture, Category, Clock, EffectInFlight, EffectOutcome, EffectOwner,
-    EffectRegister, ErasedActivity, Failure, Host, Interrupted, OtherEffect, Reservation, Reserved, Stop, TimeoutKind, Verdict,
-    codes,
+    ActivityContext, ActivityError, Attempt, BoxFuture, Category, Clock, EffectOutcome, ErasedActivity, Failure, OtherEffect,
+    Reservation, Reserved, Stop, TimeoutKind, Verdict, codes,
 };
 use jiff::Timestamp;
-use serde_json::{Map, Value};
-use tokio::sync::{Notify, watch};
+use serde_json::Value;
+use tokio::sync::watch;
 
-use super::signs::{Signs, bounded, text};
-use super::{Execution, Outcome};
-use crate::job::{json_len, limits};
+use super::host::AttemptHost;
+use super::{Execution, InFlight, Outcome};
+
+/// A last attempt, which only undoes, has this long before it counts as one that ignores its stop.
+const UNDO_TIME: Duration = Duration::from_secs(90);
 
 /// The durable side of one attempt. A host implements it.
 pub trait AttemptStore: Send + Sync + 'static {
     /// Makes a checkpoint durable, if the attempt still owns its lease.
     fn save(&self, checkpoint: Value) -> BoxFuture<'_, Result<(), SaveError>>;
+    /// Makes a checkpoint and an intent durable, both or, if another execution of the queue is in the way, neither.
+    fn reserve(&self, checkpoint: Value, reservation: Reservation) -> BoxFuture<'_, Result<Reserved, SaveError>>;
+    /// Makes a checkpoint and the end of an intent durable. False, and neither is, if the run is another execution's.
+    fn settle(&self, checkpoint: Value, key: String, outcome: EffectOutcome) -> BoxFuture<'_, Result<bool, SaveError>>;
+    /// The effects of other executions of the queue under this key, the newest first.
+    fn other_effects(&self, key: String, since: Timestamp) -> BoxFuture<'_, Result<Vec<OtherEffect>, SaveError>>;
     /// Shows progress to people. May be lost.
     fn report(&self, progress: Option<Value>, stalled_since: Option<Timestamp>) -> BoxFuture<'_, ()>;
     /// Whether the worker has renewed its lease in time.
@@ -41,8 +48,14 @@ pub enum SaveError {
 /// How attempts are run, whatever the activity.
 #[derive(Debug, Clone)]
 pub struct ExecutorSettings {
-    /// An activity that ignores a stop is dropped after this long.
+    /// An activity that ignores a stop is dropped after this long, or this long after the answer to an effect.
     pub cancel_grace: Duration,
+    /// How long the answer to an effect may keep an attempt past a stop.
+    pub stop_extension: Duration,
+    /// How long it may keep an attempt past a timeout.
+    pub timeout_extension: Duration,
+    /// Counts the effects of the worker's attempts.
+    pub in_flight: InFlight,
     /// Progress that has not changed for this long is worth one warning.
     pub stall_after: Duration,
     /// Progress is written at most this often.
@@ -61,6 +74,15 @@ pub struct Assignment {
     pub checkpoint: Option<Value>,
 }
 
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ran {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Whether that is the activity's answer to a requested cancel.
+    pub answers_cancel: bool,
+}
+
 /// Runs one attempt to its end. `stop` carries the host's reasons to stop. Boxed and not taken apart, because thousands of waits wait
 /// in here.
 pub async fn run_attempt(
@@ -69,12 +91,13 @@ pub async fn run_attempt(
     stop: watch::Sender<Option<Stop>>,
     clock: Arc<dyn Clock>,
     settings: &ExecutorSettings,
-) -> Outcome {
-    let host = Arc::new(AttemptHost::new(store, stop, clock.clone(), &assignment));
+) -> Ran {
+    let checkpoint = assignment.checkpoint.as_ref();
+    let host = Arc::new(AttemptHost::new(store, stop, clock.clone(), checkpoint, settings.in_flight.clone()));
     let ctx = Box::new(ActivityContext::new(attempt(&mut assignment), host.clone(), clock));
     let input = assignment.input.take();
     let end = watch_over(assignment.activity.run(&ctx, input), &host, &assignment.execution, settings).await;
-    host.classify(end)
+    classify(&host, end)
 }
 
 fn attempt(assignment: &mut Assignment) -> Attempt {
@@ -112,6 +135,10 @@ async fn watch_over(
     let (limit, kind) = time_limit(execution, host.clock.now());
     let mut time_up = host.clock.deadline(limit);
     let mut stop = host.stop.subscribe();
+    let only_undoes = matches!(*stop.borrow(), Some(Stop::Cancelled { .. }));
+    let stopping = if only_undoes { UNDO_TIME } else { settings.cancel_grace };
+    let (mut held_at_stop, mut held_at_timeout) = (None, None);
+    let hold = |most, since: &mut _| host.effects.hold(settings.cancel_grace, most, since).map(|left| host.clock.deadline(left));
     let mut grace: Option<BoxFuture<'static, ()>> = None;
     let mut quiet = host.heartbeat_timer(execution.options.timeouts.heartbeat);
     let mut stalled = Some(host.clock.deadline(settings.stall_after));
@@ -123,15 +150,24 @@ async fn watch_over(
             end = &mut run => return end,
             stopped = stop.wait_for(Option::is_some), if grace.is_none() => {
                 drop(stopped);
-                grace = Some(host.clock.deadline(settings.cancel_grace));
+                grace = Some(host.clock.deadline(stopping));
             }
-            () = optional(&mut grace), if grace.is_some() => return End::IgnoredStop,
-            () = &mut time_up => return End::TimedOut(kind),
+            () = optional(&mut grace), if grace.is_some() => match hold(settings.stop_extension, &mut held_at_stop) {
+                Some(longer) => grace = Some(longer),
+                None => return End::IgnoredStop,
+            },
+            () = &mut time_up => match hold(settings.timeout_extension, &mut held_at_timeout) {
+                Some(longer) => time_up = longer,
+                None => return End::TimedOut(kind),
+            },
             () = optional(&mut quiet), if quiet.is_some() => {
                 let timeout = execution.options.timeouts.heartbeat.unwrap_or_default();
                 match timeout.checked_sub(host.quiet_for()) {
                     Some(left) if !left.is_zero() => quiet = Some(host.clock.deadline(left)),
-                    _ => return End::TimedOut(TimeoutKind::Heartbeat),
+                    _ => match hold(settings.timeout_extension, &mut held_at_timeout) {
+                        Some(longer) => quiet = Some(longer),
+                        None => return End::TimedOut(TimeoutKind::Heartbeat),
+                    },
                 }
             }
             () = optional(&mut stalled), if stalled.is_some() => {
@@ -177,156 +213,35 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or_else(|| "a panic without a message".to_owned())
 }
 
-/// What the executions of this process know of each other's effects.
-static EFFECTS: LazyLock<EffectRegister> = LazyLock::new(EffectRegister::default);
-
-/// What stands behind the activity's context.
-struct AttemptHost {
-    tenant: String,
-    owner: EffectOwner,
-    store: Arc<dyn AttemptStore>,
-    stop: watch::Sender<Option<Stop>>,
-    clock: Arc<dyn Clock>,
-    signs: Mutex<Signs>,
-    news: Notify,
-    /// One serial sender: an older checkpoint never lands after a newer one.
-    sender: tokio::sync::Mutex<()>,
-    fault: Mutex<Option<Failure>>,
+/// How an attempt ended, from how its future ended and why it was asked to stop.
+fn classify(host: &AttemptHost, end: End) -> Ran {
+    let stop = host.stop.borrow().clone();
+    // An activity that saw the cancel and returned by itself has answered it.
+    let answers_cancel = host.was_told() && matches!(&end, End::Returned(result) if *result != Err(ActivityError::Interrupted));
+    if stop == Some(Stop::LeaseLost) {
+        return Ran { outcome: Outcome::LeaseLost, answers_cancel };
+    }
+    let outcome = match end {
+        End::Returned(Ok(verdict)) => Outcome::Verdict(verdict),
+        End::Returned(Err(ActivityError::Failed(failure))) => Outcome::Failed(failure),
+        End::Returned(Err(ActivityError::Cancelled { message, facts })) => Outcome::Cancelled { message, facts },
+        End::Returned(Err(ActivityError::Interrupted)) => host.take_fault().map_or_else(|| by_stop(stop.as_ref()), Outcome::Failed),
+        End::IgnoredStop => by_stop(stop.as_ref()),
+        End::Panicked(text) => {
+            let message = format!("the activity's code panicked: {text}");
+            Outcome::Failed(Failure::new(codes::ACTIVITY_PANICKED, Category::Internal, message).with_retryable(true))
+        }
+        End::TimedOut(kind) => Outcome::Failed(timed_out(kind)),
+    };
+    Ran { outcome, answers_cancel }
 }
 
-impl AttemptHost {
-    fn new(
-        store: Arc<dyn AttemptStore>,
-        stop: watch::Sender<Option<Stop>>,
-        clock: Arc<dyn Clock>,
-        assignment: &Assignment,
-    ) -> Self {
-        let (last, changed_at) = (clock.monotonic(), clock.now());
-        let execution = &assignment.execution;
-        let owner = EffectOwner { job_id: execution.job_id.to_string(), run_id: execution.run_id.to_string() };
-        let checkpoint = assignment.checkpoint.as_ref().map(text);
-        let signs = Signs { last, changed: last, changed_at, checkpoint, progress: None, stalled: false, unreported: false };
-        let (news, sender) = (Notify::new(), tokio::sync::Mutex::new(()));
-        let (tenant, fault) = (execution.tenant.clone(), Mutex::default());
-        Self { tenant, owner, store, stop, clock, signs: Mutex::new(signs), news, sender, fault }
-    }
-
-    fn signs(&self) -> MutexGuard<'_, Signs> {
-        self.signs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn heartbeat_timer(&self, timeout: Option<Duration>) -> Option<BoxFuture<'static, ()>> {
-        timeout.map(|timeout| self.clock.deadline(timeout))
-    }
-
-    fn quiet_for(&self) -> Duration {
-        self.clock.monotonic().saturating_sub(self.signs().last)
-    }
-
-    fn unchanged_for(&self) -> Duration {
-        self.clock.monotonic().saturating_sub(self.signs().changed)
-    }
-
-    fn mark_stalled(&self, execution: &Execution, unchanged: Duration) {
-        let mut signs = self.signs();
-        signs.stalled = true;
-        signs.unreported = true;
-        drop(signs);
-        self.news.notify_one();
-        tracing::warn!(
-            job_id = %execution.job_id, run_id = %execution.run_id, activity = %execution.activity, attempt = execution.attempts,
-            unchanged_s = unchanged.as_secs(), "the attempt's progress has stalled; it goes on"
-        );
-    }
-
-    fn next_report(&self) -> Option<BoxFuture<'_, ()>> {
-        let mut signs = self.signs();
-        if !std::mem::take(&mut signs.unreported) {
-            return None;
-        }
-        let stalled_since = signs.stalled.then_some(signs.changed_at);
-        let progress = signs.progress.as_deref().map(bounded);
-        drop(signs);
-        Some(Box::pin(async move {
-            let _turn = self.sender.lock().await;
-            self.store.report(progress, stalled_since).await;
-        }))
-    }
-
-    fn fail(&self, failure: Failure) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
-    }
-
-    fn note_checkpoint(&self, checkpoint: &Value) {
-        let mut signs = self.signs();
-        signs.sign_of_life(self.clock.as_ref(), |signs| {
-            let checkpoint = text(checkpoint);
-            let changed = signs.checkpoint.as_ref() != Some(&checkpoint);
-            signs.checkpoint = Some(checkpoint);
-            changed
-        });
-        if signs.unreported {
-            self.news.notify_one();
-        }
-    }
-
-    async fn save_in_turn(&self, checkpoint: Value) -> Result<(), Interrupted> {
-        let size = json_len(&checkpoint);
-        if size > limits::CHECKPOINT {
-            let message = format!("the checkpoint has {size} bytes; at most {} are allowed", limits::CHECKPOINT);
-            self.fail(Failure::new(codes::OUTPUT_TOO_LARGE, Category::ResourceExhausted, message).with_retryable(false));
-            return Err(Interrupted);
-        }
-        self.note_checkpoint(&checkpoint);
-        let _turn = self.sender.lock().await;
-        let saved = self.store.save(checkpoint).await;
-        self.signs().last = self.clock.monotonic();
-        match saved {
-            Ok(()) => Ok(()),
-            Err(SaveError::LeaseLost) => {
-                self.stop.send_replace(Some(Stop::LeaseLost));
-                Err(Interrupted)
-            }
-            Err(SaveError::Unavailable(why)) => {
-                let message = format!("the checkpoint could not be stored: {why}");
-                self.fail(Failure::new(codes::STORE_UNAVAILABLE, Category::DependencyUnavailable, message));
-                Err(Interrupted)
-            }
-        }
-    }
-
-    /// How an attempt ended, from how its future ended and why it was asked to stop.
-    fn classify(&self, end: End) -> Outcome {
-        let stop = self.stop.borrow().clone();
-        if stop == Some(Stop::LeaseLost) {
-            return Outcome::LeaseLost;
-        }
-        match end {
-            End::Returned(Ok(verdict)) => Outcome::Verdict(verdict),
-            End::Returned(Err(ActivityError::Failed(failure))) => Outcome::Failed(failure),
-            End::Returned(Err(ActivityError::Cancelled { message, facts })) => Outcome::Cancelled { message, facts },
-            End::Returned(Err(ActivityError::Interrupted)) => {
-                match self.fault.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                    Some(failure) => Outcome::Failed(failure),
-                    None => by_stop(stop),
-                }
-            }
-            End::IgnoredStop => by_stop(stop),
-            End::Panicked(text) => {
-                let message = format!("the activity's code panicked: {text}");
-                Outcome::Failed(Failure::new(codes::ACTIVITY_PANICKED, Category::Internal, message).with_retryable(true))
-            }
-            End::TimedOut(kind) => Outcome::Failed(timed_out(kind)),
-        }
-    }
-}
-
-fn by_stop(stop: Option<Stop>) -> Outcome {
+fn by_stop(stop: Option<&Stop>) -> Outcome {
     match stop {
-        Some(Stop::Cancelled { reason }) => Outcome::Cancelled { message: reason, facts: Map::new() },
+        Some(Stop::Cancelled { .. }) => Outcome::Dropped,
         Some(Stop::Draining) => Outcome::Drained,
         Some(Stop::LeaseLost) => Outcome::LeaseLost,
-        Some(Stop::TimedOut(kind)) => Outcome::Failed(timed_out(kind)),
+        Some(Stop::TimedOut(kind)) => Outcome::Failed(timed_out(*kind)),
         None => {
             let message = "the worker did not renew its lease in time, so the attempt started no further effect";
             Outcome::Failed(Failure::new(codes::WORKER_LOST, Category::DependencyUnavailable, message))
@@ -345,62 +260,4 @@ pub(crate) fn timed_out(kind: TimeoutKind) -> Failure {
         TimeoutKind::Heartbeat => (codes::TIMEOUT_HEARTBEAT, "the attempt gave no sign of life within its heartbeat timeout", true),
     };
     Failure::new(code, Category::Timeout, message).with_retryable(retryable)
-}
-
-impl Host for AttemptHost {
-    fn heartbeat(&self, progress: Value) {
-        let mut signs = self.signs();
-        let changed = signs.sign_of_life(self.clock.as_ref(), |signs| {
-            let progress = text(&progress);
-            let changed = signs.progress.as_ref() != Some(&progress);
-            signs.progress = Some(progress);
-            changed
-        });
-        signs.unreported |= changed;
-        let unreported = signs.unreported;
-        drop(signs);
-        if unreported {
-            self.news.notify_one();
-        }
-    }
-
-    fn save(&self, checkpoint: Value) -> BoxFuture<'_, Result<(), Interrupted>> {
-        Box::pin(self.save_in_turn(checkpoint))
-    }
-
-    fn stopped(&self) -> BoxFuture<'_, Stop> {
-        Box::pin(Stop::said(self.stop.subscribe()))
-    }
-
-    fn may_act(&self) -> bool {
-        *self.stop.borrow() != Some(Stop::LeaseLost) && self.store.lease_alive()
-    }
-
-    fn reserve_effect(&self, checkpoint: Value, reservation: Reservation) -> BoxFuture<'_, Result<Reserved, Interrupted>> {
-        Box::pin(async move {
-            let reserved = EFFECTS.reserve(&self.tenant, &self.owner, &reservation, self.clock.now());
-            match reserved {
-                Reserved::Saved => self.save_in_turn(checkpoint).await.map(|()| reserved),
-                Reserved::Conflict(_) => Ok(reserved),
-            }
-        })
-    }
-
-    fn settle_effect(&self, checkpoint: Value, key: String, outcome: EffectOutcome) -> BoxFuture<'_, Result<bool, Interrupted>> {
-        Box::pin(async move {
-            if !EFFECTS.settle(&self.tenant, &self.owner, &key, &outcome, self.clock.now()) {
-                return Ok(false);
-            }
-            self.save_in_turn(checkpoint).await.map(|()| true)
-        })
-    }
-
-    fn other_effects(&self, key: String, since: Timestamp) -> BoxFuture<'_, Result<Vec<OtherEffect>, Interrupted>> {
-        let others = EFFECTS.others(&self.tenant, &self.owner, &key, since, self.clock.now());
-        Box::pin(std::future::ready(Ok(others)))
-    }
-
-    fn effect_in_flight(&self, _: Duration) -> EffectInFlight {
-        EffectInFlight::untracked()
-    }
 }

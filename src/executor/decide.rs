@@ -1,12 +1,13 @@
 //! What follows an attempt: pure. Time, jitter and whether a cancel was requested are arguments.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use iolaus_activities::{Category, Check, Failure, FailureRecord, Next, Status, Verdict, VerdictRecord, clip, codes};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
-use super::{Execution, Outcome};
+use super::{Cancel, Execution, Outcome, bounds};
 use crate::job::{JobState, limits};
 
 /// What a host must do with an execution after an attempt.
@@ -20,6 +21,11 @@ pub enum Decision {
         at: Timestamp,
         /// Why the attempt failed.
         failure: FailureRecord,
+    },
+    /// Make it available at once for a last attempt, which starts cancelled and only undoes.
+    Undo {
+        /// Why the attempt failed. None: it did not, and its number is given back.
+        failure: Option<FailureRecord>,
     },
     /// Make it available again; the attempt's number is given back.
     GiveBack {
@@ -36,6 +42,7 @@ impl Decision {
         match self {
             Self::Close(closing) => (closing.state.as_str(), closing.verdict.failure.as_ref().map(|failure| failure.code.clone())),
             Self::Retry { failure, .. } => ("retry_scheduled", Some(failure.code.clone())),
+            Self::Undo { failure } => ("undo_scheduled", failure.as_ref().map(|failure| failure.code.clone())),
             Self::GiveBack { drained: true } => ("drained", None),
             Self::GiveBack { drained: false } => ("tenant_held", None),
             Self::Nothing => ("lost", Some("lease_lost".to_owned())),
@@ -54,15 +61,38 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// The end in a state, with a verdict.
-    pub fn new(state: JobState, verdict: VerdictRecord) -> Self {
-        let json = json(&verdict);
+    /// The end in a state, with a verdict. It must reach its reader: what makes it larger than the limit is left out, which it says.
+    pub fn new(state: JobState, mut verdict: VerdictRecord) -> Self {
+        bounds::fields(&mut verdict);
+        let mut json = bounds::json(&verdict);
+        if json.len() > limits::VERDICT {
+            bounds::shrink(&mut verdict, limits::VERDICT);
+            json = bounds::json(&verdict);
+        }
         Self { state, verdict, json }
+    }
+
+    /// The end of an execution whose activity gave this verdict; its size in bytes if that is over the limit.
+    fn whole(state: JobState, mut verdict: VerdictRecord) -> Result<Self, usize> {
+        bounds::fields(&mut verdict);
+        let json = bounds::json(&verdict);
+        if json.len() > limits::VERDICT { Err(json.len()) } else { Ok(Self { state, verdict, json }) }
     }
 
     /// The verdict as JSON, as it is stored.
     pub fn json(&self) -> &str {
         &self.json
+    }
+
+    /// The verdict as JSON for a log line, where it is a string: with its quotes escaped it is within the limit as well.
+    pub fn logged(&self) -> Cow<'_, str> {
+        let escapes = self.json.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+        if self.json.len() + escapes <= limits::VERDICT {
+            return Cow::Borrowed(&self.json);
+        }
+        let mut verdict = self.verdict.clone();
+        bounds::shrink(&mut verdict, limits::VERDICT / 2);
+        Cow::Owned(bounds::json(&verdict))
     }
 }
 
@@ -83,34 +113,56 @@ pub struct Conclusion {
     pub failure: Option<FailureRecord>,
 }
 
-/// Decides what follows an attempt. After a requested cancel a verdict still completes, and anything else closes as cancelled.
-pub fn decide(execution: &Execution, outcome: Outcome, cancel_requested: bool, now: Timestamp, jitter: f64) -> Decision {
-    match outcome {
-        Outcome::LeaseLost => Decision::Nothing,
-        Outcome::Verdict(verdict) => completed(execution, verdict, now, jitter),
-        Outcome::Cancelled { message, facts } => close(cancelled(execution, message, facts, now)),
-        Outcome::Failed(failure) if cancel_requested => close(cancelled(execution, Some(failure.message), failure.facts, now)),
-        Outcome::Failed(failure) => failed(execution, &failure, now, jitter),
-        Outcome::Drained if cancel_requested => close(cancelled(execution, None, Map::new(), now)),
-        Outcome::Drained if execution.drains >= limits::DRAINS => failed(execution, &drained(execution), now, jitter),
-        Outcome::Drained => Decision::GiveBack { drained: true },
-        Outcome::TenantHeld(failure) if cancel_requested => close(cancelled(execution, Some(failure.message), failure.facts, now)),
-        Outcome::TenantHeld(_) => Decision::GiveBack { drained: false },
+/// Decides what follows an attempt. After a requested cancel a verdict still completes, and anything else closes as cancelled, unless a
+/// last attempt has something to undo.
+pub fn decide(execution: &Execution, outcome: Outcome, cancel: &Cancel, now: Timestamp, jitter: f64) -> Decision {
+    let failure = match outcome {
+        Outcome::LeaseLost => return Decision::Nothing,
+        Outcome::Cancelled { message, facts } => return close(cancelled(execution, message, facts, now)),
+        Outcome::Verdict(verdict) => match completed(execution, verdict, now) {
+            Ok(closing) => return close(closing),
+            Err(too_large) => too_large,
+        },
+        Outcome::Drained if *cancel == Cancel::NotRequested => return give_back(execution, now, jitter),
+        Outcome::TenantHeld(_) if *cancel == Cancel::NotRequested => return Decision::GiveBack { drained: false },
+        Outcome::Drained => return without_failure(execution, cancel, now),
+        Outcome::Dropped => dropped(),
+        Outcome::Failed(failure) | Outcome::TenantHeld(failure) => failure,
+    };
+    match cancel {
+        Cancel::NotRequested => failed(execution, &failure, now, jitter),
+        Cancel::Answered => close(cancelled(execution, Some(failure.message), failure.facts, now)),
+        Cancel::Unanswered(unanswered) => super::unanswered(execution, Some(&failure), unanswered, now),
     }
 }
 
 /// Decides about an execution whose worker died: a failed attempt, `worker.lost`.
-pub fn rescued(execution: &Execution, worker: &str, cancel_requested: bool, now: Timestamp, jitter: f64) -> Decision {
+pub fn rescued(execution: &Execution, worker: &str, cancel: &Cancel, now: Timestamp, jitter: f64) -> Decision {
     let message = format!("worker {worker} stopped renewing its lease during attempt {}", execution.attempts);
     let failure = Failure::new(codes::WORKER_LOST, Category::DependencyUnavailable, message);
-    decide(execution, Outcome::Failed(failure), cancel_requested, now, jitter)
+    decide(execution, Outcome::Failed(failure), cancel, now, jitter)
+}
+
+/// An attempt ended that has no failure to tell of.
+fn without_failure(execution: &Execution, cancel: &Cancel, now: Timestamp) -> Decision {
+    match cancel {
+        Cancel::Unanswered(unanswered) => super::unanswered(execution, None, unanswered, now),
+        Cancel::NotRequested | Cancel::Answered => close(cancelled(execution, None, Map::new(), now)),
+    }
+}
+
+fn give_back(execution: &Execution, now: Timestamp, jitter: f64) -> Decision {
+    if execution.drains >= limits::DRAINS {
+        return failed(execution, &drained(execution), now, jitter);
+    }
+    Decision::GiveBack { drained: true }
 }
 
 /// Closes an execution that gave no verdict of its own.
 pub fn discarded(execution: &Execution, failure: &Failure, now: Timestamp) -> Closing {
     let mut verdict = record(execution, Status::Unresolved, Some(failure.message.clone()), failure.facts.clone(), now);
     verdict.failure = Some(failure.record());
-    bounded(Closing::new(JobState::Discarded, verdict))
+    Closing::new(JobState::Discarded, verdict)
 }
 
 /// Closes an execution because somebody asked.
@@ -119,7 +171,7 @@ pub fn cancelled(execution: &Execution, message: Option<String>, facts: Map<Stri
     let failure = Failure::new(codes::CANCELLED, Category::Cancelled, message);
     let mut verdict = record(execution, Status::Cancelled, Some(failure.message.clone()), facts, now);
     verdict.failure = Some(failure.record());
-    bounded(Closing::new(JobState::Cancelled, verdict))
+    Closing::new(JobState::Cancelled, verdict)
 }
 
 /// Closes an execution as it was concluded.
@@ -128,51 +180,37 @@ pub fn concluded(execution: &Execution, conclusion: Conclusion, now: Timestamp) 
     let mut verdict = record(execution, status, Some(message), facts, now);
     verdict.checks = checks;
     verdict.failure = failure;
-    bounded(Closing::new(state, verdict))
+    Closing::new(state, verdict)
 }
 
-fn completed(execution: &Execution, verdict: Verdict, now: Timestamp, jitter: f64) -> Decision {
+/// The end of an execution with its activity's verdict, or the failure that one over the limit is.
+fn completed(execution: &Execution, verdict: Verdict, now: Timestamp) -> Result<Closing, Failure> {
     let (status, message, checks, facts) = verdict.into_parts();
     let mut record = record(execution, status, Some(message), facts, now);
     record.checks = checks;
-    let closing = Closing::new(JobState::Completed, record);
-    let size = closing.json.len();
-    if size > limits::VERDICT {
+    Closing::whole(JobState::Completed, record).map_err(|size| {
         let message = format!("the verdict has {size} bytes; at most {} are allowed", limits::VERDICT);
-        let failure = Failure::new(codes::OUTPUT_TOO_LARGE, Category::ResourceExhausted, message).with_retryable(false);
-        return failed(execution, &failure, now, jitter);
-    }
-    close(closing)
-}
-
-/// A failure must reach its reader: facts that make its verdict too large are left out, which it says.
-fn bounded(closing: Closing) -> Closing {
-    let size = closing.json.len();
-    if size <= limits::VERDICT {
-        return closing;
-    }
-    let mut verdict = closing.verdict;
-    verdict.facts = Map::from_iter([("facts_dropped_bytes".to_owned(), size.into())]);
-    Closing::new(closing.state, verdict)
-}
-
-fn json(verdict: &VerdictRecord) -> String {
-    // Plain data of our own always serialises.
-    serde_json::to_string(verdict).unwrap_or_default()
+        Failure::new(codes::OUTPUT_TOO_LARGE, Category::ResourceExhausted, message).with_retryable(false)
+    })
 }
 
 fn failed(execution: &Execution, failure: &Failure, now: Timestamp, jitter: f64) -> Decision {
     let next = execution.options.retry.next(execution.attempts, failure, jitter);
     if let Next::RetryAfter(delay) = next {
+        let record = || bounds::failure(failure.record());
         let at = SignedDuration::try_from(delay).ok().and_then(|delay| now.checked_add(delay).ok());
         match (at, execution.close_by) {
-            (Some(at), Some(close_by)) if at <= close_by => return Decision::Retry { at, failure: failure.record() },
-            (Some(at), None) => return Decision::Retry { at, failure: failure.record() },
+            (Some(at), Some(close_by)) if at <= close_by => return Decision::Retry { at, failure: record() },
+            (Some(at), None) => return Decision::Retry { at, failure: record() },
             // The delay passes schedule_to_close: the job closes now, with what really kept it.
             _ => {}
         }
     }
     close(discarded(execution, failure, now))
+}
+
+fn dropped() -> Failure {
+    Failure::new(codes::CANCELLED, Category::Cancelled, "the attempt did not end in time after the cancel and was dropped")
 }
 
 fn drained(execution: &Execution) -> Failure {
@@ -255,7 +293,7 @@ mod tests {
     #[test]
     fn a_verdict_completes_even_after_a_requested_cancel() {
         let outcome = Outcome::Verdict(Verdict::failed("user may not publish").check("UserEnabled", false));
-        let closed = closing(decide(&execution(1), outcome, true, now(), 0.5));
+        let closed = closing(decide(&execution(1), outcome, &Cancel::Answered, now(), 0.5));
         assert_eq!((closed.state, closed.verdict.status), (JobState::Completed, Status::Failed));
         assert_eq!(closed.verdict.duration_ms, 600_000);
         assert_eq!(closed.verdict.failure, None);
@@ -263,34 +301,38 @@ mod tests {
 
     #[test]
     fn any_failure_after_a_requested_cancel_closes_as_cancelled_without_retry() {
-        let closed = closing(decide(&execution(1), down(None), true, now(), 0.5));
+        let closed = closing(decide(&execution(1), down(None), &Cancel::Answered, now(), 0.5));
         assert_eq!((closed.state, closed.verdict.status), (JobState::Cancelled, Status::Cancelled));
         assert_eq!(closed.verdict.failure.unwrap().code, "cancelled");
-        assert_eq!(closing(rescued(&execution(1), "w", true, now(), 0.5)).state, JobState::Cancelled);
+        assert_eq!(closing(rescued(&execution(1), "w", &Cancel::Answered, now(), 0.5)).state, JobState::Cancelled);
     }
 
     #[test]
     fn a_retryable_failure_waits_until_attempts_are_used_up() {
-        let Decision::Retry { at, failure } = decide(&execution(1), down(None), false, now(), 1.0) else { panic!("retried") };
+        let Decision::Retry { at, failure } = decide(&execution(1), down(None), &Cancel::NotRequested, now(), 1.0) else {
+            panic!("retried")
+        };
         assert_eq!(at, now() + SignedDuration::from_secs(1));
         assert_eq!(failure.code, "tenant.unavailable");
-        let closed = closing(decide(&execution(3), down(None), false, now(), 1.0));
+        let closed = closing(decide(&execution(3), down(None), &Cancel::NotRequested, now(), 1.0));
         assert_eq!((closed.state, closed.verdict.status), (JobState::Discarded, Status::Unresolved));
     }
 
     #[test]
     fn a_delay_that_passes_schedule_to_close_closes_now() {
         let bounded = Execution { close_by: Some(now() + SignedDuration::from_secs(5)), ..execution(1) };
-        assert!(matches!(decide(&bounded, down(Some(5)), false, now(), 1.0), Decision::Retry { .. }));
-        let closed = closing(decide(&bounded, down(Some(6)), false, now(), 1.0));
+        assert!(matches!(decide(&bounded, down(Some(5)), &Cancel::NotRequested, now(), 1.0), Decision::Retry { .. }));
+        let closed = closing(decide(&bounded, down(Some(6)), &Cancel::NotRequested, now(), 1.0));
         assert_eq!(closed.verdict.failure.unwrap().code, "tenant.unavailable");
     }
 
     #[test]
     fn the_twenty_first_drain_is_a_failed_attempt() {
         let drains = |n| Execution { drains: n, ..execution(1) };
-        assert_eq!(decide(&drains(19), Outcome::Drained, false, now(), 0.5), Decision::GiveBack { drained: true });
-        let Decision::Retry { failure, .. } = decide(&drains(20), Outcome::Drained, false, now(), 0.5) else { panic!("it failed") };
+        assert_eq!(decide(&drains(19), Outcome::Drained, &Cancel::NotRequested, now(), 0.5), Decision::GiveBack { drained: true });
+        let Decision::Retry { failure, .. } = decide(&drains(20), Outcome::Drained, &Cancel::NotRequested, now(), 0.5) else {
+            panic!("it failed")
+        };
         assert_eq!(failure.code, "worker.drained");
     }
 
@@ -298,19 +340,79 @@ mod tests {
     fn a_held_tenant_costs_no_attempt_and_no_drain_and_a_cancel_still_cancels() {
         let held = || Outcome::TenantHeld(Failure::new("tenant.unauthenticated", Category::Auth, "nobody knows us"));
         let drained_often = Execution { drains: 20, ..execution(3) };
-        assert_eq!(decide(&drained_often, held(), false, now(), 0.5), Decision::GiveBack { drained: false });
-        assert_eq!(closing(decide(&execution(1), held(), true, now(), 0.5)).state, JobState::Cancelled);
+        assert_eq!(decide(&drained_often, held(), &Cancel::NotRequested, now(), 0.5), Decision::GiveBack { drained: false });
+        assert_eq!(closing(decide(&execution(1), held(), &Cancel::Answered, now(), 0.5)).state, JobState::Cancelled);
     }
 
     #[test]
     fn a_lost_lease_writes_nothing() {
-        assert_eq!(decide(&execution(1), Outcome::LeaseLost, true, now(), 0.5), Decision::Nothing);
+        assert_eq!(decide(&execution(1), Outcome::LeaseLost, &Cancel::Answered, now(), 0.5), Decision::Nothing);
     }
 
     #[test]
     fn a_verdict_over_its_limit_is_a_failure_that_says_so() {
         let big = Verdict::passed("ok").fact("rows", "x".repeat(limits::VERDICT));
-        let closed = closing(decide(&execution(1), Outcome::Verdict(big), false, now(), 0.5));
+        let closed = closing(decide(&execution(1), Outcome::Verdict(big), &Cancel::NotRequested, now(), 0.5));
         assert_eq!(closed.verdict.failure.unwrap().code, "output.too_large");
+    }
+
+    /// Of everything that a verdict can say, more than is allowed.
+    fn flood(execution: &Execution) -> Vec<Closing> {
+        let huge = || "\u{1}\"".repeat(limits::VERDICT);
+        let deep = (0..120).fold(Value::Null, |value, _| Value::Array(vec![value]));
+        let mut failure = Failure::new(huge(), Category::Permission, "no").suggest(huge()).fact("deep", deep).fact("run", "r-1");
+        failure.message = huge();
+        failure.source.tenant_code = Some(huge());
+        failure.facts.insert(huge(), huge().into());
+        let conclusion = Conclusion {
+            state: JobState::Completed,
+            status: Status::Failed,
+            message: huge(),
+            checks: vec![Check { name: huge(), passed: false, message: Some(huge()) }; 1_000],
+            facts: failure.facts.clone(),
+            failure: Some(failure.record()),
+        };
+        let execution = Execution { activity: huge(), tenant: huge(), ..execution.clone() };
+        vec![
+            cancelled(&execution, Some(huge()), failure.facts.clone(), now()),
+            discarded(&execution, &failure, now()),
+            concluded(&execution, conclusion, now()),
+        ]
+    }
+
+    #[test]
+    fn whatever_a_verdict_holds_it_is_stored_and_logged_within_its_limit_and_decodes_again() {
+        for closing in flood(&execution(1)) {
+            assert!(closing.json().len() <= limits::VERDICT, "{} bytes are stored", closing.json().len());
+            let logged = serde_json::to_string(&closing.logged()).unwrap();
+            assert!(logged.len() <= limits::VERDICT, "{} bytes are logged", logged.len());
+            let read: VerdictRecord = serde_json::from_str(closing.json()).unwrap();
+            assert_eq!(read, closing.verdict);
+            serde_json::from_str::<VerdictRecord>(&closing.logged()).unwrap();
+            assert_eq!(read.facts["run"], "r-1", "what fits is kept");
+            assert!(read.facts["facts_dropped_bytes"].as_u64() > Some(1_000_000));
+            assert!(read.failure.is_some_and(|failure| failure.suggested_action.is_none()), "a command is never cut");
+        }
+    }
+
+    #[test]
+    fn a_fact_that_is_nested_too_deep_is_kept_as_deep_as_it_can_be_read_within_a_sequence() {
+        let deep = (0..126).fold(Value::Null, |value, _| Value::Array(vec![value]));
+        let outcome = Outcome::Verdict(Verdict::failed("no").fact("failed_checks", deep));
+        let closed = closing(decide(&execution(1), outcome, &Cancel::NotRequested, now(), 0.5));
+        assert_eq!(closed.verdict.status, Status::Failed);
+        serde_json::from_str::<VerdictRecord>(closed.json()).unwrap();
+        let around = serde_json::json!({"facts": {"steps": [closed.verdict]}}).to_string();
+        serde_json::from_str::<Value>(&around).unwrap();
+    }
+
+    #[test]
+    fn the_failure_of_an_attempt_that_is_retried_is_bounded_in_every_field() {
+        let mut failure = Failure::new("tenant.unavailable", Category::DependencyUnavailable, "down");
+        failure.message = "x".repeat(limits::VERDICT);
+        failure.source.request_id = Some("x".repeat(limits::VERDICT));
+        let decision = decide(&execution(1), Outcome::Failed(failure), &Cancel::NotRequested, now(), 0.5);
+        let Decision::Retry { failure, .. } = decision else { panic!("retried: {decision:?}") };
+        assert!(serde_json::to_string(&failure).unwrap().len() < 8 * 1024);
     }
 }

@@ -2,13 +2,19 @@
 //! and who holds the lease.
 
 mod attempt;
+mod bounds;
+mod cancel;
 mod decide;
+mod host;
+mod in_flight;
 mod name;
 mod signs;
 
 pub(crate) use attempt::timed_out;
-pub use attempt::{Assignment, AttemptStore, ExecutorSettings, SaveError, run_attempt};
+pub use attempt::{Assignment, AttemptStore, ExecutorSettings, Ran, SaveError, run_attempt};
+pub use cancel::{Cancel, CancelPlans, MAX_UNDO_ATTEMPTS, Unanswered, unanswered};
 pub use decide::{Closing, Conclusion, Decision, cancelled, concluded, decide, discarded, rescued};
+pub use in_flight::InFlight;
 pub use name::{is_worker_here, of_this_worker};
 
 use iolaus_activities::{ActivityOptions, Failure, Verdict};
@@ -67,6 +73,8 @@ pub enum Outcome {
         /// What is known all the same.
         facts: Map<String, Value>,
     },
+    /// It was asked to stop by a cancel, and was dropped or interrupted.
+    Dropped,
     /// It was given back to a shutdown.
     Drained,
     /// Nothing can be asked of its tenant for now, as this failure says.

@@ -13,7 +13,7 @@ use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::names::{self, attribute, operation};
-use crate::job::{JobId, RunId, TraceContext};
+use crate::job::{JobId, RunId, TraceContext, cut, limits};
 
 /// The root of a command that enqueues. Its parent is the caller's trace, if `TRACEPARENT` names one.
 pub fn command_span(command: &str) -> Span {
@@ -25,6 +25,8 @@ pub fn command_span(command: &str) -> Span {
 /// Enqueueing. A child of the current span; without one, of the caller's trace, if `TRACEPARENT` names one. Its context is what the
 /// job carries.
 pub fn send_span(activity: &str, tenant: &str) -> Span {
+    // Nothing was checked yet: what is refused in a moment may be of any length.
+    let (activity, tenant) = (&*cut(activity, limits::NAME), &*cut(tenant, limits::NAME));
     let inherited = if Span::current().is_none() { caller() } else { None };
     let span = info_span!(
         "send",

@@ -16,15 +16,20 @@ use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::describe;
+use super::effects::OfAttempt;
 use super::lease::{Ended, Lease, Of};
 use super::shared::Shared;
 use super::wire::{self, Details, Meta};
-use crate::executor::{self, Assignment, Decision, Execution, ExecutorSettings, Outcome};
+use crate::executor::{self, Assignment, Cancel, Decision, Execution, ExecutorSettings, Outcome, Ran, Unanswered};
 use crate::job::{JobId, Refused, RunId, TraceContext};
 use crate::telemetry::{self, AttemptEnd};
 
 /// Progress is put into the next heartbeat at most this often.
 const PROGRESS: Duration = Duration::from_secs(1);
+/// How long the answers to effects may keep an attempt past a stop. The bound of each is shorter.
+pub(super) const STOP_EXTENSION: Duration = Duration::from_secs(300);
+/// The same past a timeout, soon after which the server ends the attempt itself.
+const TIMEOUT_EXTENSION: Duration = wire::BEYOND.saturating_sub(Duration::from_secs(5));
 /// Between two tries to store the end of an attempt.
 const FINISH_PAUSE: Duration = Duration::from_millis(500);
 /// Which run an attempt is of is asked for at most this long.
@@ -89,12 +94,12 @@ pub(super) async fn attempt(shared: Arc<Shared>, ctx: ActivityContext, input: Ra
     telemetry::record_wait(&span, waited);
     shared.metrics().consumed(&execution.activity);
     let began = shared.clock.monotonic();
-    let outcome = match read {
-        Ok(task) => run(&shared, &task, &lease, stop.clone()).instrument(span.clone()).await,
-        Err(failure) => Outcome::Failed(failure),
+    let (ran, input) = match read {
+        Ok(task) => (run(&shared, &task, &lease, stop.clone()).instrument(span.clone()).await, task.input),
+        Err(failure) => (Ran { outcome: Outcome::Failed(failure), answers_cancel: false }, Value::Null),
     };
     let ended = shared.clock.monotonic();
-    let decision = Box::pin(finish(&shared, &execution, &lease, outcome, &stop).instrument(span.clone())).await;
+    let decision = Box::pin(finish(&shared, &execution, &lease, ran, input, &stop).instrument(span.clone())).await;
     let (named, error) = decision.telling();
     telemetry::record_outcome(&span, named, error.as_deref());
     drop(span);
@@ -128,9 +133,12 @@ fn workflow_of(info: &ActivityInfo) -> Option<&str> {
     info.workflow_id.as_deref().filter(|id| !id.is_empty())
 }
 
-async fn run(shared: &Shared, task: &Task, lease: &Arc<Lease>, stop: watch::Sender<Option<Stop>>) -> Outcome {
+async fn run(shared: &Shared, task: &Task, lease: &Arc<Lease>, stop: watch::Sender<Option<Stop>>) -> Ran {
     let settings = ExecutorSettings {
         cancel_grace: shared.options.cancel_grace,
+        stop_extension: STOP_EXTENSION,
+        timeout_extension: TIMEOUT_EXTENSION,
+        in_flight: shared.in_flight.clone(),
         stall_after: shared.options.stall_after,
         progress_interval: PROGRESS,
     };
@@ -140,17 +148,20 @@ async fn run(shared: &Shared, task: &Task, lease: &Arc<Lease>, stop: watch::Send
         input: task.input.clone(),
         checkpoint: task.details.checkpoint.clone(),
     });
-    let run = executor::run_attempt(assignment, lease.clone(), stop, shared.clock.clone(), &settings);
-    let outcome = tokio::select! {
+    let store = OfAttempt::new(lease.clone(), shared.effects.clone(), shared.clock.clone(), &task.execution);
+    let run = executor::run_attempt(assignment, Arc::new(store), stop, shared.clock.clone(), &settings);
+    let mut ran = tokio::select! {
         biased;
-        outcome = run => outcome,
+        ran = run => ran,
         () = lease.beat() => unreachable!("it beats for ever"),
     };
-    match outcome {
-        // No attempt can be given back here: it is tried again as often as the job may be.
-        Outcome::Failed(failure) if failure.tenant_held => Outcome::Failed(failure.with_retryable(true)),
-        outcome => outcome,
+    // No attempt can be given back here: it is tried again as often as the job may be.
+    if let Outcome::Failed(failure) = &mut ran.outcome
+        && failure.tenant_held
+    {
+        failure.retryable = true;
     }
+    ran
 }
 
 /// Stores the end of an attempt. A server that does not answer is asked again until it does: the task token fences it, so that
@@ -159,9 +170,11 @@ async fn finish(
     shared: &Shared,
     execution: &Execution,
     lease: &Lease,
-    outcome: Outcome,
+    ran: Ran,
+    input: Value,
     stop: &watch::Sender<Option<Stop>>,
 ) -> Decision {
+    let Ran { outcome, answers_cancel } = ran;
     // A cancel that nobody has heard of yet decides about a failure.
     if matches!(outcome, Outcome::Failed(_) | Outcome::Drained) {
         lease.renew().await.ok();
@@ -169,21 +182,25 @@ async fn finish(
     let mut outcome = if *stop.borrow() == Some(Stop::LeaseLost) { Outcome::LeaseLost } else { outcome };
     let mut refused = false;
     loop {
-        let cancel_requested = matches!(*stop.borrow(), Some(Stop::Cancelled { .. }));
-        let decision = executor::decide(execution, outcome.clone(), cancel_requested, shared.clock.now(), shared.clock.random());
+        let cancel = match &*stop.borrow() {
+            Some(Stop::Cancelled { .. }) if answers_cancel => Cancel::Answered,
+            Some(Stop::Cancelled { reason }) => unanswered(shared, execution, lease, &input, reason.clone()),
+            _ => Cancel::NotRequested,
+        };
+        let decision = executor::decide(execution, outcome.clone(), &cancel, shared.clock.now(), shared.clock.random());
         let stored = match &decision {
             Decision::Close(closing) => close(lease, closing).await,
             Decision::Retry { at, failure } => {
                 let delay = Duration::try_from(at.duration_since(shared.clock.now())).unwrap_or_default().max(AT_ONCE);
                 lease.fail(failed(failure, None, Some(delay))).await
             }
-            Decision::GiveBack { .. } => lease.fail(failed(&given_back(), None, Some(AT_ONCE))).await,
+            Decision::GiveBack { .. } | Decision::Undo { .. } => lease.fail(failed(&given_back(), None, Some(AT_ONCE))).await,
             Decision::Nothing => Ok(Ended::LeaseLost),
         };
         match stored {
             Ok(Ended::Done) => {
                 if let Decision::Close(closing) = &decision {
-                    telemetry::verdict_event(&closing.verdict, closing.json());
+                    telemetry::verdict_event(&closing.verdict, &closing.logged());
                     shared.metrics().verdict(&closing.verdict);
                 }
                 return decision;
@@ -215,6 +232,13 @@ async fn finish(
             }
         }
     }
+}
+
+/// A cancel that the activity did not answer. The server starts no other attempt after a cancel, so that nothing is undone any more.
+fn unanswered(shared: &Shared, execution: &Execution, lease: &Lease, input: &Value, reason: Option<String>) -> Cancel {
+    let checkpoint = lease.details().checkpoint;
+    let plan = shared.cancel_plans.plan(&execution.tenant, &execution.activity, input.clone(), checkpoint.as_ref());
+    Cancel::Unanswered(Unanswered { reason, plan, may_undo: false, checkpoint })
 }
 
 async fn close(lease: &Lease, closing: &executor::Closing) -> Result<Ended, String> {

@@ -49,6 +49,16 @@ pub const CAPABILITIES: &[Capability] = &[
         temporal: "each try costs an attempt",
     },
     Capability {
+        name: "undo_after_cancel",
+        embedded: "a job that is cancelled between attempts, or whose worker dies then, gets one last attempt to undo",
+        temporal: "the cluster closes it; the verdict says what was not undone",
+    },
+    Capability {
+        name: "effects",
+        embedded: "the jobs of one database know of each other's submissions",
+        temporal: "the jobs of one worker process do, for as long as it lives",
+    },
+    Capability {
         name: "unknown_version",
         embedded: "an input of an unknown version waits for a worker that knows it",
         temporal: "it costs an attempt, activity.version_unknown, and is tried again",

@@ -16,7 +16,7 @@ use temporalio_common::protos::temporal::api::workflowservice::v1::DescribeActiv
 
 use super::wire::{self, BEYOND, Details, Meta};
 use crate::client::{AttemptFailure, JobDetail};
-use crate::executor;
+use crate::executor::{self, CancelPlans, Closing, Unanswered};
 use crate::job::{Job, JobId, JobState, RunId, TraceContext, limits};
 
 /// An execution as the server describes it.
@@ -26,18 +26,19 @@ pub(super) struct Seen {
     input: Option<Payloads>,
     meta: Meta,
     details: Details,
+    plans: CancelPlans,
     now: Timestamp,
 }
 
 impl Seen {
     /// None if the answer describes nothing.
-    pub(super) fn of(answer: DescribeActivityExecutionResponse, now: Timestamp) -> Option<Self> {
+    pub(super) fn of(answer: DescribeActivityExecutionResponse, plans: CancelPlans, now: Timestamp) -> Option<Self> {
         let info = answer.info?;
         // What somebody else started has no header of ours, or one that is none.
         let meta = info.header.as_ref().and_then(|header| Meta::of(&header.fields).ok()).unwrap_or_default();
         let details = wire::first(info.heartbeat_details.as_ref()).unwrap_or_default();
         let outcome = answer.outcome.and_then(|outcome| outcome.value);
-        Some(Self { info, outcome, input: answer.input, meta, details, now })
+        Some(Self { info, outcome, input: answer.input, meta, details, plans, now })
     }
 
     /// As verbs and lists show it.
@@ -123,19 +124,25 @@ impl Seen {
 
     /// The one verdict of a closed execution.
     pub(super) fn verdict(&self) -> Option<VerdictRecord> {
+        let state = self.state();
+        // Others may have written it: it is within the limits like any of ours.
+        self.unbounded_verdict(state).map(|verdict| Closing::new(state, verdict).verdict)
+    }
+
+    fn unbounded_verdict(&self, state: JobState) -> Option<VerdictRecord> {
         let ours = match &self.outcome {
             Some(Outcome::Result(result)) => wire::first::<VerdictRecord>(Some(result)),
             Some(Outcome::Failure(failure)) => verdict_in(failure),
             None => None,
         };
-        match (ours, self.state()) {
+        match (ours, state) {
             (_, state) if state.is_open() => None,
             // A failure that the server took after a cancel that we had not heard of.
             (Some(verdict), JobState::Cancelled) if verdict.status == Status::Unresolved => {
-                Some(self.cancelled(verdict.message, verdict.facts))
+                Some(self.unanswered(verdict.message, verdict.facts))
             }
             (Some(verdict), _) => Some(verdict),
-            (None, JobState::Cancelled) => Some(self.cancelled(self.cancel_reason(), Map::new())),
+            (None, JobState::Cancelled) => Some(self.unanswered(None, Map::new())),
             (None, JobState::Completed) => Some(self.unresolved(not_ours())),
             (None, _) => {
                 let failure = match &self.outcome {
@@ -151,6 +158,15 @@ impl Seen {
         let mut verdict = self.record(Status::Unresolved, Some(failure.message.clone()), Map::new());
         verdict.failure = Some(failure);
         verdict
+    }
+
+    /// Cancelled without an attempt that could answer: the verdict says what continues.
+    fn unanswered(&self, why: Option<String>, facts: Map<String, Value>) -> VerdictRecord {
+        let (input, checkpoint) = (wire::first(self.input.as_ref()).unwrap_or(Value::Null), self.details.checkpoint.clone());
+        let plan = self.plans.plan(&self.tenant(), &self.activity(), input, checkpoint.as_ref());
+        let cancel = Unanswered { reason: self.cancel_reason(), plan, may_undo: false, checkpoint };
+        let (message, facts) = cancel.said(why, facts);
+        self.cancelled(message, facts)
     }
 
     fn cancelled(&self, message: Option<String>, facts: Map<String, Value>) -> VerdictRecord {

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use iolaus_activities::{BoxFuture, Clock, Stop};
+use iolaus_activities::{Clock, Stop};
 use jiff::Timestamp;
 use serde_json::Value;
 use temporalio_client::errors::AsyncActivityError;
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::status::{is_gone, is_invalid};
 use super::wire::Details;
-use crate::executor::{AttemptStore, SaveError};
+use crate::executor::SaveError;
 
 /// One call. The server drops it when this is over.
 const CALL: Duration = Duration::from_secs(10);
@@ -187,7 +187,8 @@ impl Lease {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn save_in_turn(&self, checkpoint: Value) -> Result<(), SaveError> {
+    /// Makes a checkpoint durable.
+    pub(super) async fn save(&self, checkpoint: Value) -> Result<(), SaveError> {
         let _turn = self.sender.lock().await;
         let now = self.clock.monotonic();
         let unsettled = {
@@ -202,22 +203,16 @@ impl Lease {
         self.known().details.checkpoint = Some(checkpoint);
         self.call().await
     }
-}
 
-impl AttemptStore for Lease {
-    fn save(&self, checkpoint: Value) -> BoxFuture<'_, Result<(), SaveError>> {
-        Box::pin(self.save_in_turn(checkpoint))
-    }
-
-    /// The next heartbeat carries it.
-    fn report(&self, progress: Option<Value>, stalled_since: Option<Timestamp>) -> BoxFuture<'_, ()> {
+    /// What the next heartbeat carries for people.
+    pub(super) fn show(&self, progress: Option<Value>, stalled_since: Option<Timestamp>) {
         let mut known = self.known();
         known.details.progress = progress;
         known.details.stalled_since = stalled_since;
-        Box::pin(std::future::ready(()))
     }
 
-    fn lease_alive(&self) -> bool {
+    /// Whether the server has renewed the lease in time.
+    pub(super) fn is_alive(&self) -> bool {
         let quiet = self.clock.monotonic().saturating_sub(self.known().renewed);
         self.of.heartbeat_timeout.is_none_or(|timeout| quiet < timeout.mul_f64(ALIVE))
     }

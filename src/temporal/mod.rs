@@ -12,6 +12,7 @@ mod capabilities;
 mod client;
 mod connect;
 mod describe;
+mod effects;
 mod gauges;
 mod generations;
 mod history;
@@ -38,6 +39,7 @@ pub use shared::WorkerOptions;
 pub use worker::{Readiness, Worker};
 
 use crate::client::{ClientError, JobClient};
+use crate::executor::CancelPlans;
 use crate::telemetry::Metrics;
 
 /// This host's name, as errors name it.
@@ -61,6 +63,8 @@ pub struct TemporalOptions {
     pub activities: Vec<String>,
     /// Where what happens is counted.
     pub metrics: Metrics,
+    /// What the activities say about cancelling their jobs.
+    pub cancel_plans: CancelPlans,
 }
 
 impl TemporalOptions {

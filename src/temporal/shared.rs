@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use iolaus_activities::tenant::Tenants;
-use iolaus_activities::{Category, Clock, Failure, Registry, SlotClass, Stop};
+use iolaus_activities::{Category, Clock, EffectRegister, Failure, Registry, SlotClass, Stop};
 use temporalio_client::Client;
 use tokio::sync::{Notify, watch};
 
 use super::Temporal;
+use crate::executor::{CancelPlans, InFlight};
 use crate::telemetry::Metrics;
 
 /// Tasks after which an SDK worker is replaced. It keeps some hundred bytes of each.
@@ -56,6 +57,11 @@ pub(super) struct Shared {
     number: AtomicU64,
     tasks: BTreeMap<SlotClass, (AtomicU64, Notify)>,
     pub(super) stopping: watch::Sender<bool>,
+    /// What the attempts of this process know of each other's effects.
+    pub(super) effects: Arc<EffectRegister>,
+    /// Effects whose answers are awaited.
+    pub(super) in_flight: InFlight,
+    pub(super) cancel_plans: CancelPlans,
     gives_up: AtomicBool,
     idle: Notify,
 }
@@ -71,6 +77,9 @@ impl Shared {
             number: AtomicU64::new(0),
             tasks: BTreeMap::from([(SlotClass::Work, per_class()), (SlotClass::Waits, per_class())]),
             stopping: watch::Sender::new(false),
+            effects: Arc::default(),
+            in_flight: InFlight::default(),
+            cancel_plans: CancelPlans::of(&options.registry),
             gives_up: AtomicBool::new(false),
             idle: Notify::new(),
             options,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use iolaus_activities::{SlotClass, Stop};
 use tokio::sync::watch;
 
+use super::attempt::STOP_EXTENSION;
 use super::generations::serve;
 use super::shared::{Shared, WorkerOptions};
 use super::{Temporal, connect, gauges};
@@ -75,6 +76,9 @@ impl Worker {
         if within(shared, deadline, shared.until_idle()).await.is_none() {
             shared.tell(None, &Stop::Draining);
             within(shared, grace, shared.until_idle()).await;
+            // An attempt that awaits the answer to an effect learns it, and saves it.
+            within(shared, STOP_EXTENSION, shared.in_flight.none()).await;
+            within(shared, LAST_CALLS, shared.until_idle()).await;
         }
         shared.give_up();
         let mut ended = self.ended.clone();

@@ -29,6 +29,8 @@ const ROWS: &[(&str, Row)] = &[
     ("run_id", |case, _| Box::pin(run_id(case))),
     ("drain", |case, _| Box::pin(drain(case))),
     ("held_tenant", |_, cluster| Box::pin(held_tenant(cluster))),
+    ("undo_after_cancel", |case, _| Box::pin(undo_after_cancel(case))),
+    ("effects", |case, _| Box::pin(effects(case))),
     ("unknown_version", |case, _| Box::pin(unknown_version(case))),
     ("failures", |case, _| Box::pin(failures(case))),
     ("limits", |_, cluster| Box::pin(limits(cluster))),
@@ -150,6 +152,28 @@ async fn held_tenant(cluster: Arc<Cluster>) {
     })
     .await
     .unwrap();
+}
+
+async fn undo_after_cancel(case: Arc<Case>) {
+    let worker = case.worker().await;
+    case.enqueue_acts("job", [Act::SaveThenRetryAfter(json!({"undo": "r-1"}), 600), Act::Undo]).await;
+    case.within(async { while case.detail("job").await.job.state != JobState::Retryable {} }).await;
+    assert_eq!(case.host.client().cancel(case.target("job"), None).await.unwrap(), Cancelled::Closed);
+    let verdict = case.verdict("job").await;
+    assert_eq!((verdict.status, &verdict.facts["last_checkpoint"]), (Status::Cancelled, &json!({"undo": "r-1"})));
+    assert!(verdict.message.unwrap().contains("was not undone"));
+    worker.drain().await;
+}
+
+async fn effects(case: Arc<Case>) {
+    let key = case.id("key");
+    for id in ["first", "second"] {
+        // Each by a worker of its own.
+        let worker = case.worker().await;
+        case.enqueue_acts(id, [Act::Reserve(key.clone())]).await;
+        assert_eq!(case.verdict(id).await.message.as_deref(), Some("it was first"));
+        worker.drain().await;
+    }
 }
 
 async fn unknown_version(case: Arc<Case>) {

@@ -274,7 +274,7 @@ async fn the_newest_executions_ambiguity_cannot_be_sidestepped_with_an_older_run
 
 #[tokio::test]
 async fn unresolved_verdicts_have_a_limit_too() {
-    use iolaus::executor::{Decision, Execution, Outcome, decide};
+    use iolaus::executor::{Cancel, Decision, Execution, Outcome, decide};
     let host = TestHost::new();
     let job = host.admit(probe_job("x", [Act::Pass])).unwrap();
     let now = host.clock.now();
@@ -293,7 +293,7 @@ async fn unresolved_verdicts_have_a_limit_too() {
     };
     let failure =
         iolaus_activities::Failure::new("x.y", iolaus_activities::Category::Permission, "no").fact("rows", "x".repeat(1 << 20));
-    let Decision::Close(closing) = decide(&execution, Outcome::Failed(failure), false, now, 0.5) else { panic!() };
+    let Decision::Close(closing) = decide(&execution, Outcome::Failed(failure), &Cancel::NotRequested, now, 0.5) else { panic!() };
     let size = serde_json::to_vec(&closing.verdict).unwrap().len();
     assert!(size <= iolaus::job::limits::VERDICT, "{size}");
 }

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 
 use crate::client::ClientError;
 use crate::config::{Config, TemporalConfig};
+use crate::executor::CancelPlans;
 use crate::http;
 use crate::telemetry::Metrics;
 use crate::temporal::{Connecting, Readiness, TemporalOptions, Tls, WorkerOptions};
@@ -28,13 +29,15 @@ pub(super) fn options(config: &Config, metrics: Metrics) -> Result<TemporalOptio
         connect_timeout: temporal.connect_timeout,
         environment: true,
     };
+    let registry = shipped(&Tenants::none());
     Ok(TemporalOptions {
         connecting,
         task_queue: temporal.task_queue.clone(),
         heartbeat_timeout: temporal.heartbeat_timeout,
         tenant_attribute: Some(temporal.tenant_attribute.clone()).filter(|name| !name.is_empty()),
-        activities: shipped(&Tenants::none()).infos().map(|info| info.name.to_owned()).collect(),
+        activities: registry.infos().map(|info| info.name.to_owned()).collect(),
         metrics,
+        cancel_plans: CancelPlans::of(&registry),
     })
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use iolaus_activities::{Category, Failure, SlotClass, codes};
+use iolaus_activities::{Category, Failure, SlotClass, Stop, codes};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
@@ -86,6 +86,8 @@ pub(crate) struct Claimed {
     pub(crate) execution: Arc<Execution>,
     pub(crate) input: Value,
     pub(crate) checkpoint: Option<Value>,
+    /// The attempt only undoes: a cancel was requested before it.
+    pub(crate) cancelled: Option<Stop>,
     /// Milliseconds from being due to this claim.
     pub(crate) waited_ms: u64,
 }
@@ -313,12 +315,8 @@ fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Option<Claimed>, St
         tx.close(id, stored.token, JobState::Running, &closing)?;
         return Ok(None);
     }
-    let checkpoint: Option<String> = tx
-        .conn
-        .prepare_cached("SELECT checkpoint FROM job_checkpoints WHERE id = ?1")?
-        .query_row([id], |row| row.get(0))
-        .optional()?
-        .flatten();
+    let checkpoint = tx.checkpoint(id)?;
+    let cancelled = stored.cancel_requested.then(|| Stop::Cancelled { reason: stored.cancel_reason.clone() });
     Ok(Some(Claimed {
         id,
         token: stored.token,
@@ -327,7 +325,8 @@ fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Option<Claimed>, St
         execution: Arc::new(stored.execution),
         // Text that is no JSON stays text, and is refused where inputs are decoded.
         input: serde_json::from_str(&stored.input).unwrap_or(Value::String(stored.input)),
-        checkpoint: checkpoint.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
+        checkpoint,
+        cancelled,
     }))
 }
 

@@ -64,6 +64,7 @@ impl Tx<'_> {
             Decision::Close(closing) => drop(self.close(id, token, JobState::Running, closing)?),
             Decision::Retry { .. } | Decision::GiveBack { .. } if cancel_requested => return Ok(Finished::CancelRequested),
             Decision::Retry { at, failure } => self.postpone(id, token, *at, failure)?,
+            Decision::Undo { failure } => self.undo(id, token, failure.as_ref())?,
             Decision::GiveBack { drained } => self.give_back(id, *drained)?,
         }
         Ok(Finished::Done)
@@ -131,7 +132,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn note_failure(&self, id: i64, token: i64, attempt: u32, failure: &FailureRecord) -> Result<(), StoreError> {
+    pub(super) fn note_failure(&self, id: i64, token: i64, attempt: u32, failure: &FailureRecord) -> Result<(), StoreError> {
         self.conn
             .prepare_cached("INSERT OR REPLACE INTO job_failures(id, lease_token, attempt, at, failure) VALUES (?1,?2,?3,?4,?5)")?
             .execute(params![id, token, attempt, ms(self.now), to_json(failure)?])?;
@@ -184,7 +185,11 @@ impl Tx<'_> {
             if let Some(held) = self.what_held(&stored.execution.tenant)? {
                 failure.message = clip(failure.message + &held);
             }
-            let closing = Arc::new(executor::discarded(&stored.execution, &failure, self.now));
+            let closing = if stored.cancel_requested {
+                self.not_undone(*id, &stored, &failure)?
+            } else {
+                Arc::new(executor::discarded(&stored.execution, &failure, self.now))
+            };
             self.close(*id, stored.token, stored.state, &closing)?;
         }
         Ok(ids.len() >= usize::try_from(SWEEP).unwrap_or(usize::MAX))

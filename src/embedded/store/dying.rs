@@ -19,17 +19,22 @@ mod tests {
 
     use iolaus_activities::tenant::Tenants;
     use iolaus_activities::{
-        Activity, ActivityContext, ActivityError, ActivityOptions, Category, Failure, Registry, RetryPolicy, SystemClock, Verdict,
+        Activity, ActivityContext, ActivityError, ActivityOptions, CancelPlan, Category, EffectOutcome, Failure, Registry,
+        Reservation, Reserved, RetryPolicy, SystemClock, Verdict,
     };
     use schemars::JsonSchema;
     use serde::{Deserialize, Serialize};
 
     use crate::client::{JobClient, PauseKind, Target};
     use crate::embedded::{Embedded, EmbeddedOptions, Worker, WorkerOptions};
+    use crate::executor::CancelPlans;
     use crate::intake::{Intake, JobRequest};
-    use crate::job::{IdConflictPolicy, IdReusePolicy, NewJob, TraceContext};
+    use crate::job::{IdConflictPolicy, IdReusePolicy, JobState, NewJob, TraceContext};
     use crate::sequence::{self, Gate, SequenceRequest, StepRequest};
 
+    /// The checkpoint of an effect that a cancel undoes.
+    const UNDO: &str = "undo";
+    const KEY: &str = "key";
     const WHERE: &str = "IOLAUS_TEST_DIES_AT";
     const FILE: &str = "IOLAUS_TEST_FILE";
     const CHILD: &str = "embedded::store::dying::tests::child_that_dies_where_it_is_told";
@@ -64,6 +69,10 @@ mod tests {
             ActivityOptions { retry, ..ActivityOptions::default() }
         }
 
+        fn on_cancel(_: &str, _: &Nothing, checkpoint: &serde_json::Value) -> CancelPlan {
+            if checkpoint == UNDO { CancelPlan::Undo } else { CancelPlan::default() }
+        }
+
         async fn run(&self, ctx: &ActivityContext, _: Nothing) -> Result<Verdict, ActivityError> {
             match ctx.attempt().job_id.as_str() {
                 "saves" if ctx.checkpoint::<u32>()?.is_none() => {
@@ -72,6 +81,21 @@ mod tests {
                     Err(Failure::new("named.down", Category::DependencyUnavailable, "down, the first time").into())
                 }
                 "saves" => Ok(Verdict::passed("saved").fact("checkpoint", ctx.checkpoint::<u32>()?)),
+                "reserves" if ctx.checkpoint::<u32>()?.is_none() => {
+                    let reservation = Reservation { key: KEY.into(), intents_since: ctx.now(), applied_since: None };
+                    assert_eq!(ctx.reserve(&1, reservation).await?, Reserved::Saved);
+                    Err(Failure::new("named.down", Category::DependencyUnavailable, "down, the first time").into())
+                }
+                "reserves" => {
+                    assert!(ctx.settle(&2, KEY, EffectOutcome::Applied { run: "r-1".into() }).await?);
+                    Ok(Verdict::passed("settled"))
+                }
+                "undone" => {
+                    ctx.unless_stopped(std::future::ready(())).await?;
+                    ctx.save(&UNDO).await?;
+                    let down = Failure::new("named.down", Category::DependencyUnavailable, "down for an hour");
+                    Err(down.after(Some(Duration::from_secs(3600))).into())
+                }
                 "denied" => Err(Failure::new("named.denied", Category::Permission, "no").into()),
                 "stopped" => Err(ctx.stopped().await.into()),
                 _ => Ok(Verdict::passed("it passed")),
@@ -85,7 +109,8 @@ mod tests {
 
     fn open(path: &Path) -> Arc<Embedded> {
         // A worker that died is found out about soon.
-        let options = EmbeddedOptions { worker_timeout: Duration::from_millis(200), ..EmbeddedOptions::at(path) };
+        let cancel_plans = CancelPlans::of(&registry());
+        let options = EmbeddedOptions { worker_timeout: Duration::from_millis(200), cancel_plans, ..EmbeddedOptions::at(path) };
         Embedded::open(options, Arc::new(SystemClock::new())).unwrap()
     }
 
@@ -147,7 +172,16 @@ mod tests {
         }
     }
 
-    /// Everything that writes: storing at once, later and onto a free slot, claiming, saving, failing, retrying, cancelling what waits
+    async fn until_it_waits_or_is_cancelled(client: &Arc<dyn JobClient>, id: &str) {
+        loop {
+            let job = client.get(target(id)).await.unwrap().job;
+            if job.state == JobState::Retryable || job.cancel_requested || !job.state.is_open() {
+                return;
+            }
+        }
+    }
+
+    /// Everything that writes: storing at once, later and onto a free slot, claiming, saving, with and without an effect, failing, retrying, cancelling what waits
     /// and what runs, going from step to step, pausing, retrying by hand, forgetting, rescuing what an earlier life left, draining.
     async fn scenario(path: &Path) {
         let host = open(path);
@@ -173,15 +207,19 @@ mod tests {
             stall_after: Duration::from_secs(600),
         };
         let worker = Worker::start(&host, options).await.unwrap();
-        for id in ["saves", "denied", "stopped", "passes"] {
+        for id in ["saves", "reserves", "undone", "denied", "stopped", "passes"] {
             enqueue(&client, id, None).await;
         }
         enqueue_sequence(&client, "steps", None).await;
         client.cancel(target("stopped"), None).await.unwrap();
+        until_it_waits_or_is_cancelled(&client, "undone").await;
+        client.cancel(target("undone"), None).await.unwrap();
         for (id, status) in [
             ("waits", "passed"),
             ("later", "passed"),
             ("saves", "passed"),
+            ("reserves", "passed"),
+            ("undone", "cancelled"),
             ("denied", "unresolved"),
             ("stopped", "cancelled"),
             ("passes", "passed"),
@@ -266,6 +304,14 @@ mod tests {
                 "SELECT count(*) FROM jobs s WHERE s.activity = 'sequence' AND (s.finished_at IS NULL) \
                  <> (SELECT count(*) FROM jobs j WHERE j.parent_id = s.id AND j.finished_at IS NULL)".to_owned(),
             ),
+            (
+                "effects that are not as the checkpoint beside them",
+                "SELECT count(*) FROM jobs j JOIN job_checkpoints c ON c.id = j.id LEFT JOIN effects e ON e.run_id = j.run_id \
+                 WHERE j.job_id = 'reserves' AND NOT (c.checkpoint = '1' AND e.id IS NOT NULL AND e.run IS NULL) \
+                 AND NOT (c.checkpoint = '2' AND e.run IS 'r-1')"
+                    .to_owned(),
+            ),
+            ("effects of no checkpoint", "SELECT count(*) FROM effects WHERE run_id NOT IN (SELECT j.run_id FROM jobs j JOIN job_checkpoints c ON c.id = j.id)".to_owned()),
             ("miscounted", format!("SELECT EXISTS({counted} EXCEPT {there}) + EXISTS({there} EXCEPT {counted})")),
         ] {
             let wrong: i64 = file.query_row(&sql, [], |row| row.get(0)).unwrap();

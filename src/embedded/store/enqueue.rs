@@ -1,6 +1,4 @@
-//! Stores jobs, under the id policies; cancels and retries them by hand.
-
-use std::sync::Arc;
+//! Stores jobs, under the id policies, and retries them by hand.
 
 use iolaus_activities::FailureRecord;
 use jiff::Timestamp;
@@ -8,8 +6,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::rows::{self, ms, parsed, to_json};
 use super::{StoreError, Tx};
-use crate::client::{Cancelled, Target};
-use crate::executor;
+use crate::client::Target;
 use crate::job::{IdConflictPolicy, IdReusePolicy, JobId, JobState, NewJob, RunId, SEQUENCE, TraceContext};
 
 /// What became of a request to open an execution.
@@ -160,39 +157,6 @@ impl Tx<'_> {
             self.after.wake_others = true;
         }
         Ok(id)
-    }
-
-    /// Cancels an execution: at once unless it is running, else by storing the request. `None` when there is none.
-    pub(crate) fn cancel(&mut self, target: &Target, reason: Option<String>) -> Result<Option<Cancelled>, StoreError> {
-        match self.find(target)? {
-            Some(id) => self.cancel_one(id, reason),
-            None => Ok(None),
-        }
-    }
-
-    pub(super) fn cancel_one(&mut self, id: i64, reason: Option<String>) -> Result<Option<Cancelled>, StoreError> {
-        let Some(stored) = rows::load(self.conn, id)? else { return Ok(None) };
-        if !stored.state.is_open() {
-            return Ok(Some(Cancelled::AlreadyClosed));
-        }
-        if stored.state != JobState::Running {
-            let closing = Arc::new(executor::cancelled(&stored.execution, reason, serde_json::Map::new(), self.now));
-            self.close(id, stored.token, stored.state, &closing)?;
-            return Ok(Some(Cancelled::Closed));
-        }
-        self.conn
-            .prepare_cached("UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, ?2) WHERE id = ?1")?
-            .execute(params![id, ms(self.now)])?;
-        self.conn
-            .prepare_cached("UPDATE job_inputs SET cancel_reason = coalesce(cancel_reason, ?2) WHERE id = ?1")?
-            .execute(params![id, reason])?;
-        let reason = stored.cancel_reason.or(reason);
-        self.after.wake_others = true;
-        if stored.execution.activity == SEQUENCE {
-            return self.cancel_open_step(id, reason).map(Some);
-        }
-        self.after.cancel_requested.push((id, reason));
-        Ok(Some(Cancelled::Requested))
     }
 
     /// Opens a new execution of a closed job: same id, input and options, no checkpoint.

@@ -3,10 +3,12 @@
 
 mod backlog;
 mod bare;
+mod cancel;
 mod claim;
 mod closing;
 mod counts;
 mod dying;
+mod effects;
 mod enqueue;
 mod fair;
 mod observed;
@@ -44,6 +46,7 @@ pub use bare::{BareJob, BareLoop};
 pub(super) use claim::{ClaimRequest, ClaimScope, Claimed, Claimer};
 pub(super) use closing::Finished;
 pub(super) use counts::counts;
+pub(super) use effects::other_effects;
 pub(super) use enqueue::{Admission, JobRows, Retried};
 pub(super) use observed::{longest_running, oldest_due, oldest_due_of_each};
 pub(super) use read::{check, closed_among, detail, find, holds, is_open, list, pauses, verdict, workers as workers_status};
@@ -97,7 +100,7 @@ impl Store {
             }
         }
         let (operations, receiver) = tokio::sync::mpsc::channel(QUEUE);
-        Writer::start(path, options.durability, receiver, hub.clone(), clock)?;
+        Writer::start(options, receiver, hub.clone(), clock)?;
         let room = Room::new(options.max_waiting_bytes, ENQUEUES, options.enqueue_timeout);
         Ok(Arc::new(Self {
             path: path.to_owned(),

@@ -18,11 +18,12 @@ use super::writer::Tx;
 use super::{Finished, claim, schema};
 use crate::client::{Cancelled, PauseKind, Target};
 use crate::embedded::Durability;
-use crate::executor::{self, Execution};
+use crate::executor::{self, Cancel, CancelPlans, Execution};
 use crate::job::{IdConflictPolicy, IdReusePolicy, JobState, RunId, TraceContext};
 use commands::{Command, How, Wanted, commands};
 use life::Life;
-use terms::{Seen, job_id, new_job, outcome, request, seen};
+pub(super) use terms::request;
+use terms::{Seen, job_id, new_job, outcome, plans, seen};
 
 const CASES: u32 = 2_000;
 const COMMANDS: usize = 60;
@@ -50,18 +51,20 @@ struct Both {
     /// The rows of the workers that are registered.
     workers: [Option<i64>; WORKERS],
     paused: [bool; TENANTS.len()],
+    plans: CancelPlans,
 }
 
 impl Both {
     fn new(conn: Connection) -> Self {
         let now = "2026-01-01T00:00:00Z".parse().expect("a time");
         let (lives, ids, leases, workers, paused) = Default::default();
-        Self { conn, now, lives, ids, leases, workers, paused }
+        Self { conn, now, lives, ids, leases, workers, paused, plans: plans() }
     }
 
     fn tx<T>(&self, f: impl FnOnce(&mut Tx<'_>) -> T) -> T {
         self.conn.execute_batch("BEGIN").expect("it begins");
         let mut tx = Tx::new(&self.conn, self.now, JITTER);
+        tx.plans = self.plans.clone();
         let done = f(&mut tx);
         tx.counts.store(&self.conn).expect("they are stored");
         let counted = "SELECT activity, tenant, state, count FROM job_counts WHERE count <> 0";
@@ -154,6 +157,7 @@ impl Both {
             (taken.attempt, taken.token) = (taken.attempt + 1, taken.token + 1);
             assert_eq!((job.token, job.execution.attempts), (taken.token, taken.attempt));
             assert_eq!(job.checkpoint, taken.checkpoint.map(|value| json!(value)));
+            assert_eq!(job.cancelled.is_some(), taken.cancel_requested, "who only undoes starts cancelled");
             self.leases.push(Lease { life, id: job.id, token: job.token, execution: (*job.execution).clone() });
         }
         let passed_over = self.lives.iter().find(|life| {
@@ -183,11 +187,13 @@ impl Both {
         let Some((lease, holds)) = self.lease(number) else { return };
         let (life, id, token, execution) = (lease.life, lease.id, lease.token, lease.execution.clone());
         // A worker that has not heard of a cancel decides without it, and is told to decide again.
-        let mut cancel_requested = false;
+        let mut cancel = Cancel::NotRequested;
         let finished = loop {
-            let decision = executor::decide(&execution, outcome(how), cancel_requested, self.now, JITTER);
+            let decision = executor::decide(&execution, outcome(how), &cancel, self.now, JITTER);
             match self.tx(|tx| tx.finish(id, token, &decision)).expect("it answers") {
-                Finished::CancelRequested if !cancel_requested => cancel_requested = true,
+                Finished::CancelRequested if cancel == Cancel::NotRequested => {
+                    cancel = self.tx(|tx| tx.cancel_of_attempt(id, token)).expect("it answers");
+                }
                 finished => break finished,
             }
         };
@@ -201,12 +207,17 @@ impl Both {
     fn cancel(&mut self, job: u8) {
         let target = Target::newest(job_id(job));
         let got = self.tx(|tx| tx.cancel(&target, None)).expect("it answers");
-        let Some(life) = self.newest(job) else { return assert_eq!(got, None) };
+        let (Some(life), now) = (self.newest(job), self.now) else { return assert_eq!(got, None) };
         let life = &mut self.lives[life];
         let expected = match life.state {
             JobState::Running => {
                 life.cancel_requested = true;
                 Cancelled::Requested
+            }
+            state if state.is_open() && life.cancel_requested => Cancelled::LastAttempt,
+            state if state.is_open() && life.undoes() => {
+                life.goes_to_undo(now);
+                Cancelled::LastAttempt
             }
             state if state.is_open() => {
                 life.close(JobState::Cancelled, "cancelled");
@@ -283,7 +294,11 @@ impl Both {
 
     fn expired(&mut self) {
         for life in self.lives.iter_mut().filter(|life| life.expires.is_some_and(|expires| expires <= self.now)) {
-            life.close(JobState::Discarded, "unresolved");
+            if life.cancel_requested {
+                life.close(JobState::Cancelled, "cancelled");
+            } else {
+                life.close(JobState::Discarded, "unresolved");
+            }
         }
     }
 
@@ -360,6 +375,7 @@ fn the_store_and_the_state_machine_agree_after_every_command() {
             "pauses",
             "worker_holds",
             "job_counts",
+            "effects",
         ] {
             conn.execute_batch(&format!("DELETE FROM {table}")).unwrap();
         }

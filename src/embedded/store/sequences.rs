@@ -99,12 +99,16 @@ impl Tx<'_> {
     pub(super) fn cancel_open_step(&mut self, sequence: i64, reason: Option<String>) -> Result<Cancelled, StoreError> {
         let mut statement = self.conn.prepare_cached(OPEN_STEP)?;
         let open: Option<i64> = statement.query_row([sequence], |row| row.get(0)).optional()?;
-        match open {
-            Some(step) => drop(self.cancel_one(step, reason)?),
-            None => self.advance(sequence)?,
-        }
+        let of_step = match open {
+            Some(step) => self.cancel_one(step, reason)?,
+            None => self.advance(sequence).map(|()| None)?,
+        };
         let closed = self.conn.prepare_cached("SELECT 1 FROM job_verdicts WHERE id = ?1")?.exists([sequence])?;
-        Ok(if closed { Cancelled::Closed } else { Cancelled::Requested })
+        Ok(match of_step {
+            _ if closed => Cancelled::Closed,
+            Some(Cancelled::LastAttempt) => Cancelled::LastAttempt,
+            _ => Cancelled::Requested,
+        })
     }
 
     /// The id of the sequence, if this execution is a step of one.

@@ -98,6 +98,7 @@ impl Starting {
             execution: Arc::new(execution),
             input: job.input.clone(),
             checkpoint: None,
+            cancelled: None,
             waited_ms: 0,
         };
         if let Some(Some(starter)) = self.workers.get_mut(slot.index) {

@@ -97,7 +97,8 @@ impl Tx<'_> {
         let ids = self.ids("SELECT id FROM jobs WHERE state = 'running' AND worker_id = ?1 LIMIT ?2", params![seen.id, RESCUES])?;
         for id in &ids {
             let Some(stored) = rows::load(self.conn, *id)? else { continue };
-            let decision = executor::rescued(&stored.execution, &seen.name, stored.cancel_requested, self.now, self.jitter);
+            let cancel = self.unanswered_cancel(*id, &stored)?;
+            let decision = executor::rescued(&stored.execution, &seen.name, &cancel, self.now, self.jitter);
             let finished = self.finish(*id, stored.token, &decision)?;
             self.after.rescued.push((stored.execution.activity.clone(), stored.execution.tenant.clone()));
             debug_assert_eq!(finished, Finished::Done, "decided in this transaction, with the cancel request in view");

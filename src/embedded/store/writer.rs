@@ -2,7 +2,7 @@
 //! changes before COMMIT has returned.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use iolaus_activities::Clock;
@@ -17,7 +17,8 @@ use super::starting::{Starter, Starting};
 use super::turnstile::Turnstile;
 use super::{StoreError, dying, rows, schema};
 use crate::embedded::hub::{After, Hub};
-use crate::embedded::{Durability, files};
+use crate::embedded::{Durability, EmbeddedOptions, files};
+use crate::executor::CancelPlans;
 
 /// Operations in one transaction at most.
 pub(super) const BATCH: usize = 256;
@@ -33,6 +34,8 @@ pub(crate) struct Tx<'c> {
     pub(super) after: After,
     /// How many executions went from which state to which.
     pub(super) counts: Counts,
+    /// What the activities say about cancelling their jobs.
+    pub(super) plans: CancelPlans,
     /// Slots of this process that are free for what is stored now, if nobody waits for them.
     pub(super) starting: Option<Starting>,
 }
@@ -41,7 +44,8 @@ impl<'c> Tx<'c> {
     pub(super) fn new(conn: &'c Connection, now: Timestamp, jitter: f64) -> Self {
         // To the millisecond, as it is stored.
         let now = rows::at_ms(rows::ms(now)).unwrap_or(now);
-        Self { conn, now, jitter, after: After::default(), counts: Counts::default(), starting: None }
+        let (after, counts, plans) = Default::default();
+        Self { conn, now, jitter, after, counts, plans, starting: None }
     }
 }
 
@@ -76,6 +80,7 @@ impl<E: Into<StoreError>> From<E> for Undone {
 pub(super) struct Writer {
     path: PathBuf,
     durability: Durability,
+    plans: CancelPlans,
     conn: Connection,
     /// The file that it was opened on.
     file: Option<(u64, u64)>,
@@ -95,12 +100,12 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn start(
-        path: &Path,
-        durability: Durability,
+        options: &EmbeddedOptions,
         operations: mpsc::Receiver<Operation>,
         hub: Arc<Hub>,
         clock: Arc<dyn Clock>,
     ) -> Result<(), StoreError> {
+        let (path, durability) = (options.path.as_path(), options.durability);
         let turnstile = Arc::new(Turnstile::open(path)?);
         let conn = {
             let _turn = turnstile.enter_or_give_up()?;
@@ -109,6 +114,7 @@ impl Writer {
         let mut writer = Self {
             path: path.to_owned(),
             durability,
+            plans: options.cancel_plans.clone(),
             conn,
             file: files::identity(path),
             turnstile,
@@ -280,6 +286,7 @@ impl Writer {
     ) -> Result<(After, Vec<Claims>), Undone> {
         schema::check_version(&self.conn)?;
         let mut tx = Tx::new(&self.conn, self.clock.now(), self.clock.random());
+        tx.plans = self.plans.clone();
         if apart == Apart::Together && !self.maybe_ready {
             tx.starting = Some(Starting::on(self.claimers.iter().map(|claimer| claimer.request())));
         }

@@ -93,6 +93,6 @@ async fn rescue(shared: &Arc<Shared>, beat: WorkerBeat) -> Result<(), StoreError
 
 async fn prune(shared: &Arc<Shared>) -> Result<(), StoreError> {
     let Ok(before) = shared.clock.now().checked_sub(shared.retention) else { return Ok(()) };
-    while shared.store.write(move |tx| tx.prune(before)).await? {}
+    while shared.store.write(move |tx| Ok(tx.prune(before)? | tx.prune_effects()?)).await? {}
     Ok(())
 }

@@ -4,21 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use iolaus_activities::{BoxFuture, SlotClass, Stop};
+use iolaus_activities::{BoxFuture, EffectOutcome, EffectOwner, OtherEffect, Reservation, Reserved, SlotClass, Stop};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::Shared;
-use crate::embedded::store::{ClaimScope, Claimed, Finished, StoreError};
-use crate::executor::{self, Assignment, AttemptStore, Decision, ExecutorSettings, Outcome, SaveError};
+use crate::embedded::store::{ClaimScope, Claimed, Finished, StoreError, Tx, other_effects};
+use crate::executor::{
+    self, Assignment, AttemptStore, Cancel, Decision, Execution, ExecutorSettings, InFlight, Outcome, Ran, SaveError,
+};
 use crate::telemetry::{self, AttemptEnd};
 
 /// Progress of work is written at most this often.
 const WORK_PROGRESS: Duration = Duration::from_secs(10);
 /// Waits are many, and each makes progress at every look.
 const WAITS_PROGRESS: Duration = Duration::from_secs(60);
+/// How long the answer to an effect may keep an attempt past a stop or a timeout. Its own bound is shorter.
+const EFFECT_EXTENSION: Duration = Duration::from_secs(300);
 /// Between two tries to store the end of an attempt.
 const FINISH_PAUSE: Duration = Duration::from_millis(500);
 
@@ -37,11 +41,11 @@ pub(super) async fn attempt(shared: Arc<Shared>, job: Box<Claimed>, stop: watch:
     let waited = Duration::from_millis(job.waited_ms);
     telemetry::record_wait(&span, waited);
     let began = shared.clock.monotonic();
-    let outcome = run(&shared, job, stop.clone()).instrument(span.clone()).await;
+    let mut ran = run(&shared, job, stop.clone()).instrument(span.clone()).await;
     let ended = shared.clock.monotonic();
-    let outcome = wait_for_tenant(&shared, outcome);
+    ran.outcome = wait_for_tenant(&shared, ran.outcome);
     // Boxed, like all that a wait does not need while it waits.
-    let finished = Box::pin(finish(&shared, id, token, &execution, outcome, &stop).instrument(span.clone()));
+    let finished = Box::pin(finish(&shared, id, token, &execution, &ran, &stop).instrument(span.clone()));
     let decision = finished.await;
     let (named, error) = decision.telling();
     telemetry::record_outcome(&span, named, error.as_deref());
@@ -62,18 +66,24 @@ pub(super) async fn attempt(shared: Arc<Shared>, job: Box<Claimed>, stop: watch:
     }
 }
 
-async fn run(shared: &Arc<Shared>, job: Box<Claimed>, stop: watch::Sender<Option<Stop>>) -> Outcome {
+async fn run(shared: &Arc<Shared>, job: Box<Claimed>, stop: watch::Sender<Option<Stop>>) -> Ran {
     // A claim takes only what is registered.
-    let Some(activity) = shared.options.registry.get(&job.execution.activity).cloned() else { return Outcome::Drained };
+    let Some(activity) = shared.options.registry.get(&job.execution.activity).cloned() else {
+        return Ran { outcome: Outcome::Drained, answers_cancel: false };
+    };
     let settings = ExecutorSettings {
         cancel_grace: shared.options.cancel_grace,
+        stop_extension: EFFECT_EXTENSION,
+        timeout_extension: EFFECT_EXTENSION,
+        in_flight: InFlight::default(),
         stall_after: shared.options.stall_after,
         progress_interval: match job.slot_class {
             SlotClass::Work => WORK_PROGRESS,
             SlotClass::Waits => WAITS_PROGRESS,
         },
     };
-    let store = Arc::new(Lease { shared: shared.clone(), id: job.id, token: job.token });
+    let (id, token, execution) = (job.id, job.token, job.execution.clone());
+    let store = Arc::new(Lease { shared: shared.clone(), id, token, execution });
     let Claimed { execution, input, checkpoint, .. } = *job;
     let assignment = Box::new(Assignment { activity, execution, input, checkpoint });
     executor::run_attempt(assignment, store, stop, shared.clock.clone(), &settings).await
@@ -93,18 +103,24 @@ async fn finish(
     shared: &Arc<Shared>,
     id: i64,
     token: i64,
-    execution: &executor::Execution,
-    outcome: Outcome,
+    execution: &Execution,
+    ran: &Ran,
     stop: &watch::Sender<Option<Stop>>,
 ) -> Decision {
     let mut cancel_requested = matches!(*stop.borrow(), Some(Stop::Cancelled { .. }));
     loop {
-        let decision = executor::decide(execution, outcome.clone(), cancel_requested, shared.clock.now(), shared.clock.random());
-        let stored = decision.clone();
-        match shared.store.write(move |tx| tx.finish_attempt(id, token, &stored)).await {
+        let cancel = cancel(shared, id, token, ran, cancel_requested).await;
+        let decided = cancel
+            .map(|cancel| executor::decide(execution, ran.outcome.clone(), &cancel, shared.clock.now(), shared.clock.random()));
+        let finished = match decided.clone() {
+            Ok(decision) => shared.store.write(move |tx| tx.finish_attempt(id, token, &decision)).await,
+            Err(error) => Err(error),
+        };
+        let decision = decided.unwrap_or(Decision::Nothing);
+        match finished {
             Ok(Finished::Done) => {
                 if let Decision::Close(closing) = &decision {
-                    telemetry::verdict_event(&closing.verdict, closing.json());
+                    telemetry::verdict_event(&closing.verdict, &closing.logged());
                     shared.store.hub().metrics().verdict(&closing.verdict);
                 }
                 return decision;
@@ -126,22 +142,60 @@ async fn finish(
     }
 }
 
+/// A requested cancel, as this attempt ended. What its activity did not answer, the stored checkpoint does: asked behind whatever the
+/// attempt still had to store.
+async fn cancel(shared: &Shared, id: i64, token: i64, ran: &Ran, requested: bool) -> Result<Cancel, StoreError> {
+    match (requested, &ran.outcome) {
+        (false, _) => Ok(Cancel::NotRequested),
+        (true, Outcome::Verdict(_) | Outcome::Cancelled { .. } | Outcome::LeaseLost) => Ok(Cancel::Answered),
+        (true, _) if ran.answers_cancel => Ok(Cancel::Answered),
+        (true, _) => shared.store.write(move |tx| tx.cancel_of_attempt(id, token)).await,
+    }
+}
+
 /// The durable side of one attempt.
 struct Lease {
     shared: Arc<Shared>,
     id: i64,
     token: i64,
+    execution: Arc<Execution>,
+}
+
+impl Lease {
+    /// Writes in the name of this attempt; None says that it does not own its lease any more.
+    async fn fenced<T: Send + 'static>(
+        &self,
+        write: impl FnMut(&mut Tx<'_>) -> Result<Option<T>, StoreError> + Send + 'static,
+    ) -> Result<T, SaveError> {
+        match self.shared.store.write(write).await {
+            Ok(written) => written.ok_or(SaveError::LeaseLost),
+            Err(error) => Err(SaveError::Unavailable(error.to_string())),
+        }
+    }
 }
 
 impl AttemptStore for Lease {
     fn save(&self, checkpoint: Value) -> BoxFuture<'_, Result<(), SaveError>> {
         let (id, token) = (self.id, self.token);
+        Box::pin(self.fenced(move |tx| Ok(tx.save_checkpoint(id, token, &checkpoint)?.then_some(()))))
+    }
+
+    fn reserve(&self, checkpoint: Value, reservation: Reservation) -> BoxFuture<'_, Result<Reserved, SaveError>> {
+        let (id, token) = (self.id, self.token);
+        Box::pin(self.fenced(move |tx| tx.reserve_effect(id, token, &checkpoint, &reservation)))
+    }
+
+    fn settle(&self, checkpoint: Value, key: String, outcome: EffectOutcome) -> BoxFuture<'_, Result<bool, SaveError>> {
+        let (id, token) = (self.id, self.token);
+        Box::pin(self.fenced(move |tx| tx.settle_effect(id, token, &checkpoint, &key, &outcome)))
+    }
+
+    fn other_effects(&self, key: String, since: Timestamp) -> BoxFuture<'_, Result<Vec<OtherEffect>, SaveError>> {
+        let (execution, now) = (self.execution.clone(), self.shared.clock.now());
         Box::pin(async move {
-            match self.shared.store.write(move |tx| tx.save_checkpoint(id, token, &checkpoint)).await {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(SaveError::LeaseLost),
-                Err(error) => Err(SaveError::Unavailable(error.to_string())),
-            }
+            let owner = EffectOwner { job_id: execution.job_id.to_string(), run_id: execution.run_id.to_string() };
+            let read = self.shared.store.read(move |conn| other_effects(conn, &execution.tenant, &owner, &key, since, now));
+            read.await.map_err(|error| SaveError::Unavailable(error.to_string()))
         })
     }
 

@@ -217,7 +217,7 @@ impl Claimer for Shared {
     }
 
     fn deliver(&self, worker_id: i64, jobs: Vec<Claimed>) {
-        for job in jobs {
+        for mut job in jobs {
             if let Some(free) = self.free.get(&job.slot_class) {
                 let before = free.fetch_sub(1, Ordering::SeqCst);
                 debug_assert!(before > 0, "no more is claimed than there are free slots");
@@ -226,10 +226,11 @@ impl Claimer for Shared {
             self.store.hub().metrics().consumed(&job.execution.activity);
             self.counts(|counts| *counts.entry((job.slot_class, job.execution.tenant.clone())).or_default() += 1);
             // Known from this moment on, so that no cancel and no drain misses it before its task has run.
-            let stop = watch::Sender::new(None);
+            let stop = watch::Sender::new(job.cancelled.take());
             self.store.hub().started(job.id, job.token, worker_id, job.slot_class, stop.clone());
             if self.drains(job.slot_class) {
-                stop.send_replace(Some(Stop::Draining));
+                // One that only undoes does so all the same.
+                stop.send_if_modified(|stop| stop.is_none().then(|| *stop = Some(Stop::Draining)).is_some());
             }
             // There is room for as many as there are slots. The receiver lives as long as the worker; a job claimed after that is rescued
             // as any of a dead worker.

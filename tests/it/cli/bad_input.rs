@@ -57,6 +57,25 @@ fn wrong_activities_fields_types_and_ids_are_refused_by_field_and_store_nothing(
 }
 
 #[test]
+fn a_refusal_of_something_huge_is_a_short_line() {
+    let place = Place::new();
+    let huge = "x".repeat(10 << 20);
+    for line in [
+        format!("{{\"activity\": \"{huge}\", \"input\": {{}}}}"),
+        format!("{{\"activity\": \"publish_preflight\", \"{huge}\": 1}}"),
+        format!(
+            "{{\"activity\": \"publish_preflight\", \"tenant\": \"{huge}\", \"input\": {{\"user_id\": \"u\", \"connection_qualified_name\": \"\"}}}}"
+        ),
+    ] {
+        for on_error in ["stop", "skip"] {
+            let ran = place.shell(&format!("\"$IOLAUS\" enqueue --jobs - --on-error {on_error}"), &line);
+            assert_eq!((ran.code, place.stored()), (2, 0), "{}", ran.stderr.len());
+            assert!(ran.stderr.len() < 64 * 1024, "{} bytes", ran.stderr.len());
+        }
+    }
+}
+
+#[test]
 fn what_is_not_utf_8_is_refused_by_name_and_stores_nothing() {
     let place = Place::new();
     let broken = |text: &[u8]| OsString::from_vec(text.to_vec());

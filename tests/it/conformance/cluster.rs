@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use iolaus::client::JobClient;
+use iolaus::executor::CancelPlans;
 use iolaus::telemetry::Metrics;
 use iolaus::temporal::{Connecting, Temporal, TemporalOptions, Worker, WorkerOptions};
 use iolaus_activities::tenant::Tenants;
@@ -12,6 +13,7 @@ use iolaus_activities::{Registry, SystemClock};
 
 use super::{GRACE, HostUnderTest, WorkerUnderTest, judge};
 use crate::support::cluster::{Cluster, TENANT_ATTRIBUTE};
+use crate::support::probe::Probe;
 
 /// Short, so that a cancel arrives soon and a dead worker is noticed soon.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -46,6 +48,7 @@ impl Queue {
             tenant_attribute,
             activities: vec!["probe".to_owned()],
             metrics: Metrics::default(),
+            cancel_plans: CancelPlans::of(&Registry::default().with(Probe::new())),
         };
         Self { temporal: Temporal::new(options, Arc::new(SystemClock::new())) }
     }

@@ -6,8 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use iolaus::client::JobClient;
 use iolaus::embedded::{Embedded, EmbeddedOptions, Worker, WorkerOptions};
+use iolaus::executor::CancelPlans;
 use iolaus_activities::tenant::Tenants;
 use iolaus_activities::{Registry, SystemClock};
+
+use crate::support::probe::Probe;
 
 use super::{GRACE, HostUnderTest, WorkerUnderTest, judge};
 
@@ -54,7 +57,8 @@ impl WorkerUnderTest for Running {
 async fn the_embedded_host_passes_every_case() {
     judge(|_| {
         let directory = tempfile::tempdir().unwrap();
-        let options = EmbeddedOptions::at(directory.path().join("iolaus.db"));
+        let cancel_plans = CancelPlans::of(&Registry::default().with(Probe::new()));
+        let options = EmbeddedOptions { cancel_plans, ..EmbeddedOptions::at(directory.path().join("iolaus.db")) };
         let embedded = Embedded::open(options, Arc::new(SystemClock::new())).unwrap();
         Arc::new(File { embedded, _directory: directory })
     })

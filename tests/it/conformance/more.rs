@@ -20,6 +20,10 @@ pub(super) const CASES: &[(&str, Run)] = &[
     ("an_attempt_that_ignores_a_cancel_is_dropped", |case| Box::pin(cancel_ignored(case))),
     ("a_verdict_after_a_requested_cancel_still_completes", |case| Box::pin(cancel_too_late(case))),
     ("a_failure_after_a_requested_cancel_closes_as_cancelled", |case| Box::pin(cancel_then_failure(case))),
+    ("a_cancel_waits_for_the_answer_to_an_effect", |case| Box::pin(cancel_during_effect(case))),
+    ("an_attempt_that_a_cancel_drops_says_what_may_continue", |case| Box::pin(cancel_drops(case))),
+    ("a_cancel_between_two_attempts_says_what_continues", |case| Box::pin(cancel_between_attempts(case))),
+    ("the_jobs_of_one_worker_know_of_each_others_effects", |case| Box::pin(effects_of_others(case))),
     ("a_drained_attempt_goes_on_from_its_checkpoint", |case| Box::pin(drain(case))),
     ("a_delayed_job_starts_when_it_is_due", |case| Box::pin(delay(case))),
     ("many_wait_for_one_verdict_and_unknown_jobs_are_said_to_be", |case| Box::pin(waiters(case))),
@@ -119,6 +123,55 @@ async fn cancel_then_failure(case: Arc<Case>) {
     let verdict = case.verdict("job").await;
     assert_eq!((verdict.status, verdict.attempts), (Status::Cancelled, 1));
     assert_eq!(case.detail("job").await.job.state, JobState::Cancelled);
+    worker.drain().await;
+}
+
+async fn cancel_during_effect(case: Arc<Case>) {
+    let worker = case.worker().await;
+    // Longer than the grace.
+    case.enqueue_acts("job", [Act::SlowEffect { checkpoint: json!({"leave": "r-1"}), takes: 4, bound: 20 }]).await;
+    case.within(case.probe.sent.notified()).await;
+    case.host.client().cancel(case.target("job"), None).await.unwrap();
+    let verdict = case.verdict("job").await;
+    assert_eq!((verdict.status, verdict.message.as_deref()), (Status::Cancelled, Some("it acted on its effect")));
+    assert_eq!(case.probe.effects.load(std::sync::atomic::Ordering::SeqCst), 1);
+    worker.drain().await;
+}
+
+async fn cancel_drops(case: Arc<Case>) {
+    let worker = case.worker().await;
+    case.enqueue_acts("job", [Act::SaveThenIgnore(json!({"leave": "r-1"}))]).await;
+    case.within(case.probe.sent.notified()).await;
+    case.host.client().cancel(case.target("job"), Some("enough".into())).await.unwrap();
+    let verdict = case.verdict("job").await;
+    assert_eq!((verdict.status, verdict.facts["run"].as_str()), (Status::Cancelled, Some("r-1")));
+    let message = verdict.message.unwrap();
+    assert!(message.starts_with("enough; ") && message.ends_with("; run r-1 continues"), "{message}");
+    worker.drain().await;
+}
+
+async fn cancel_between_attempts(case: Arc<Case>) {
+    let worker = case.worker().await;
+    case.enqueue_acts("job", [Act::SaveThenRetryAfter(json!({"leave": "r-1"}), 600)]).await;
+    case.within(async { while case.detail("job").await.job.state != JobState::Retryable {} }).await;
+    let cancelled = case.host.client().cancel(case.target("job"), Some("enough".into())).await.unwrap();
+    assert_eq!(cancelled, Cancelled::Closed);
+    let verdict = case.verdict("job").await;
+    assert_eq!((verdict.status, verdict.message.as_deref()), (Status::Cancelled, Some("enough; run r-1 continues")));
+    assert_eq!((verdict.facts["run"].as_str(), verdict.attempts), (Some("r-1"), 1));
+    worker.drain().await;
+}
+
+async fn effects_of_others(case: Arc<Case>) {
+    let worker = case.worker().await;
+    let key = case.id("key");
+    case.enqueue_acts("first", [Act::Reserve(key.clone())]).await;
+    let first = case.verdict("first").await;
+    assert_eq!((first.message.as_deref(), &first.facts["settled"]), (Some("it was first"), &json!(true)));
+    case.enqueue_acts("second", [Act::Reserve(key)]).await;
+    let second = case.verdict("second").await;
+    assert_eq!((&second.facts["others"], &second.facts["claimed"]), (&json!([case.id("first")]), &json!(false)));
+    assert!(case.detail("second").await.checkpoint.is_none(), "a conflict saves nothing");
     worker.drain().await;
 }
 

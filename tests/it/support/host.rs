@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use iolaus::client::{ClientError, Enqueued, JobClient, JobDetail, Target};
 use iolaus::embedded::{Embedded, EmbeddedOptions, Worker, WorkerOptions};
+use iolaus::executor::CancelPlans;
 use iolaus::intake::{Intake, JobRequest};
 use iolaus::job::{Job, JobId, NewJob, Refused, TraceContext};
 use iolaus::sequence::{self, SequenceRequest};
@@ -75,8 +76,10 @@ impl TestHost {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let path = dir.path().join("state/iolaus.db");
         write(&path);
-        let options = EmbeddedOptions { worker_timeout, ..EmbeddedOptions::at(path) };
-        Self::open(options, clock, Probe::new(), Some(dir))
+        let probe = Probe::new();
+        let cancel_plans = CancelPlans::of(&iolaus_activities::shipped(&Tenants::none()).with(probe.clone()));
+        let options = EmbeddedOptions { worker_timeout, cancel_plans, ..EmbeddedOptions::at(path) };
+        Self::open(options, clock, probe, Some(dir))
     }
 
     /// Another process on the same file, as far as one process can play it. Only the first checks the invariants.

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use iolaus_activities::{
-    Activity, ActivityContext, ActivityError, ActivityOptions, Category, Failure, InputError, RetryPolicy, SlotClass, Timeouts,
-    Verdict, duration,
+    Activity, ActivityContext, ActivityError, ActivityOptions, CancelPlan, Category, EffectOutcome, EffectState, Failure,
+    InputError, Reservation, Reserved, RetryPolicy, SlotClass, Stop, Timeouts, Verdict, duration,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,22 @@ pub(crate) enum Act {
     Tell(Value),
     /// Passes with the input's note as a fact.
     Echo,
+    /// Saves this checkpoint, sends an effect that takes so many seconds and says so many at most, and then waits to be stopped.
+    SlowEffect {
+        checkpoint: Value,
+        takes: u64,
+        bound: u64,
+    },
+    /// Saves this checkpoint and ignores whatever it is told.
+    SaveThenIgnore(Value),
+    /// Saves this checkpoint and fails, to be tried again so many seconds later.
+    SaveThenRetryAfter(Value, u64),
+    /// Reserves an effect under this key and settles it, or tells who was first.
+    Reserve(String),
+    /// Waits for a cancel and undoes.
+    Undo,
+    /// Waits for a cancel, and cannot undo for now.
+    UndoFails,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -70,12 +86,20 @@ pub(crate) struct Probe {
     seen: Arc<Mutex<Vec<(String, u32)>>>,
     pub(crate) started: Arc<Notify>,
     pub(crate) gate: Arc<Semaphore>,
+    /// Told when something was saved or sent, and the attempt goes on.
+    pub(crate) sent: Arc<Notify>,
     pub(crate) effects: Arc<AtomicUsize>,
 }
 
 impl Probe {
     pub(crate) fn new() -> Self {
-        Self { seen: Arc::default(), started: Arc::default(), gate: Arc::new(Semaphore::new(0)), effects: Arc::default() }
+        Self {
+            seen: Arc::default(),
+            started: Arc::default(),
+            gate: Arc::new(Semaphore::new(0)),
+            sent: Arc::default(),
+            effects: Arc::default(),
+        }
     }
 
     /// The numbers of the attempts that were run of a job, in order.
@@ -103,6 +127,17 @@ impl Activity for Probe {
 
     fn validate(input: &Input) -> Result<(), InputError> {
         InputError::unless(!input.acts.is_empty(), "acts", "must not be empty")
+    }
+
+    fn on_cancel(_: &str, _: &Input, checkpoint: &Value) -> CancelPlan {
+        match (checkpoint.get("undo"), checkpoint.get("leave")) {
+            (Some(_), _) => CancelPlan::Undo,
+            (None, Some(run)) => CancelPlan::Close {
+                message: Some(format!("run {} continues", run.as_str().unwrap_or_default())),
+                facts: [("run".to_owned(), run.clone())].into_iter().collect(),
+            },
+            (None, None) => CancelPlan::default(),
+        }
     }
 
     async fn run(&self, ctx: &ActivityContext, input: Input) -> Result<Verdict, ActivityError> {
@@ -167,8 +202,70 @@ impl Activity for Probe {
                 let facts = facts.as_object().unwrap().iter();
                 Ok(facts.fold(Verdict::passed("it told"), |verdict, (name, value)| verdict.fact(name, value.clone())))
             }
+            Act::SlowEffect { checkpoint, takes, bound } => {
+                ctx.save(&checkpoint).await?;
+                let answer = ctx.clock().sleep(Duration::from_secs(takes));
+                let sent = async {
+                    self.sent.notify_one();
+                    answer.await;
+                };
+                ctx.effect(Duration::from_secs(bound), sent).await;
+                self.effects.fetch_add(1, Ordering::SeqCst);
+                Err(acted(ctx.stopped().await, "it acted on its effect"))
+            }
+            Act::SaveThenIgnore(checkpoint) => {
+                ctx.save(&checkpoint).await?;
+                self.sent.notify_one();
+                std::future::pending().await
+            }
+            Act::SaveThenRetryAfter(checkpoint, seconds) => {
+                ctx.save(&checkpoint).await?;
+                Err(unavailable().after(Some(Duration::from_secs(seconds))).into())
+            }
+            Act::Reserve(key) => reserve(ctx, key).await,
+            Act::Undo => Err(acted(ctx.stopped().await, "it undid its effect")),
+            Act::UndoFails => match ctx.stopped().await {
+                Stop::Cancelled { .. } => Err(unavailable().fact("stop_requested", false).into()),
+                stop => Err(stop.into()),
+            },
             Act::Echo => Ok(Verdict::passed("it echoed").fact("note", input.note)),
         }
+    }
+}
+
+async fn reserve(ctx: &ActivityContext, key: String) -> Result<Verdict, ActivityError> {
+    let since = ctx.now() - jiff::SignedDuration::from_mins(5);
+    let run = format!("run of {}", ctx.attempt().job_id);
+    let reservation = Reservation { key: key.clone(), intents_since: since, applied_since: Some(since) };
+    match ctx.reserve(&"an intent", reservation).await? {
+        Reserved::Saved => {
+            let settled = ctx.settle(&"settled", &key, EffectOutcome::Applied { run }).await?;
+            Ok(Verdict::passed("it was first").fact("settled", settled))
+        }
+        Reserved::Conflict(others) => {
+            let found = ctx.other_effects(&key, since).await?;
+            assert_eq!(others, found);
+            let names: Vec<String> = found.iter().map(|other| other.owner.job_id.clone()).collect();
+            let claimed = match &found[0].state {
+                EffectState::Applied { run } => ctx.settle(&"taken", &key, EffectOutcome::Applied { run: run.clone() }).await?,
+                EffectState::Intent => panic!("it was settled"),
+            };
+            Ok(Verdict::passed("another was first")
+                .fact("others", names)
+                .fact("claimed", claimed)
+                .fact("checkpoint", ctx.checkpoint::<Value>()?))
+        }
+    }
+}
+
+/// Only a cancel is acted on.
+fn acted(stop: Stop, how: &str) -> ActivityError {
+    match stop {
+        Stop::Cancelled { .. } => ActivityError::Cancelled {
+            message: Some(how.to_owned()),
+            facts: [("acted".to_owned(), true.into())].into_iter().collect(),
+        },
+        stop => stop.into(),
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::commands::{How, Wanted};
+use super::terms::UNDO;
+use crate::executor::MAX_UNDO_ATTEMPTS;
 use crate::job::{JobState, limits};
 
 /// What the model knows of one execution.
@@ -20,6 +22,8 @@ pub(super) struct Life {
     pub(super) close_by: Option<Timestamp>,
     pub(super) expires: Option<Timestamp>,
     pub(super) cancel_requested: bool,
+    /// Attempts that it was given only to undo.
+    pub(super) undos: u32,
     pub(super) checkpoint: Option<u8>,
     pub(super) verdict: Option<&'static str>,
 }
@@ -44,6 +48,7 @@ impl Life {
             close_by: wanted.whole.map(|whole| run_at + seconds(whole)),
             expires: None,
             cancel_requested: false,
+            undos: 0,
             checkpoint: None,
             verdict: None,
         };
@@ -65,12 +70,26 @@ impl Life {
         match how {
             How::Passed => self.close(JobState::Completed, "passed"),
             How::Cancelled => self.close(JobState::Cancelled, "cancelled"),
+            _ if self.cancel_requested && self.undoes() => {
+                self.attempt -= u32::from(how == How::Drained);
+                self.goes_to_undo(now);
+            }
             _ if self.cancel_requested => self.close(JobState::Cancelled, "cancelled"),
             How::TenantHeld => self.goes_back(0, now),
             How::Drained if self.drains < limits::DRAINS => self.goes_back(1, now),
             How::Final => self.close(JobState::Discarded, "unresolved"),
             How::Drained | How::Retryable => self.fails(now),
         }
+    }
+
+    /// Whether a cancel gives it one more attempt, to undo what its checkpoint names.
+    pub(super) fn undoes(&self) -> bool {
+        self.checkpoint == Some(UNDO) && self.undos < MAX_UNDO_ATTEMPTS
+    }
+
+    pub(super) fn goes_to_undo(&mut self, now: Timestamp) {
+        (self.state, self.run_at, self.expires, self.worker) = (JobState::Available, now, self.close_by, None);
+        (self.cancel_requested, self.undos) = (true, self.undos + 1);
     }
 
     pub(super) fn goes_back(&mut self, drains: u32, now: Timestamp) {

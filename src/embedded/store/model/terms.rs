@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use iolaus_activities::{ActivityOptions, Category, Failure, RetryPolicy, SlotClass, Timeouts, Verdict};
-use serde_json::{Map, json};
+use iolaus_activities::{
+    Activity, ActivityContext, ActivityError, ActivityOptions, CancelPlan, Category, Failure, Registry, RetryPolicy, SlotClass,
+    Timeouts, Verdict,
+};
+use serde_json::{Map, Value, json};
 
 use super::TENANTS;
 use super::commands::{How, Wanted};
@@ -11,8 +14,34 @@ use super::life::{Life, seconds};
 use crate::embedded::store::Shares;
 use crate::embedded::store::claim::{ClaimRequest, ClaimScope};
 use crate::embedded::store::rows::ms;
-use crate::executor::Outcome;
+use crate::executor::{CancelPlans, Outcome};
 use crate::job::{JobId, NewJob, RunId, TraceContext};
+
+/// The checkpoint of an effect that a cancel undoes.
+pub(super) const UNDO: u8 = 3;
+
+/// The activity of every job. It is never run.
+struct Probe;
+
+#[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+struct Nothing {}
+
+impl Activity for Probe {
+    const NAME: &'static str = "probe";
+    type Input = Nothing;
+
+    fn on_cancel(_: &str, _: &Nothing, checkpoint: &Value) -> CancelPlan {
+        if *checkpoint == json!(UNDO) { CancelPlan::Undo } else { CancelPlan::default() }
+    }
+
+    async fn run(&self, _: &ActivityContext, _: Nothing) -> Result<Verdict, ActivityError> {
+        Ok(Verdict::passed("it passed"))
+    }
+}
+
+pub(super) fn plans() -> CancelPlans {
+    CancelPlans::of(&Registry::default().with(Probe))
+}
 
 /// An execution as both can tell it.
 #[derive(Debug, PartialEq)]
@@ -82,7 +111,7 @@ pub(super) fn new_job(wanted: &Wanted, run_id: RunId) -> NewJob {
     }
 }
 
-pub(super) fn request(worker_id: i64, free: usize) -> ClaimRequest {
+pub(in crate::embedded::store) fn request(worker_id: i64, free: usize) -> ClaimRequest {
     ClaimRequest {
         worker_id,
         scope: ClaimScope::Any,
