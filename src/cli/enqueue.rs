@@ -96,8 +96,8 @@ impl Enqueue {
         let mut watched = BTreeSet::new();
         if self.require_worker {
             watched = source.activities();
-            for name in &watched {
-                wait::require_worker(client, name).await?;
+            for (activity, tenant) in &watched {
+                wait::require_worker(client, activity, tenant).await?;
             }
         }
         let (mut tenants, mut exit, mut open) = (BTreeSet::new(), Exit::Passed, Vec::new());
@@ -108,8 +108,8 @@ impl Enqueue {
             }
             for job in &jobs {
                 tenants.insert(job.tenant.clone());
-                if self.require_worker && watched.insert(job.activity.clone()) {
-                    wait::require_worker(client, &job.activity).await?;
+                if self.require_worker && watched.insert((job.activity.clone(), job.tenant.clone())) {
+                    wait::require_worker(client, &job.activity, &job.tenant).await?;
                 }
             }
             for stored in store(client, jobs).await? {

@@ -203,6 +203,7 @@ impl Host {
     /// Starts a worker for every activity of this build.
     pub(crate) async fn start_worker(&self, app: &App) -> anyhow::Result<Worker> {
         let tenants = app.tenants()?;
+        warn_of_unserved(&tenants);
         Ok(match &self.kind {
             Kind::Embedded(embedded) => {
                 Worker::Embedded(embedded::Worker::start(embedded, worker_options(&app.config, tenants)).await?)
@@ -270,6 +271,17 @@ impl Host {
     /// Whether jobs that are executed here are worked in this process.
     pub(crate) fn works_here(&self) -> bool {
         matches!(self.kind, Kind::Embedded(_))
+    }
+}
+
+/// Names the tenants whose jobs this worker leaves to others. The section `default` is always there, and may stay empty.
+fn warn_of_unserved(tenants: &Tenants) {
+    for tenant in tenants.names().filter_map(|name| tenants.get(name).ok()) {
+        let (name, is_empty) = (tenant.name(), tenant.settings().base_url.trim().is_empty());
+        if let Some(setting) = tenant.unset().filter(|_| !(name == "default" && is_empty)) {
+            let hint = how_to_set(name, setting);
+            tracing::warn!(tenant = name, hint, "tenants.{name}.{setting} is not set: this worker serves no job of this tenant");
+        }
     }
 }
 

@@ -186,7 +186,8 @@ impl Wait {
         // The execution that is the newest now, so that a retry meanwhile does not change what is waited for.
         let detail = client.get(self.which.target()).await?;
         if self.require_worker && detail.job.state.is_open() {
-            require_worker(client, &detail.at_hand().activity).await?;
+            let job = detail.at_hand();
+            require_worker(client, &job.activity, &job.tenant).await?;
         }
         let job = detail.job;
         let target = Target::run(job.job_id, job.run_id);

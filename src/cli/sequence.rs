@@ -103,8 +103,9 @@ impl Admitted {
         self.definition.steps.iter().map(|step| step.tenant.clone()).collect()
     }
 
-    fn activities(&self) -> BTreeSet<&str> {
-        self.definition.steps.iter().map(|step| step.activity.as_str()).collect()
+    /// The activities with their tenants.
+    fn activities(&self) -> BTreeSet<(&str, &str)> {
+        self.definition.steps.iter().map(|step| (step.activity.as_str(), step.tenant.as_str())).collect()
     }
 }
 
@@ -126,8 +127,8 @@ impl Enqueue {
         let host = app.open()?;
         let client = host.client();
         if self.require_worker {
-            for activity in admitted.activities() {
-                wait::require_worker(client, activity).await?;
+            for (activity, tenant) in admitted.activities() {
+                wait::require_worker(client, activity, tenant).await?;
             }
         }
         let tenants = admitted.tenants();

@@ -185,10 +185,8 @@ impl JobClient for EmbeddedClient {
 
     async fn status(&self) -> Result<HostStatus, ClientError> {
         let presence = self.presence().await?;
-        let status = self
-            .host
-            .store
-            .read(move |conn| Ok(HostStatus { presence, counts: store::counts(conn)?, oldest_due: store::oldest_due(conn)? }));
+        let status =
+            self.host.store.read(move |conn| Ok(HostStatus::new(presence, store::counts(conn)?, store::oldest_due(conn)?)));
         status.await.map_err(|error| self.fail(error))
     }
 

@@ -117,6 +117,7 @@ impl TemporalClient {
                         version: poller.deployment_options.map(|of| of.build_id).unwrap_or_default(),
                         // Which activities a worker has is not told; ours have all of their build's.
                         activities: self.host.options.activities.clone(),
+                        tenants: None,
                         started_at: last_beat,
                         last_beat,
                         running: 0,
@@ -141,7 +142,7 @@ impl TemporalClient {
                 }
             }
         }
-        Ok(HostStatus { presence, counts, oldest_due: None })
+        Ok(HostStatus::new(presence, counts, None))
     }
 
     async fn page(&self, query: String, limit: usize, cursor: Option<String>) -> Result<(Vec<Job>, Option<String>), ClientError> {

@@ -33,6 +33,7 @@ mod readme;
 mod reruns;
 mod retries;
 mod sequences;
+mod served;
 mod storm;
 mod support;
 #[cfg(feature = "temporal")]

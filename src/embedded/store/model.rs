@@ -15,7 +15,7 @@ use serde_json::json;
 use super::enqueue::{Admission, JobRows, Retried};
 use super::workers::{WorkerBeat, WorkerRegistration};
 use super::writer::Tx;
-use super::{Finished, claim, schema};
+use super::{Finished, ServedTenants, claim, schema};
 use crate::client::{Cancelled, PauseKind, Target};
 use crate::embedded::Durability;
 use crate::executor::{self, Execution};
@@ -132,7 +132,8 @@ impl Both {
         let id = *self.workers[worker].get_or_insert_with(|| {
             self.conn.execute_batch("BEGIN").expect("it begins");
             let mut tx = Tx::new(&self.conn, self.now, JITTER);
-            let registration = WorkerRegistration { name: format!("w-{worker}"), activities: vec!["probe"] };
+            let registration =
+                WorkerRegistration { name: format!("w-{worker}"), activities: vec!["probe"], tenants: ServedTenants::All };
             let id = tx.register_worker(&registration).expect("it registers");
             self.conn.execute_batch("COMMIT").expect("it commits");
             id

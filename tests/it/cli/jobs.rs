@@ -366,3 +366,30 @@ fn lines_are_stored_as_they_come_and_a_bad_one_is_named_and_skipped() {
         assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
     }
 }
+
+#[test]
+fn status_doctor_and_a_waiting_command_name_the_tenant_that_no_worker_serves() {
+    let mut place = place();
+    let mut worker = place.start("worker");
+    worker.until("the worker is ready");
+    place.set("IOLAUS_TENANTS__ACME__BASE_URL", "http://127.0.0.1:9");
+    let job = format!("{USER} {CONNECTION} --tenant acme --job-id elsewhere");
+    let none = place.run(&format!("enqueue publish_preflight {job} --require-worker"));
+    assert_eq!((none.code, place.stored()), (6, 0), "{none:?}");
+    assert!(none.stderr.contains("hint: the workers serve default; set tenants.acme"), "{none:?}");
+    let mut waiting = place.start(&format!("enqueue publish_preflight {job} --wait"));
+    waiting.until("has an address and credentials for tenant acme; the workers serve default");
+    assert_eq!(waiting.terminate().code, 5);
+    let status = place.run("status").json();
+    let without = serde_json::json!([{"activity": "publish_preflight", "tenant": "acme", "jobs": 1, "missing": "tenant"}]);
+    assert_eq!((&status["without_worker"], &status["workers"][0]["tenants"]), (&without, &serde_json::json!(["default"])));
+    let told = place.run("status --output text").stdout;
+    assert!(told.contains("JOBS WITHOUT A WORKER") && told.contains("an address and credentials for the tenant"), "{told}");
+    let doctor = place.run("doctor --tenant default --output text").stdout;
+    assert!(doctor.contains("1 open jobs of publish_preflight for tenant acme have no live worker"), "{doctor}");
+    assert_eq!(place.run("jobs show elsewhere").json()["attempts"], 0);
+    // Worked here, it needs the key, and is refused as before.
+    let here = place.run(&format!("execute publish_preflight {job}"));
+    assert!(here.code == 2 && here.stderr.contains("`tenants.acme.api_key` is not set"), "{here:?}");
+    assert_eq!(worker.terminate().code, 0);
+}

@@ -87,6 +87,7 @@ pub(super) fn request(worker_id: i64, free: usize) -> ClaimRequest {
         worker_id,
         scope: ClaimScope::Any,
         activities: [("probe", 1)].into(),
+        tenants: Arc::default(),
         work: Shares::unlimited(free),
         waits: Shares::default(),
         throttles: Arc::default(),
