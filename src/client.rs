@@ -46,6 +46,16 @@ pub struct Enqueued {
     pub run_id: RunId,
     /// True when it was open already and the conflict policy is `use_existing`.
     pub existing: bool,
+    /// True when it is an existing one that was opened with another input, which is what its verdict will be about.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub input_differs: bool,
+}
+
+impl Enqueued {
+    /// A new execution.
+    pub fn opened(job_id: JobId, run_id: RunId) -> Self {
+        Self { job_id, run_id, existing: false, input_differs: false }
+    }
 }
 
 /// An execution with all that is known of it.
@@ -179,6 +189,29 @@ pub enum Cancelled {
     AlreadyClosed,
 }
 
+/// An open execution under the id of a request that asks for something else.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "job {job_id} is {state} for activity {activity} of tenant {tenant} (execution {run_id}), and this asks for activity \
+     {asked_activity} of tenant {asked_tenant}"
+)]
+pub struct OtherJob {
+    /// The job.
+    pub job_id: JobId,
+    /// The open execution.
+    pub run_id: RunId,
+    /// Its state.
+    pub state: JobState,
+    /// Its activity.
+    pub activity: String,
+    /// Its tenant.
+    pub tenant: String,
+    /// The activity that was asked for.
+    pub asked_activity: String,
+    /// The tenant that was asked for.
+    pub asked_tenant: String,
+}
+
 /// Why a verb was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -195,6 +228,10 @@ pub enum ClientError {
         /// Its state.
         state: JobState,
     },
+    /// The job id is open for another activity or another tenant, whose verdict would answer a question that was not asked; nothing was
+    /// stored.
+    #[error(transparent)]
+    OtherJob(Box<OtherJob>),
     /// There is no such execution.
     #[error("no job {0} is known")]
     NotFound(JobId),

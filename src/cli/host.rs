@@ -12,7 +12,7 @@ use iolaus_activities::{Clock, VerdictRecord, shipped};
 use super::App;
 use super::exit::Problem;
 use super::signals::Signals;
-use crate::client::{ClientError, JobClient};
+use crate::client::{ClientError, Enqueued, JobClient};
 use crate::config::{Config, HostKind};
 use crate::embedded::{self, Embedded, EmbeddedOptions, WorkerOptions};
 use crate::executor;
@@ -239,21 +239,20 @@ impl Host {
         }
     }
 
-    /// Enqueues a job and works it here, until it is closed or somebody asks this process to stop. A cluster's workers work it there.
-    pub(crate) async fn execute(&self, app: &App, job: NewJob, signals: Signals) -> anyhow::Result<Executed> {
+    /// Works an open job here, until it is closed or this process is asked to stop. A cluster's workers work it there.
+    pub(crate) async fn execute(&self, app: &App, enqueued: &Enqueued, signals: Signals) -> anyhow::Result<Executed> {
         match &self.kind {
             Kind::Embedded(embedded) => {
                 let options = worker_options(&app.config, app.tenants()?);
                 let stop = async move { signals.stopped().await };
-                Ok(match embedded::execute(embedded, options, job, stop).await? {
+                Ok(match embedded::work(embedded, options, enqueued, stop).await? {
                     embedded::Executed::Verdict(verdict) => Executed::Verdict(verdict),
                     embedded::Executed::NotYet => Executed::NotYet("this process was asked to stop and gave the job back"),
                 })
             }
             #[cfg(feature = "temporal")]
             Kind::Temporal(_) => {
-                let enqueued = self.client.enqueue(job).await?;
-                let target = crate::client::Target::run(enqueued.job_id, enqueued.run_id);
+                let target = crate::client::Target::run(enqueued.job_id.clone(), enqueued.run_id);
                 tokio::select! {
                     biased;
                     verdict = self.client.wait(target) => Ok(Executed::Verdict(Box::new(verdict?))),

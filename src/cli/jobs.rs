@@ -14,7 +14,7 @@ use super::render::{self, table};
 use super::signals::Signals;
 use super::wait::{self, Waiting};
 use super::{App, wait::require_worker};
-use crate::client::{Cancelled, ListFilter, Target};
+use crate::client::{Cancelled, Enqueued, ListFilter, Target};
 use crate::job::{Job, JobId, JobState, Refused, RunId};
 
 /// List, show, wait for, cancel and retry jobs
@@ -190,10 +190,11 @@ impl Wait {
             require_worker(client, &job.activity, &job.tenant).await?;
         }
         let job = detail.job;
-        let target = Target::run(job.job_id, job.run_id);
+        let job = Enqueued::opened(job.job_id, job.run_id);
+        let target = Target::run(job.job_id.clone(), job.run_id);
         let waiting = Waiting { app, client, signals: &signals, timeout: self.timeout };
         let verdict = waiting.verdict(&target).await?;
-        wait::conclude(client, app.out, &target, verdict).await
+        wait::conclude(client, app.out, &job, verdict).await
     }
 }
 

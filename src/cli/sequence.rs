@@ -134,15 +134,16 @@ impl Enqueue {
         let tenants = admitted.tenants();
         let enqueued = enqueue::surely(client.as_ref(), admitted.job).await?;
         enqueue::warn_of_unset(app, &tenants);
+        enqueue::note_existing(app, &enqueued);
         if !self.wait {
             enqueue::tell(app, &enqueued)?;
             return Ok(Exit::Passed);
         }
         let signals = Signals::listen(&app.clock)?;
-        let target = Target::run(enqueued.job_id, enqueued.run_id);
+        let target = Target::run(enqueued.job_id.clone(), enqueued.run_id);
         let waiting = Waiting { app, client, signals: &signals, timeout: self.timeout };
         let verdict = waiting.verdict(&target).await?;
-        wait::conclude(client, app.out, &target, verdict).await
+        wait::conclude(client, app.out, &enqueued, verdict).await
     }
 }
 

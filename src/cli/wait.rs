@@ -8,12 +8,15 @@ use std::time::Duration;
 use iolaus_activities::{VerdictRecord, shell_word, timestamp};
 use jiff::Timestamp;
 
+use super::enqueue::Answered;
 use super::exit::{Exit, Problem};
 use super::host::Host;
 use super::out::Out;
 use super::signals::Signals;
 use super::{App, render};
-use crate::client::{ClientError, JobClient, JobDetail, Missing, Pause, PauseKind, Presence, StepDetail, Target, TenantHold};
+use crate::client::{
+    ClientError, Enqueued, JobClient, JobDetail, Missing, Pause, PauseKind, Presence, StepDetail, Target, TenantHold,
+};
 use crate::job::{Job, JobState, Throttles};
 
 /// At the latest after this long it is said what a job waits for.
@@ -255,19 +258,21 @@ fn goes(detail: &JobDetail) -> String {
 pub(crate) async fn conclude(
     client: &Arc<dyn JobClient>,
     out: Out,
-    target: &Target,
+    enqueued: &Enqueued,
     verdict: Option<VerdictRecord>,
 ) -> anyhow::Result<Exit> {
+    let concluded = |verdict: &VerdictRecord| {
+        out.data(&Answered::new(verdict, enqueued), || render::verdict(verdict, out.has_colour()))?;
+        Ok(Exit::of_status(verdict.status))
+    };
     if let Some(verdict) = verdict {
-        out.data(&verdict, || render::verdict(&verdict, out.has_colour()))?;
-        return Ok(Exit::of_status(verdict.status));
+        return concluded(&verdict);
     }
-    let detail = client.get(target.clone()).await?;
+    let detail = client.get(Target::run(enqueued.job_id.clone(), enqueued.run_id)).await?;
     if let Some(verdict) = &detail.verdict {
-        out.data(verdict, || render::verdict(verdict, out.has_colour()))?;
-        return Ok(Exit::of_status(verdict.status));
+        return concluded(verdict);
     }
-    out.data(&detail.job, || render::detail(&detail, out.has_colour()))?;
+    out.data(&Answered::new(&detail.job, enqueued), || render::detail(&detail, out.has_colour()))?;
     out.note(&format!(
         "not yet: the job is stored and open; ask again with: iolaus jobs wait {}",
         shell_word(detail.job.job_id.as_str())

@@ -80,7 +80,7 @@ impl TemporalClient {
             let (job_id, run_id) = (job.job_id, job.run_id);
             match ambiguous(detail.verdict.as_ref()).filter(|_| !filter.accept_duplicate) {
                 Some(failure) => page.skipped.push(RetrySkipped { job_id, run_id, instead: failure.suggested_action }),
-                None if filter.dry_run => page.retried.push(Enqueued { job_id, run_id, existing: true }),
+                None if filter.dry_run => page.retried.push(Enqueued { existing: true, ..Enqueued::opened(job_id, run_id) }),
                 None => match self.retry_run(&Target::run(job_id, run_id), true).await {
                     Ok(enqueued) => page.retried.push(enqueued),
                     // Somebody else was faster.
