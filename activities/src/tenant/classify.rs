@@ -81,6 +81,14 @@ impl Tenant {
         }
     }
 
+    /// The failure that an exchange is which was not answered well.
+    pub(super) fn failure_of(&self, call: &Call, sent: &Sent) -> Failure {
+        match sent {
+            Sent::Answered(answer) => self.refusal(call, answer),
+            Sent::NotDelivered(failure) | Sent::UnknownDelivery(failure) => failure.clone(),
+        }
+    }
+
     fn readable(&self, call: &Call, answer: Answer) -> Result<Value, Failure> {
         let (code, problem) = match answer.body {
             Body::Json(value) => return Ok(value),
@@ -162,6 +170,21 @@ pub(super) fn is_settled(sent: &Sent) -> bool {
     matches!(sent, Sent::Answered(answer) if matches!(answer.status, 200..=299 | 400..=407 | 409..=428 | 430..=499))
 }
 
+/// Whether it says that the tenant cannot answer now: no answer, a failure, a redirect. The refusal of a second run, hidden in a 500, is
+/// an answer.
+pub(super) fn is_failing(sent: &Sent) -> bool {
+    match sent {
+        Sent::Answered(answer) if matches!(answer.body, Body::Cut(_)) => true,
+        Sent::Answered(answer) => !is_settled(sent) && !answer.names(ALREADY_ACTIVE),
+        Sent::NotDelivered(_) | Sent::UnknownDelivery(_) => true,
+    }
+}
+
+/// Whether something answered that may be the tenant. What redirects is at another address.
+pub(super) fn is_reached(sent: &Sent) -> bool {
+    matches!(sent, Sent::Answered(answer) if !matches!(answer.status, 300..=399))
+}
+
 /// How long the tenant asks everybody to stay away: only with a 429 or a 503 that names a time.
 pub(super) fn asks_to_wait(sent: &Sent) -> Option<Duration> {
     match sent {
@@ -173,7 +196,8 @@ pub(super) fn asks_to_wait(sent: &Sent) -> Option<Duration> {
 /// Whether a read that ended so may be sent again within the same attempt. One that took too long may not: it has cost enough time.
 pub(super) fn worth_resending(sent: &Sent) -> bool {
     match sent {
-        Sent::NotDelivered(failure) => failure.retryable,
+        // One that was held back would be held back again.
+        Sent::NotDelivered(failure) => failure.retryable && !(failure.tenant_held && failure.retry_after.is_none()),
         Sent::UnknownDelivery(failure) => failure.category != Category::Timeout,
         Sent::Answered(answer) => {
             matches!(answer.status, 429 | 502 | 503 | 504) || (is_success(answer.status) && matches!(answer.body, Body::Cut(_)))

@@ -8,7 +8,7 @@
 //! | `resend` | reads, sent again a few times within one attempt |
 //! | `link` | where its services are, and the one HTTP client |
 //! | `credentials`, `login` | the secrets, and getting a token for them |
-//! | `pace`, `holds` | how fast it may be asked, and when not at all |
+//! | `pace`, `holds`, `breaker` | how fast it may be asked, and when not at all |
 //! | `auth`, `preflight`, `workflows`, `runs`, `apps`, `app_runs`, `connections`, `tokens` | the areas of the API |
 //! | `oauth_clients`, `roles`, `personas` | the areas that only commands use |
 //! | `token_admin` | the one package whose workflows are created from here |
@@ -18,6 +18,7 @@ mod app_looks;
 mod app_runs;
 mod apps;
 mod auth;
+mod breaker;
 mod classify;
 mod connections;
 mod credentials;
@@ -123,6 +124,7 @@ pub struct Tenant {
     pace: pace::Pace,
     permits: Semaphore,
     held: holds::Held,
+    breaker: breaker::Breaker,
     /// Held by the one that finds out whether the tenant knows us at all.
     doubts: tokio::sync::Mutex<()>,
     learned: Mutex<Learned>,
@@ -157,8 +159,8 @@ impl Tenant {
         let held = holds::Held::new(changes);
         let app_looks = app_looks::AppLooks::new(settings.poll_interval, clock.monotonic());
         let looks = looks::Looks::at(Kind::Workflow);
-        let (doubts, learned, turns) = Default::default();
-        Ok(Self { name, settings, link, http, clock, pace, permits, held, doubts, learned, looks, app_looks, turns })
+        let (doubts, learned, turns, breaker) = Default::default();
+        Ok(Self { name, settings, link, http, clock, pace, permits, held, breaker, doubts, learned, looks, app_looks, turns })
     }
 
     /// The setting without which nothing can be asked of it, if one is not there: `base_url` or `api_key`.

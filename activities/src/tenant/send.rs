@@ -18,7 +18,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::Tenant;
 use super::auth::Doubt;
-use super::classify::{asks_to_wait, is_unauthenticated};
+use super::classify::is_unauthenticated;
 use super::credentials::Bearer;
 use super::link::Bases;
 use super::measure::{self, Outcome};
@@ -98,6 +98,10 @@ impl Call {
 
     pub(super) fn is_anonymous(&self) -> bool {
         self.manner == Manner::Anonymous
+    }
+
+    pub(super) fn is_probe(&self) -> bool {
+        self.manner == Manner::Probe
     }
 
     /// A call that is sent although the tenant is held.
@@ -209,7 +213,7 @@ impl Tenant {
     }
 
     async fn deliver(&self, call: &Call) -> Sent {
-        if let Some(failure) = self.held_back(call).filter(|_| call.manner != Manner::Probe) {
+        if let Some(failure) = self.refuses(call) {
             return Sent::NotDelivered(failure);
         }
         let bearer = match self.bearer(call).await {
@@ -255,9 +259,7 @@ impl Tenant {
         let sent = self.bounded(call, request).instrument(span.clone()).await;
         let outcome = record(&span, &sent);
         measure::exchange(&call.method, host, outcome, self.clock.monotonic().saturating_sub(began));
-        if let Some(wait) = asks_to_wait(&sent) {
-            self.leave_alone(wait);
-        }
+        self.heed(call, &sent);
         sent
     }
 

@@ -11,6 +11,7 @@ use super::scripted::{Recorded, Reply, Scripted, clock, drive, hits, spans, tena
 use super::send::{Call, Sent};
 use super::*;
 
+mod failing;
 mod logins;
 mod oauth_clients;
 mod trust;
