@@ -8,6 +8,7 @@
 //! | `resend` | reads, sent again a few times within one attempt |
 //! | `link` | where its services are, and the one HTTP client |
 //! | `credentials`, `login` | the secrets, and getting a token for them |
+//! | `diagnosis` | what a request that got no answer says about the configuration |
 //! | `pace`, `holds`, `breaker` | how fast it may be asked, and when not at all |
 //! | `auth`, `preflight`, `workflows`, `runs`, `apps`, `app_runs`, `connections`, `tokens` | the areas of the API |
 //! | `oauth_clients`, `roles`, `personas` | the areas that only commands use |
@@ -22,6 +23,7 @@ mod breaker;
 mod classify;
 mod connections;
 mod credentials;
+mod diagnosis;
 mod holds;
 mod link;
 mod login;
@@ -60,6 +62,7 @@ use crate::failure::{Category, Failure};
 pub(crate) use apps::is_absence;
 pub use auth::{Identity, Ping};
 pub use connections::{AdminsWritten, Connection};
+pub use diagnosis::never_reached;
 pub use holds::Hold;
 pub use oauth_clients::{NewOAuthClient, OAuthClient, OAuthClientPage, OAuthCreation, oauth_client_command};
 pub use personas::Persona;

@@ -299,7 +299,7 @@ impl Tenant {
     fn undelivered(&self, call: &Call, error: &reqwest::Error) -> Sent {
         let failure = |code, what: &str| {
             let message = format!("tenant `{}` {what} ({}): {}", self.name, call.operation, chain(error));
-            Failure::new(code, Category::DependencyUnavailable, message).with_source(call.source())
+            self.diagnosed(Failure::new(code, Category::DependencyUnavailable, message).with_source(call.source()), error)
         };
         if error.is_connect() {
             Sent::NotDelivered(failure("tenant.unreachable", "could not be reached"))

@@ -15,6 +15,7 @@ mod failing;
 mod logins;
 mod oauth_clients;
 mod trust;
+mod unreached;
 
 fn call() -> Call {
     Call::get("test.read", "api/service/thing").needs("the right to things")
