@@ -1,6 +1,7 @@
 //! The only door to jobs for the command line and HTTP: job-lifecycle verbs, no SQL and no protocol. Every host implements it.
 
 pub(crate) mod checks;
+mod presence;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,6 +11,8 @@ use iolaus_activities::{ActivityOptions, FailureRecord, Status, VerdictRecord, t
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use presence::{HostStatus, Missing, Pause, PauseKind, Presence, StateCount, TenantHold, WithoutWorker, WorkerStatus};
 
 use crate::job::{Job, JobId, JobState, NewJob, Refused, RunId, TraceContext};
 
@@ -43,6 +46,16 @@ pub struct Enqueued {
     pub run_id: RunId,
     /// True when it was open already and the conflict policy is `use_existing`.
     pub existing: bool,
+    /// True when it is an existing one that was opened with another input, which is what its verdict will be about.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub input_differs: bool,
+}
+
+impl Enqueued {
+    /// A new execution.
+    pub fn opened(job_id: JobId, run_id: RunId) -> Self {
+        Self { job_id, run_id, existing: false, input_differs: false }
+    }
 }
 
 /// An execution with all that is known of it.
@@ -178,113 +191,27 @@ pub enum Cancelled {
     AlreadyClosed,
 }
 
-/// The host as a whole.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct HostStatus {
-    /// Who works on it, and what is held back.
-    #[serde(flatten)]
-    pub presence: Presence,
-    /// How many executions stand where.
-    pub counts: Vec<StateCount>,
-    /// When the oldest due job became due.
-    #[serde(with = "timestamp::optional")]
-    pub oldest_due: Option<Timestamp>,
-}
-
-/// Who works on a host, and what is held back. Costs the same however many jobs there are.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Presence {
-    /// Where jobs are kept, as a person would name it.
-    pub place: String,
-    /// The workers that are registered.
-    pub workers: Vec<WorkerStatus>,
-    /// What is paused.
-    pub pauses: Vec<Pause>,
-    /// What workers do not ask of tenants for now.
-    pub holds: Vec<TenantHold>,
-}
-
-/// A tenant of which a worker asks nothing for now, because it does not accept our credentials or asked to be left alone. The worker
-/// takes none of its jobs, and goes on by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TenantHold {
-    /// The tenant's name.
-    pub tenant: String,
-    /// The worker's name.
-    pub worker: String,
-    /// Why.
-    pub reason: String,
-    /// Since when.
-    #[serde(with = "timestamp")]
-    pub since: Timestamp,
-    /// When it ends by itself; None: when the tenant accepts our credentials again.
-    #[serde(with = "timestamp::optional")]
-    pub until: Option<Timestamp>,
-}
-
-/// How many executions of an activity and tenant are in a state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the names say it all")]
-pub struct StateCount {
-    pub activity: String,
-    pub tenant: String,
+/// An open execution under the id of a request that asks for something else.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "job {job_id} is {state} for activity {activity} of tenant {tenant} (execution {run_id}), and this asks for activity \
+     {asked_activity} of tenant {asked_tenant}"
+)]
+pub struct OtherJob {
+    /// The job.
+    pub job_id: JobId,
+    /// The open execution.
+    pub run_id: RunId,
+    /// Its state.
     pub state: JobState,
-    pub count: u64,
-}
-
-/// A worker that is registered.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct WorkerStatus {
-    /// `host-pid-number`.
-    pub name: String,
-    /// The version of the program.
-    pub version: String,
-    /// The activities that it runs.
-    pub activities: Vec<String>,
-    /// When it started.
-    #[serde(with = "timestamp")]
-    pub started_at: Timestamp,
-    /// When it last renewed its row, by its own clock. For people; nothing is decided by it.
-    #[serde(with = "timestamp")]
-    pub last_beat: Timestamp,
-    /// Executions that it holds.
-    pub running: u64,
-    /// Whether it has renewed its row lately.
-    pub live: bool,
-}
-
-/// What can be paused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PauseKind {
-    /// Every job of an activity.
-    Activity,
-    /// Every job of a tenant.
-    Tenant,
-}
-
-impl PauseKind {
-    /// As stored.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Activity => "activity",
-            Self::Tenant => "tenant",
-        }
-    }
-}
-
-/// A stored pause: workers claim no job of it until it is resumed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Pause {
-    /// What kind of thing.
-    pub kind: PauseKind,
-    /// Its name.
-    pub name: String,
-    /// Why, if somebody said so.
-    pub reason: Option<String>,
-    /// Since when.
-    #[serde(with = "timestamp")]
-    pub paused_at: Timestamp,
+    /// Its activity.
+    pub activity: String,
+    /// Its tenant.
+    pub tenant: String,
+    /// The activity that was asked for.
+    pub asked_activity: String,
+    /// The tenant that was asked for.
+    pub asked_tenant: String,
 }
 
 /// Why a verb was not carried out.
@@ -303,6 +230,10 @@ pub enum ClientError {
         /// Its state.
         state: JobState,
     },
+    /// The job id is open for another activity or another tenant, whose verdict would answer a question that was not asked; nothing was
+    /// stored.
+    #[error(transparent)]
+    OtherJob(Box<OtherJob>),
     /// There is no such execution.
     #[error("no job {0} is known")]
     NotFound(JobId),

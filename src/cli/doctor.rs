@@ -10,8 +10,7 @@ use super::App;
 use super::exit::Exit;
 use super::input::utf8;
 use super::render::plain_line;
-use crate::client::{ClientError, HostStatus, PauseKind, TenantHold};
-use crate::job::SEQUENCE;
+use crate::client::{ClientError, HostStatus, Missing, PauseKind, TenantHold, WithoutWorker};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -143,16 +142,6 @@ async fn queue(app: &App) -> Vec<Finding> {
 
 fn workers(status: &HostStatus) -> Vec<Finding> {
     let live: Vec<_> = status.presence.workers.iter().filter(|worker| worker.live).collect();
-    // No worker takes a sequence; they take its steps.
-    let served =
-        |activity: &str| activity == SEQUENCE || live.iter().any(|worker| worker.activities.iter().any(|name| name == activity));
-    let mut waiting: Vec<&str> = status
-        .counts
-        .iter()
-        .filter(|count| count.state.is_open() && !served(&count.activity))
-        .map(|c| c.activity.as_str())
-        .collect();
-    waiting.dedup();
     let mut findings = match live.len() {
         0 => vec![
             Finding::new("workers", State::Warn, "no live worker; enqueued jobs wait")
@@ -160,9 +149,18 @@ fn workers(status: &HostStatus) -> Vec<Finding> {
         ],
         n => vec![Finding::new("workers", State::Ok, format!("{n} live"))],
     };
-    findings.extend(waiting.into_iter().filter(|_| !live.is_empty()).map(|activity| {
-        Finding::new("workers", State::Warn, format!("open jobs of {activity} have no live worker that runs it"))
-            .mend("start a worker of a version that knows it")
+    findings.extend(status.without_worker.iter().filter_map(|waiting| {
+        let WithoutWorker { activity, tenant, jobs, missing } = waiting;
+        let (what, hint) = match missing {
+            Missing::Worker => return None,
+            Missing::Activity => ("runs it".to_owned(), "start a worker of a version that knows it".to_owned()),
+            Missing::Tenant => {
+                let hint = format!("set base_url and credentials of tenants.{tenant} where a worker runs, and restart that worker");
+                (format!("has an address and credentials for tenant {tenant}"), hint)
+            }
+        };
+        let message = format!("{jobs} open jobs of {activity} for tenant {tenant} have no live worker that {what}");
+        Some(Finding::new("workers", State::Warn, message).mend(hint))
     }));
     findings.extend(status.presence.pauses.iter().map(|pause| {
         let (kind, name) = (pause.kind.as_str(), &pause.name);
@@ -267,7 +265,7 @@ mod tests {
     use super::*;
     use crate::client::Presence;
     use crate::client::{StateCount, WorkerStatus};
-    use crate::job::JobState;
+    use crate::job::{JobState, SEQUENCE};
     use jiff::Timestamp;
 
     fn status(live: bool) -> HostStatus {
@@ -275,6 +273,7 @@ mod tests {
             name: "here-1-0".into(),
             version: "0.1.0".into(),
             activities: vec!["publish_preflight".into()],
+            tenants: Some(vec!["default".into()]),
             started_at: Timestamp::UNIX_EPOCH,
             last_beat: Timestamp::UNIX_EPOCH,
             running: 0,
@@ -282,11 +281,8 @@ mod tests {
         };
         let count =
             StateCount { activity: "from_the_future".into(), tenant: "default".into(), state: JobState::Available, count: 1 };
-        HostStatus {
-            presence: Presence { place: "q".into(), workers: vec![worker], pauses: Vec::new(), holds: Vec::new() },
-            counts: vec![count],
-            oldest_due: None,
-        }
+        let presence = Presence { place: "q".into(), workers: vec![worker], pauses: Vec::new(), holds: Vec::new() };
+        HostStatus::new(presence, vec![count], None)
     }
 
     #[test]
@@ -298,9 +294,9 @@ mod tests {
 
     #[test]
     fn a_sequence_waits_for_no_worker_that_runs_it() {
-        let mut status = status(true);
-        SEQUENCE.clone_into(&mut status.counts[0].activity);
-        assert!(workers(&status).iter().all(|finding| finding.state == State::Ok));
+        let HostStatus { presence, mut counts, .. } = status(true);
+        SEQUENCE.clone_into(&mut counts[0].activity);
+        assert!(workers(&HostStatus::new(presence, counts, None)).iter().all(|finding| finding.state == State::Ok));
     }
 
     #[test]

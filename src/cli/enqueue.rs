@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use iolaus_activities::duration;
+use iolaus_activities::{duration, shell_word};
+use serde::Serialize;
 
 use super::args::JobArgs;
 use super::exit::Exit;
@@ -96,8 +97,8 @@ impl Enqueue {
         let mut watched = BTreeSet::new();
         if self.require_worker {
             watched = source.activities();
-            for name in &watched {
-                wait::require_worker(client, name).await?;
+            for (activity, tenant) in &watched {
+                wait::require_worker(client, activity, tenant).await?;
             }
         }
         let (mut tenants, mut exit, mut open) = (BTreeSet::new(), Exit::Passed, Vec::new());
@@ -108,13 +109,16 @@ impl Enqueue {
             }
             for job in &jobs {
                 tenants.insert(job.tenant.clone());
-                if self.require_worker && watched.insert(job.activity.clone()) {
-                    wait::require_worker(client, &job.activity).await?;
+                if self.require_worker && watched.insert((job.activity.clone(), job.tenant.clone())) {
+                    wait::require_worker(client, &job.activity, &job.tenant).await?;
                 }
             }
             for stored in store(client, jobs).await? {
+                if let Ok(enqueued) = &stored {
+                    note_existing(app, enqueued);
+                }
                 match stored {
-                    Ok(enqueued) if self.wait => open.push(Target::run(enqueued.job_id, enqueued.run_id)),
+                    Ok(enqueued) if self.wait => open.push(enqueued),
                     Ok(enqueued) => tell(app, &enqueued)?,
                     // Among many, one job that is refused by its id does not hide what became of the others.
                     Err(error) if self.jobs.is_some() => {
@@ -145,16 +149,17 @@ impl Enqueue {
     }
 
     /// The verdicts of what was stored, in order, all within one time.
-    async fn wait_for(&self, app: &App, client: &Arc<dyn JobClient>, open: Vec<Target>) -> anyhow::Result<Exit> {
+    async fn wait_for(&self, app: &App, client: &Arc<dyn JobClient>, open: Vec<Enqueued>) -> anyhow::Result<Exit> {
         let signals = Signals::listen(&app.clock)?;
         let began = app.clock.monotonic();
         let mut exit = Exit::Passed;
-        for target in open {
+        for enqueued in open {
+            let target = Target::run(enqueued.job_id.clone(), enqueued.run_id);
             let passed = app.clock.monotonic().saturating_sub(began);
             let timeout = self.timeout.map(|timeout| timeout.saturating_sub(passed));
             let waiting = Waiting { app, client, signals: &signals, timeout };
             let verdict = waiting.verdict(&target).await?;
-            exit = exit.worst(wait::conclude(client, app.out, &target, verdict).await?);
+            exit = exit.worst(wait::conclude(client, app.out, &enqueued, verdict).await?);
         }
         Ok(exit)
     }
@@ -167,6 +172,40 @@ pub(crate) fn warn_of_unset(app: &App, tenants: &BTreeSet<String>) {
         let mend = how_to_set(name, "base_url");
         app.out.note(&format!("warning: tenants.{name}.base_url is not set here; a worker needs it and an API key: {mend}"));
     }
+}
+
+/// An answer about an execution that was open before this command says so.
+#[derive(Debug, Serialize)]
+pub(crate) struct Answered<'a, T: Serialize> {
+    #[serde(flatten)]
+    answer: &'a T,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    existing: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    input_differs: bool,
+}
+
+impl<'a, T: Serialize> Answered<'a, T> {
+    pub(crate) fn new(answer: &'a T, enqueued: &Enqueued) -> Self {
+        Self { answer, existing: enqueued.existing, input_differs: enqueued.input_differs }
+    }
+}
+
+/// Says on stderr that a job was open before this command, and that it was asked something else.
+pub(crate) fn note_existing(app: &App, enqueued: &Enqueued) {
+    if !enqueued.existing {
+        return;
+    }
+    let (id, word) = (&enqueued.job_id, shell_word(enqueued.job_id.as_str()));
+    let text = if enqueued.input_differs {
+        format!(
+            "warning: {id} was open already, with another input: its verdict is about that input, and not about this one; \
+             iolaus jobs show {word} shows it"
+        )
+    } else {
+        format!("{id} was open already: this is about the open job, and nothing was stored")
+    };
+    app.out.note(&render::plain_line(&text));
 }
 
 pub(crate) fn tell(app: &App, enqueued: &Enqueued) -> std::io::Result<()> {
@@ -192,7 +231,7 @@ pub(crate) async fn surely(client: &dyn JobClient, job: NewJob) -> Result<Enqueu
         match client.enqueue(job.clone()).await {
             Err(ClientError::Unavailable { unknown: true, .. }) if sends < SENDS => sends += 1,
             Err(ClientError::Conflict { job_id, run_id: theirs, .. }) if sends > 1 && theirs == run_id => {
-                return Ok(Enqueued { job_id, run_id, existing: false });
+                return Ok(Enqueued::opened(job_id, run_id));
             }
             other => return other,
         }

@@ -10,7 +10,7 @@ use super::host::Executed;
 use super::input::utf8;
 use super::signals::Signals;
 use super::wait::{self, By};
-use super::{App, render};
+use super::{App, enqueue, render};
 use crate::client::Target;
 use crate::job::{IdConflictPolicy, NewJob};
 use crate::telemetry;
@@ -28,8 +28,9 @@ Examples:
 #[command(
     after_help = EXAMPLES,
     long_about = "Enqueue a job, work it in this process, print its verdict, exit by it.\n\n\
-        No worker is needed. If a job of the same id is open, it is worked here when no live worker holds it, else waited for.\n\
-        SIGTERM and Ctrl-C give the job back and exit with 5; the same command goes on where it stopped."
+        No worker is needed. If a job of the same id is open for the same activity and tenant, it is worked here when no live worker \
+        holds it, else waited for; the output then has `existing: true`, and `input_differs: true` if it was asked something else.\n\
+        SIGTERM and Ctrl-C give the job back and exit with 5; the same command continues where it stopped."
 )]
 pub(crate) struct Execute {
     /// What to do, as in `publish_preflight`
@@ -56,26 +57,28 @@ pub(super) async fn work(app: &App, job: NewJob, command: Span) -> anyhow::Resul
     let signals = Signals::listen(&app.clock)?;
     let host = app.open()?;
     app.out.progress(&format!("{}: {} on {}", job.job_id, job.activity, host.client().place()));
-    let job_id = job.job_id.clone();
     let began = app.clock.monotonic();
-    let target = Target::newest(job_id.clone());
+    let enqueued = enqueue::surely(host.client().as_ref(), job).instrument(command.clone()).await?;
+    enqueue::note_existing(app, &enqueued);
+    let target = Target::run(enqueued.job_id.clone(), enqueued.run_id);
     let by = if host.works_here() { By::Us } else { By::Others };
     let executed = tokio::select! {
         biased;
-        executed = host.execute(app, job, signals).instrument(command) => executed?,
+        executed = host.execute(app, &enqueued, signals).instrument(command) => executed?,
         never = wait::watch(app, host.client(), &target, by) => match never {},
     };
     match executed {
         Executed::Verdict(verdict) => {
-            app.out.data(&verdict, || render::verdict(&verdict, app.out.has_colour()))?;
+            app.out.data(&enqueue::Answered::new(&*verdict, &enqueued), || render::verdict(&verdict, app.out.has_colour()))?;
             Ok(Exit::of_status(verdict.status))
         }
         Executed::NotYet(why) => {
             let detail = host.client().get(target).await?;
-            app.out.data(&detail.job, || render::detail(&detail, app.out.has_colour()))?;
+            let answered = enqueue::Answered::new(&detail.job, &enqueued);
+            app.out.data(&answered, || render::detail(&detail, app.out.has_colour()))?;
             let after = app.clock.monotonic().saturating_sub(began).as_secs();
-            let word = shell_word(job_id.as_str());
-            app.out.note(&format!("not yet, after {after} s: {why}; go on with the same command and --job-id {word}"));
+            let word = shell_word(enqueued.job_id.as_str());
+            app.out.note(&format!("not yet, after {after} s: {why}; continue with the same command and --job-id {word}"));
             Ok(Exit::NotYet)
         }
     }

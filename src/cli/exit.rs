@@ -136,6 +136,9 @@ fn of_client(error: &ClientError) -> (Exit, Option<String>) {
             (Exit::Usage, Some(format!("iolaus jobs wait {}, or enqueue with --id-conflict-policy use_existing", word(job_id))))
         }
         ClientError::Conflict { job_id, .. } => (Exit::Usage, Some(format!("iolaus jobs show {} shows its verdict", word(job_id)))),
+        ClientError::OtherJob(other) => {
+            (Exit::Usage, Some(format!("choose another --job-id; iolaus jobs show {} shows the open job", word(&other.job_id))))
+        }
         ClientError::NotFound(_) => (Exit::Usage, Some("iolaus jobs list shows the jobs of this queue".to_owned())),
         ClientError::StillOpen(job_id) => {
             (Exit::Usage, Some(format!("iolaus jobs wait {0}, or iolaus jobs cancel {0}", word(job_id))))

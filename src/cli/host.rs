@@ -12,7 +12,7 @@ use iolaus_activities::{Clock, VerdictRecord, shipped};
 use super::App;
 use super::exit::Problem;
 use super::signals::Signals;
-use crate::client::{ClientError, JobClient};
+use crate::client::{ClientError, Enqueued, JobClient};
 use crate::config::{Config, HostKind};
 use crate::embedded::{self, Embedded, EmbeddedOptions, WorkerOptions};
 use crate::executor::{self, CancelPlans};
@@ -204,6 +204,7 @@ impl Host {
     /// Starts a worker for every activity of this build.
     pub(crate) async fn start_worker(&self, app: &App) -> anyhow::Result<Worker> {
         let tenants = app.tenants()?;
+        warn_of_unserved(&tenants);
         Ok(match &self.kind {
             Kind::Embedded(embedded) => {
                 Worker::Embedded(embedded::Worker::start(embedded, worker_options(&app.config, tenants)).await?)
@@ -239,21 +240,20 @@ impl Host {
         }
     }
 
-    /// Enqueues a job and works it here, until it is closed or somebody asks this process to stop. A cluster's workers work it there.
-    pub(crate) async fn execute(&self, app: &App, job: NewJob, signals: Signals) -> anyhow::Result<Executed> {
+    /// Works an open job here, until it is closed or this process is asked to stop. A cluster's workers work it there.
+    pub(crate) async fn execute(&self, app: &App, enqueued: &Enqueued, signals: Signals) -> anyhow::Result<Executed> {
         match &self.kind {
             Kind::Embedded(embedded) => {
                 let options = worker_options(&app.config, app.tenants()?);
                 let stop = async move { signals.stopped().await };
-                Ok(match embedded::execute(embedded, options, job, stop).await? {
+                Ok(match embedded::work(embedded, options, enqueued, stop).await? {
                     embedded::Executed::Verdict(verdict) => Executed::Verdict(verdict),
                     embedded::Executed::NotYet => Executed::NotYet("this process was asked to stop and gave the job back"),
                 })
             }
             #[cfg(feature = "temporal")]
             Kind::Temporal(_) => {
-                let enqueued = self.client.enqueue(job).await?;
-                let target = crate::client::Target::run(enqueued.job_id, enqueued.run_id);
+                let target = crate::client::Target::run(enqueued.job_id.clone(), enqueued.run_id);
                 tokio::select! {
                     biased;
                     verdict = self.client.wait(target) => Ok(Executed::Verdict(Box::new(verdict?))),
@@ -271,6 +271,17 @@ impl Host {
     /// Whether jobs that are executed here are worked in this process.
     pub(crate) fn works_here(&self) -> bool {
         matches!(self.kind, Kind::Embedded(_))
+    }
+}
+
+/// Names the tenants whose jobs this worker leaves to others. The section `default` is always there, and may stay empty.
+fn warn_of_unserved(tenants: &Tenants) {
+    for tenant in tenants.names().filter_map(|name| tenants.get(name).ok()) {
+        let (name, is_empty) = (tenant.name(), tenant.settings().base_url.trim().is_empty());
+        if let Some(setting) = tenant.unset().filter(|_| !(name == "default" && is_empty)) {
+            let hint = how_to_set(name, setting);
+            tracing::warn!(tenant = name, hint, "tenants.{name}.{setting} is not set: this worker serves no job of this tenant");
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::render::{self, table};
 use super::signals::Signals;
 use super::wait::{self, Waiting};
 use super::{App, wait::require_worker};
-use crate::client::{Cancelled, ListFilter, Target};
+use crate::client::{Cancelled, Enqueued, ListFilter, Target};
 use crate::job::{Job, JobId, JobState, Refused, RunId};
 
 /// List, show, wait for, cancel and retry jobs
@@ -186,13 +186,15 @@ impl Wait {
         // The execution that is the newest now, so that a retry meanwhile does not change what is waited for.
         let detail = client.get(self.which.target()).await?;
         if self.require_worker && detail.job.state.is_open() {
-            require_worker(client, &detail.at_hand().activity).await?;
+            let job = detail.at_hand();
+            require_worker(client, &job.activity, &job.tenant).await?;
         }
         let job = detail.job;
-        let target = Target::run(job.job_id, job.run_id);
+        let job = Enqueued::opened(job.job_id, job.run_id);
+        let target = Target::run(job.job_id.clone(), job.run_id);
         let waiting = Waiting { app, client, signals: &signals, timeout: self.timeout };
         let verdict = waiting.verdict(&target).await?;
-        wait::conclude(client, app.out, &target, verdict).await
+        wait::conclude(client, app.out, &job, verdict).await
     }
 }
 

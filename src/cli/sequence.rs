@@ -103,8 +103,9 @@ impl Admitted {
         self.definition.steps.iter().map(|step| step.tenant.clone()).collect()
     }
 
-    fn activities(&self) -> BTreeSet<&str> {
-        self.definition.steps.iter().map(|step| step.activity.as_str()).collect()
+    /// The activities with their tenants.
+    fn activities(&self) -> BTreeSet<(&str, &str)> {
+        self.definition.steps.iter().map(|step| (step.activity.as_str(), step.tenant.as_str())).collect()
     }
 }
 
@@ -126,22 +127,23 @@ impl Enqueue {
         let host = app.open()?;
         let client = host.client();
         if self.require_worker {
-            for activity in admitted.activities() {
-                wait::require_worker(client, activity).await?;
+            for (activity, tenant) in admitted.activities() {
+                wait::require_worker(client, activity, tenant).await?;
             }
         }
         let tenants = admitted.tenants();
         let enqueued = enqueue::surely(client.as_ref(), admitted.job).await?;
         enqueue::warn_of_unset(app, &tenants);
+        enqueue::note_existing(app, &enqueued);
         if !self.wait {
             enqueue::tell(app, &enqueued)?;
             return Ok(Exit::Passed);
         }
         let signals = Signals::listen(&app.clock)?;
-        let target = Target::run(enqueued.job_id, enqueued.run_id);
+        let target = Target::run(enqueued.job_id.clone(), enqueued.run_id);
         let waiting = Waiting { app, client, signals: &signals, timeout: self.timeout };
         let verdict = waiting.verdict(&target).await?;
-        wait::conclude(client, app.out, &target, verdict).await
+        wait::conclude(client, app.out, &enqueued, verdict).await
     }
 }
 

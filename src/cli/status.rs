@@ -8,7 +8,7 @@ use super::App;
 use super::exit::{Exit, Problem};
 use super::host::Host;
 use super::render::{moment, table};
-use crate::client::{HostStatus, Presence};
+use crate::client::{HostStatus, Missing, Presence};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -71,6 +71,18 @@ fn text(status: &HostStatus) -> String {
             .map(|count| vec![count.activity.clone(), count.tenant.clone(), count.state.to_string(), count.count.to_string()]);
         writeln!(text, "\n{}", table(&["ACTIVITY", "TENANT", "STATE", "JOBS"], &rows.collect::<Vec<_>>()).trim_end()).ok();
     }
+    if !status.without_worker.is_empty() {
+        let rows = status.without_worker.iter().map(|waiting| {
+            let missing = match waiting.missing {
+                Missing::Worker => "any worker",
+                Missing::Activity => "a worker that runs the activity",
+                Missing::Tenant => "a worker with an address and credentials for the tenant",
+            };
+            vec![waiting.activity.clone(), waiting.tenant.clone(), waiting.jobs.to_string(), missing.to_owned()]
+        });
+        let head = ["JOBS WITHOUT A WORKER", "TENANT", "OPEN", "MISSING"];
+        writeln!(text, "\n{}", table(&head, &rows.collect::<Vec<_>>()).trim_end()).ok();
+    }
     text.push_str(&workers(&status.presence));
     text
 }
@@ -102,7 +114,7 @@ fn workers(status: &Presence) -> String {
     }
     if !status.holds.is_empty() {
         let rows = status.holds.iter().map(|hold| {
-            let until = hold.until.map_or_else(|| "it is let in".to_owned(), |until| moment(Some(until)));
+            let until = hold.until.map_or_else(|| "a probe is answered".to_owned(), |until| moment(Some(until)));
             vec![hold.tenant.clone(), hold.worker.clone(), moment(Some(hold.since)), until, hold.reason.clone()]
         });
         let head = ["TENANT HELD", "BY WORKER", "SINCE", "UNTIL", "REASON"];

@@ -8,19 +8,22 @@ use std::time::Duration;
 use iolaus_activities::{VerdictRecord, shell_word, timestamp};
 use jiff::Timestamp;
 
+use super::enqueue::Answered;
 use super::exit::{Exit, Problem};
 use super::host::Host;
 use super::out::Out;
 use super::signals::Signals;
 use super::{App, render};
-use crate::client::{ClientError, JobClient, JobDetail, Pause, PauseKind, Presence, StepDetail, Target, TenantHold};
+use crate::client::{
+    ClientError, Enqueued, JobClient, JobDetail, Missing, Pause, PauseKind, Presence, StepDetail, Target, TenantHold,
+};
 use crate::job::{Job, JobState, Throttles};
 
 /// At the latest after this long it is said what a job waits for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two looks at a job that somebody watches.
 const LOOK: Duration = Duration::from_secs(1);
-/// What helps when nobody works.
+/// What helps when there is no worker.
 const START: &str = "iolaus worker";
 
 /// Waits for verdicts through one client.
@@ -121,7 +124,7 @@ enum Kind {
     Paused,
     TenantHeld,
     Due,
-    Nobody,
+    NoWorker,
     Held,
     Silent,
     Busy,
@@ -210,9 +213,10 @@ fn holds(detail: &JobDetail, status: &Presence, limits: &Throttles, by: By, now:
         _ => {}
     }
     if by == By::Others && job.state != JobState::Running {
-        holds.extend(
-            nobody(status, &job.activity).map(|text| Hold::new(Kind::Nobody, "", format!("{text}; start one with: {START}"))),
-        );
+        holds.extend(no_worker(status, &job.activity, &job.tenant).map(|(text, hint)| {
+            let text = if hint == START { format!("{text}; start one with: {START}") } else { format!("{text}; {hint}") };
+            Hold::new(Kind::NoWorker, "", text)
+        }));
     }
     if holds.is_empty() && job.state == JobState::Available {
         let within = match limits.keys_of(&job.activity, &job.tenant) {
@@ -259,19 +263,21 @@ fn goes(detail: &JobDetail) -> String {
 pub(crate) async fn conclude(
     client: &Arc<dyn JobClient>,
     out: Out,
-    target: &Target,
+    enqueued: &Enqueued,
     verdict: Option<VerdictRecord>,
 ) -> anyhow::Result<Exit> {
+    let concluded = |verdict: &VerdictRecord| {
+        out.data(&Answered::new(verdict, enqueued), || render::verdict(verdict, out.has_colour()))?;
+        Ok(Exit::of_status(verdict.status))
+    };
     if let Some(verdict) = verdict {
-        out.data(&verdict, || render::verdict(&verdict, out.has_colour()))?;
-        return Ok(Exit::of_status(verdict.status));
+        return concluded(&verdict);
     }
-    let detail = client.get(target.clone()).await?;
+    let detail = client.get(Target::run(enqueued.job_id.clone(), enqueued.run_id)).await?;
     if let Some(verdict) = &detail.verdict {
-        out.data(verdict, || render::verdict(verdict, out.has_colour()))?;
-        return Ok(Exit::of_status(verdict.status));
+        return concluded(verdict);
     }
-    out.data(&detail.job, || render::detail(&detail, out.has_colour()))?;
+    out.data(&Answered::new(&detail.job, enqueued), || render::detail(&detail, out.has_colour()))?;
     out.note(&format!(
         "not yet: the job is stored and open; ask again with: iolaus jobs wait {}",
         shell_word(detail.job.job_id.as_str())
@@ -279,24 +285,31 @@ pub(crate) async fn conclude(
     Ok(Exit::NotYet)
 }
 
-/// Refuses to go on when no live worker runs an activity.
-pub(crate) async fn require_worker(client: &Arc<dyn JobClient>, activity: &str) -> anyhow::Result<()> {
-    match nobody(&client.presence().await?, activity) {
+/// Refuses to continue when no live worker takes jobs of an activity and a tenant.
+pub(crate) async fn require_worker(client: &Arc<dyn JobClient>, activity: &str, tenant: &str) -> anyhow::Result<()> {
+    match no_worker(&client.presence().await?, activity, tenant) {
         None => Ok(()),
-        Some(problem) => Err(Problem::unusable(problem).hint(START).into()),
+        Some((problem, hint)) => Err(Problem::unusable(problem).hint(hint).into()),
     }
 }
 
-fn nobody(status: &Presence, activity: &str) -> Option<String> {
-    let mut of_it = status.workers.iter().filter(|worker| worker.activities.iter().any(|name| name == activity));
-    if of_it.clone().any(|worker| worker.live) {
-        return None;
+/// That no live worker takes jobs of an activity and a tenant, and a hint.
+fn no_worker(status: &Presence, activity: &str, tenant: &str) -> Option<(String, String)> {
+    if status.missing(activity, tenant)? == Missing::Tenant {
+        let live = status.workers.iter().filter(|worker| worker.live).filter_map(|worker| worker.tenants.as_deref());
+        let served = live.flatten().map(String::as_str).collect::<BTreeSet<_>>();
+        let served = if served.is_empty() { "none".to_owned() } else { served.into_iter().collect::<Vec<_>>().join(", ") };
+        let problem = format!("no live worker on {} has an address and credentials for tenant {tenant}", status.place);
+        let hint = format!("the workers serve {served}; set tenants.{tenant} in the configuration of a worker and restart it");
+        return Some((problem, hint));
     }
-    let silent = of_it.next_back().map(|worker| {
+    let silent = status.workers.iter().filter(|worker| worker.activities.iter().any(|name| name == activity)).next_back();
+    let silent = silent.map(|worker| {
         let last = timestamp::format(worker.last_beat);
         format!(" ({} is registered, and silent since {last})", worker.name)
     });
-    Some(format!("no live worker runs {activity} on {}{}", status.place, silent.unwrap_or_default()))
+    let problem = format!("no live worker runs {activity} on {}{}", status.place, silent.unwrap_or_default());
+    Some((problem, START.to_owned()))
 }
 
 #[cfg(test)]

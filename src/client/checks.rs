@@ -1,7 +1,7 @@
 //! What every host refuses in the same words.
 
-use super::RetryFilter;
-use crate::job::{JobState, Refused};
+use super::{OtherJob, RetryFilter};
+use crate::job::{JobState, NewJob, Refused, RunId};
 
 /// Rows of one page at most.
 const PAGE: usize = 1000;
@@ -20,6 +20,22 @@ pub(crate) fn dead(filter: &RetryFilter) -> Result<(), Refused> {
         None => Ok(()),
         Some(state) => Err(Refused::new("state", format!("is {state}; only discarded and cancelled jobs are retried by filter"))),
     }
+}
+
+/// An open execution under a request's id answers it only if it is of the same activity and tenant.
+pub(crate) fn same_job(asked: &NewJob, run_id: RunId, state: JobState, activity: &str, tenant: &str) -> Result<(), Box<OtherJob>> {
+    if activity == asked.activity && tenant == asked.tenant {
+        return Ok(());
+    }
+    Err(Box::new(OtherJob {
+        job_id: asked.job_id.clone(),
+        run_id,
+        state,
+        activity: activity.to_owned(),
+        tenant: tenant.to_owned(),
+        asked_activity: asked.activity.clone(),
+        asked_tenant: asked.tenant.clone(),
+    }))
 }
 
 /// A text has a size.

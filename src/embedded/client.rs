@@ -53,7 +53,9 @@ impl EmbeddedClient {
         let answer = |(rows, admission): (&JobRows, Admission)| {
             let job_id = rows.job.job_id.clone();
             match admission {
-                Admission::Open { run_id, existing, .. } => Ok(Enqueued { job_id, run_id, existing }),
+                Admission::Open { run_id, .. } => Ok(Enqueued::opened(job_id, run_id)),
+                Admission::Existing { run_id, input_differs, .. } => Ok(Enqueued { job_id, run_id, existing: true, input_differs }),
+                Admission::Other(other) => Err(ClientError::OtherJob(other)),
                 Admission::Taken { run_id, state } => Err(ClientError::Conflict { job_id, run_id, state }),
             }
         };
@@ -134,7 +136,7 @@ impl JobClient for EmbeddedClient {
         let trace = telemetry::context_of(&tracing::Span::current());
         let retried = self.host.store.write(move |tx| tx.retry(&target, run_id, trace.clone(), accept_duplicate)).await;
         match retried.map_err(|error| self.fail(error))? {
-            Retried::Open(run_id) => Ok(Enqueued { job_id, run_id, existing: false }),
+            Retried::Open(run_id) => Ok(Enqueued::opened(job_id, run_id)),
             Retried::NotFound => Err(ClientError::NotFound(job_id)),
             Retried::StillOpen => Err(ClientError::StillOpen(job_id)),
             Retried::Step { sequence } => {
@@ -185,10 +187,8 @@ impl JobClient for EmbeddedClient {
 
     async fn status(&self) -> Result<HostStatus, ClientError> {
         let presence = self.presence().await?;
-        let status = self
-            .host
-            .store
-            .read(move |conn| Ok(HostStatus { presence, counts: store::counts(conn)?, oldest_due: store::oldest_due(conn)? }));
+        let status =
+            self.host.store.read(move |conn| Ok(HostStatus::new(presence, store::counts(conn)?, store::oldest_due(conn)?)));
         status.await.map_err(|error| self.fail(error))
     }
 

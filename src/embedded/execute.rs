@@ -8,7 +8,7 @@ use iolaus_activities::VerdictRecord;
 
 use super::Embedded;
 use super::worker::{Worker, WorkerOptions};
-use crate::client::{ClientError, Target};
+use crate::client::{ClientError, Enqueued, Target};
 use crate::job::NewJob;
 
 /// How it ended.
@@ -16,32 +16,40 @@ use crate::job::NewJob;
 pub enum Executed {
     /// The execution is closed.
     Verdict(Box<VerdictRecord>),
-    /// It was told to stop before that; the job is in the queue, for whoever comes next.
+    /// It was asked to stop before that; the job is in the queue, for the next worker.
     NotYet,
 }
 
 /// Runs one job here. `stop` ends when this process should give it back.
 pub async fn execute(
     host: &Arc<Embedded>,
-    mut options: WorkerOptions,
+    options: WorkerOptions,
     job: NewJob,
+    stop: impl Future<Output = ()>,
+) -> Result<Executed, ClientError> {
+    let enqueued = host.client().enqueue(job).await?;
+    work(host, options, &enqueued, stop).await
+}
+
+/// Works one open job here. The job is stored before the worker starts: one whose id is open for another activity or tenant is refused,
+/// and nothing of that other job may be worked meanwhile.
+pub(crate) async fn work(
+    host: &Arc<Embedded>,
+    mut options: WorkerOptions,
+    enqueued: &Enqueued,
     stop: impl Future<Output = ()>,
 ) -> Result<Executed, ClientError> {
     options.slots_work = 1;
     options.slots_waits = 1;
     let client = host.client();
-    let worker = Worker::start_one(host, options, job.job_id.clone()).await?;
-    let job_id = job.job_id.clone();
-    let ended = async {
-        let enqueued = client.enqueue(job).await?;
-        client.wait(Target::run(job_id, enqueued.run_id)).await
-    };
+    let (job_id, run_id) = (enqueued.job_id.clone(), enqueued.run_id);
+    let worker = Worker::start_one(host, options, job_id.clone()).await?;
     let executed = tokio::select! {
         biased;
-        verdict = ended => verdict.map(|verdict| Executed::Verdict(Box::new(verdict))),
+        verdict = client.wait(Target::run(job_id, run_id)) => verdict.map(|verdict| Executed::Verdict(Box::new(verdict))),
         () = stop => Ok(Executed::NotYet),
     };
-    // Whoever told us to stop does not wait for the drain deadline.
+    // A process that was asked to stop does not wait for the drain deadline.
     let drained = worker.drain_within(std::time::Duration::ZERO).await;
     match (&executed, drained) {
         // The verdict is durable; a worker's row that stays is found dead by the next worker.

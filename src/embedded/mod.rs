@@ -23,6 +23,7 @@ use std::time::Duration;
 use iolaus_activities::Clock;
 use serde::Serialize;
 
+pub(crate) use execute::work;
 pub use execute::{Executed, execute};
 pub use store::{Backlog, BareJob, BareLoop, Claims, fill};
 pub use worker::{Readiness, Worker, WorkerOptions};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
 use iolaus_activities::{FailureRecord, MESSAGE_LIMIT, VerdictRecord, codes};
+use serde_json::Value;
 use temporalio_client::grpc::WorkflowService;
 use temporalio_client::tonic::{Code, IntoRequest, Status};
 use temporalio_client::{Client, NamespacedClient};
@@ -22,7 +23,7 @@ use crate::client::{
     Cancelled, ClientError, Enqueued, HostStatus, JobClient, JobDetail, JobPage, ListFilter, PauseKind, Presence, RetryFilter,
     RetryPage, Target, checks,
 };
-use crate::job::{IdConflictPolicy, IdReusePolicy, NewJob, Refused, RunId, SEQUENCE};
+use crate::job::{IdConflictPolicy, IdReusePolicy, Job, NewJob, Refused, RunId, SEQUENCE};
 use crate::telemetry;
 
 /// Requests at once, of one verb.
@@ -98,7 +99,12 @@ impl TemporalClient {
             Err(status) if status.code() == Code::AlreadyExists => return Err(self.conflict(job, &status).await),
             Err(status) => return Err(self.not_started("job", status)),
         };
-        Ok(Enqueued { job_id: job.job_id.clone(), run_id: describe::run_id(&answer.run_id), existing: !answer.started })
+        let run_id = describe::run_id(&answer.run_id);
+        if answer.started {
+            return Ok(Enqueued::opened(job.job_id.clone(), run_id));
+        }
+        let found = self.see(&Target::run(job.job_id.clone(), run_id)).await?.detail();
+        existing(job, &found.job, &found.input)
     }
 
     /// Which execution stands in the way.
@@ -265,6 +271,13 @@ impl JobClient for TemporalClient {
     fn place(&self) -> String {
         self.host.place()
     }
+}
+
+/// The answer to a request that finds an open execution under its id.
+pub(super) fn existing(asked: &NewJob, found: &Job, input: &Value) -> Result<Enqueued, ClientError> {
+    checks::same_job(asked, found.run_id, found.state, &found.activity, &found.tenant).map_err(ClientError::OtherJob)?;
+    let (job_id, run_id) = (asked.job_id.clone(), found.run_id);
+    Ok(Enqueued { job_id, run_id, existing: true, input_differs: *input != asked.input })
 }
 
 pub(super) fn timed<T>(request: T) -> temporalio_client::tonic::Request<T> {

@@ -20,6 +20,7 @@ mod lease;
 mod queries;
 mod sequence;
 mod sequences;
+mod served;
 mod shared;
 mod start;
 mod status;

@@ -80,7 +80,7 @@ impl TemporalClient {
             let (job_id, run_id) = (job.job_id, job.run_id);
             match ambiguous(detail.verdict.as_ref()).filter(|_| !filter.accept_duplicate) {
                 Some(failure) => page.skipped.push(RetrySkipped { job_id, run_id, instead: failure.suggested_action }),
-                None if filter.dry_run => page.retried.push(Enqueued { job_id, run_id, existing: true }),
+                None if filter.dry_run => page.retried.push(Enqueued { existing: true, ..Enqueued::opened(job_id, run_id) }),
                 None => match self.retry_run(&Target::run(job_id, run_id), true).await {
                     Ok(enqueued) => page.retried.push(enqueued),
                     // Somebody else was faster.
@@ -117,6 +117,7 @@ impl TemporalClient {
                         version: poller.deployment_options.map(|of| of.build_id).unwrap_or_default(),
                         // Which activities a worker has is not told; ours have all of their build's.
                         activities: self.host.options.activities.clone(),
+                        tenants: None,
                         started_at: last_beat,
                         last_beat,
                         running: 0,
@@ -141,7 +142,7 @@ impl TemporalClient {
                 }
             }
         }
-        Ok(HostStatus { presence, counts, oldest_due: None })
+        Ok(HostStatus::new(presence, counts, None))
     }
 
     async fn page(&self, query: String, limit: usize, cursor: Option<String>) -> Result<(Vec<Job>, Option<String>), ClientError> {

@@ -14,7 +14,7 @@ use temporalio_common::protos::temporal::api::workflowservice::v1::{
     RequestCancelWorkflowExecutionRequest,
 };
 
-use super::client::{AT_ONCE, POLL_PAUSE, TemporalClient, timed};
+use super::client::{AT_ONCE, POLL_PAUSE, TemporalClient, existing, timed};
 use super::describe::{self, NO_REASON};
 use super::history::SeenSequence;
 use super::queries::{from_cursor, statuses, to_cursor};
@@ -44,7 +44,12 @@ impl TemporalClient {
             Ok(answer) => {
                 let answer = answer.into_inner();
                 let run_id = describe::run_id(&answer.run_id);
-                Ok(Enqueued { job_id: job.job_id.clone(), run_id, existing: !answer.started })
+                if answer.started {
+                    return Ok(Enqueued::opened(job.job_id.clone(), run_id));
+                }
+                let seen = self.sequence(&Target::run(job.job_id.clone(), run_id)).await?;
+                let definition = serde_json::to_value(&seen.order().definition).unwrap_or_default();
+                existing(job, &seen.job(), &definition)
             }
             Err(status) if status.code() == Code::AlreadyExists => {
                 let run_id = already(&status).as_deref().map(describe::run_id);

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use iolaus_activities::tenant::Tenants;
-use iolaus_activities::{Category, Clock, EffectRegister, Failure, Registry, SlotClass, Stop};
+use iolaus_activities::{Clock, EffectRegister, Failure, Registry, SlotClass, Stop};
 use temporalio_client::Client;
 use tokio::sync::{Notify, watch};
 
-use super::Temporal;
+use super::{Temporal, served};
 use crate::executor::{CancelPlans, InFlight};
 use crate::telemetry::Metrics;
 
@@ -103,14 +103,9 @@ impl Shared {
         self.gives_up.load(Ordering::SeqCst)
     }
 
-    /// A job of a tenant that this worker does not know fails, and may go better on another worker.
+    /// Refuses an attempt for a tenant that this worker cannot ask.
     pub(super) fn check_tenant(&self, name: &str) -> Result<(), Failure> {
-        if self.options.tenants.names().next().is_none() || self.options.tenants.get(name).is_ok() {
-            return Ok(());
-        }
-        let message = format!("tenant {name} is not configured on this worker");
-        Err(Failure::new("tenant.unknown", Category::Precondition, message)
-            .suggest(format!("add the section [tenants.{name}] to the configuration of the workers")))
+        served::check(&self.options.tenants, name)
     }
 
     /// An attempt has started; it has ended when the answer is dropped.

@@ -13,7 +13,7 @@ use iolaus_activities::{Clock, ManualClock, Status};
 use serde_json::json;
 
 use crate::support::host::{TestHost, target};
-use crate::support::tenant::{DISABLED, ENABLED, preflight, request, sandbox_clock, settings};
+use crate::support::tenant::{CRAWLER, DISABLED, ENABLED, preflight, request, sandbox_clock, settings, submissions};
 
 const HELD: &str = "SELECT count(*) = 1 FROM worker_holds";
 const NOTHING_RUNS: &str = "SELECT count(*) = 0 FROM jobs WHERE state = 'running'";
@@ -272,5 +272,90 @@ async fn a_tenant_never_has_more_jobs_at_once_than_it_may() {
         host.client.cancel(target(&format!("n-{n}")), None).await.unwrap();
     }
     host.until_sql(ALL_CLOSED).await;
+    worker.drain().await.unwrap();
+}
+
+/// A tenant that is down answers every request with 503, and says no time. Five hundred reruns do not ask it five hundred times.
+#[tokio::test]
+async fn five_hundred_reruns_at_a_dead_tenant_ask_it_a_few_times_and_go_on_when_it_is_back() {
+    let clock = clock();
+    let sandbox = sandbox(&clock).await;
+    let host = host(&clock, [("default", unpaced(&sandbox))]);
+    sandbox.add_fault(serde_json::from_value(json!({"times": 0, "action": {"kind": "status", "status": 503}})).unwrap());
+    for n in 0..500 {
+        let input = json!({"workflow": CRAWLER, "until": "submitted"});
+        host.enqueue(JobRequest { job_id: Some(format!("n-{n}")), ..request("workflow_rerun", input) }).await.unwrap();
+    }
+    let worker = host.worker().await;
+    // Reads are sent again after some hundred milliseconds.
+    let second = async |asked: &mut Vec<usize>| {
+        let before = sandbox.requests().len();
+        for _ in 0..10 {
+            clock.advance(Duration::from_millis(100)).await;
+        }
+        asked.push(sandbox.requests().len() - before);
+    };
+    let mut asked = Vec::new();
+    while !host.sql::<bool>(HELD) {
+        second(&mut asked).await;
+    }
+    asked.clear();
+    for _ in 0..60 {
+        second(&mut asked).await;
+    }
+    assert!(asked.iter().all(|requests| *requests <= 3) && asked.iter().sum::<usize>() <= 12, "requests each second: {asked:?}");
+    let hold = host.client.presence().await.unwrap().holds.remove(0);
+    assert!(hold.reason.contains("only probed until it answers") && hold.reason.contains("503"), "{hold:?}");
+    let spent: i64 = host.sql("SELECT sum(attempt) FROM jobs");
+    assert!(spent <= 8, "{spent} attempts were spent by five hundred jobs in a minute");
+
+    sandbox.clear_faults();
+    let back = clock.monotonic();
+    host.pass_time(Duration::from_millis(500), host.until_sql(ALL_CLOSED)).await;
+    assert!(clock.monotonic() - back < Duration::from_secs(120), "they go on when a probe is answered");
+    for n in 0..500 {
+        let verdict = host.client.wait(target(&format!("n-{n}"))).await.unwrap();
+        assert!(verdict.status == Status::Passed && verdict.attempts <= 3, "{verdict:#?}");
+    }
+    assert!(host.client.presence().await.unwrap().holds.is_empty());
+    worker.drain().await.unwrap();
+}
+
+/// An effect of unknown fate is looked for as soon as the tenant answers, however long that takes, and is not sent again.
+#[tokio::test]
+async fn an_effect_of_unknown_fate_outlasts_a_tenant_that_fails_at_everything() {
+    let clock = clock();
+    let sandbox = sandbox(&clock).await;
+    let host = host(&clock, [("default", unpaced(&sandbox))]);
+    let input = json!({"workflow": CRAWLER, "until": "submitted"});
+    host.enqueue(JobRequest { job_id: Some("lost".into()), ..request("workflow_rerun", input) }).await.unwrap();
+    let fault = |fault: serde_json::Value| sandbox.add_fault(serde_json::from_value(fault).unwrap());
+    fault(json!({"path": "/submit", "action": {"kind": "cut_after_applying"}}));
+    fault(json!({"path": "/submit", "nth": 2, "times": 0, "action": {"kind": "status", "status": 503}}));
+    let worker = host.worker().await;
+    let step = Duration::from_millis(250);
+    host.pass_time(step, async {
+        while submissions(&sandbox).is_empty() {
+            host.client.presence().await.unwrap();
+        }
+    })
+    .await;
+    fault(json!({"times": 0, "action": {"kind": "status", "status": 503}}));
+    for n in 0..20 {
+        host.enqueue(job(&format!("n-{n}"), "default", ENABLED)).await.unwrap();
+    }
+    host.pass_time(step, host.until_sql(HELD)).await;
+    host.pass_time(step, async {
+        let until = clock.monotonic() + Duration::from_secs(300);
+        while clock.monotonic() < until {
+            host.client.presence().await.unwrap();
+        }
+    })
+    .await;
+    sandbox.clear_faults();
+    host.pass_time(step, host.until_sql("SELECT count(*) = 1 FROM jobs WHERE job_id = 'lost' AND finished_at IS NOT NULL")).await;
+    let verdict = host.client.wait(target("lost")).await.unwrap();
+    assert_eq!((verdict.status, submissions(&sandbox).len()), (Status::Passed, 1), "{verdict:#?}");
+    host.pass_time(step, host.until_sql(ALL_CLOSED)).await;
     worker.drain().await.unwrap();
 }

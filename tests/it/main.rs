@@ -34,6 +34,7 @@ mod readme;
 mod reruns;
 mod retries;
 mod sequences;
+mod served;
 mod storm;
 mod support;
 #[cfg(feature = "temporal")]

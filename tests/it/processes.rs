@@ -2,7 +2,10 @@
 
 use iolaus::client::{Cancelled, ClientError, PauseKind};
 use iolaus::embedded::{Executed, execute};
+use iolaus::intake::JobRequest;
+use iolaus::job::IdConflictPolicy;
 use iolaus_activities::Status;
+use serde_json::json;
 
 use crate::support::host::{TestHost, probe_job, target};
 use crate::support::probe::Act;
@@ -95,6 +98,28 @@ async fn execute_gives_the_job_back_when_it_is_told_to_stop() {
     assert_eq!(executed, Executed::NotYet);
     let job = host.detail("mine").await.job;
     assert_eq!((job.state.as_str(), job.attempts), ("available", 0));
+}
+
+#[tokio::test]
+async fn execute_refuses_an_id_that_is_open_for_another_activity_or_tenant_and_leaves_that_job_alone() {
+    let host = TestHost::new();
+    host.enqueue_acts("gate-42", [Act::Pass]).await;
+    let with = |request: JobRequest| JobRequest { id_conflict_policy: IdConflictPolicy::UseExisting, ..request };
+    let preflight = json!({"user_id": "u", "connection_qualified_name": ""});
+    let other_activity = JobRequest { activity: "publish_preflight".into(), input: preflight, ..probe_job("gate-42", [Act::Pass]) };
+    let other_tenant = JobRequest { tenant: Some("other".into()), ..probe_job("gate-42", [Act::Pass]) };
+    for (request, asked) in [(other_activity, "publish_preflight of tenant default"), (other_tenant, "probe of tenant other")] {
+        let job = host.admit(with(request)).unwrap();
+        let refused = execute(&host.embedded, host.worker_options(), job, std::future::pending()).await;
+        let Err(error @ ClientError::OtherJob(_)) = refused else { panic!("it is another job: {refused:?}") };
+        let (text, both) = (error.to_string(), ["activity probe of tenant default", asked]);
+        assert!(both.iter().all(|part| text.contains(part)), "{text}");
+    }
+    let open = host.detail("gate-42").await.job;
+    assert_eq!((open.state.as_str(), open.attempts), ("available", 0), "nothing of it was worked");
+    let job = host.admit(with(probe_job("gate-42", [Act::Pass]))).unwrap();
+    let executed = execute(&host.embedded, host.worker_options(), job, std::future::pending()).await.unwrap();
+    assert!(matches!(executed, Executed::Verdict(verdict) if verdict.run_id == open.run_id.to_string()));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::Tenant;
-use super::answer::{Answer, Form, Problem, Refusal};
+use super::answer::{Answer, Form, Problem, Refusal, Sanitizer};
 use super::credentials::Credentials;
 use super::send::{Call, Sent};
 use crate::failure::{Category, Failure, FailureSource};
@@ -87,6 +87,14 @@ impl Tenant {
         match sent {
             Sent::Answered(answer) if is_unauthenticated(sent) => Some(self.refusal(call, answer)),
             _ => None,
+        }
+    }
+
+    /// The failure that an exchange is which was not answered well.
+    pub(super) fn failure_of(&self, call: &Call, sent: &Sent) -> Failure {
+        match sent {
+            Sent::Answered(answer) => self.refusal(call, answer),
+            Sent::NotDelivered(failure) | Sent::UnknownDelivery(failure) => failure.clone(),
         }
     }
 
@@ -233,6 +241,20 @@ pub(super) fn is_settled(sent: &Sent) -> bool {
         if matches!(answer.status, 200..=299 | 400..=407 | 409..=428 | 430..=499) && !is_foreign(answer))
 }
 
+/// Whether it says that the tenant cannot answer now: no answer, a failure, a redirect. The refusal of a second run, hidden in a 500, is
+/// an answer.
+pub(super) fn is_failing(sent: &Sent, sanitizer: &Sanitizer) -> bool {
+    match sent {
+        Sent::Answered(answer) => answer.is_cut() || (!is_settled(sent) && !answer.mentions(ALREADY_ACTIVE, sanitizer)),
+        Sent::NotDelivered(_) | Sent::UnknownDelivery(_) => true,
+    }
+}
+
+/// Whether something answered that may be the tenant. What redirects is at another address.
+pub(super) fn is_reached(sent: &Sent) -> bool {
+    matches!(sent, Sent::Answered(answer) if !matches!(answer.status, 300..=399))
+}
+
 /// How long the tenant asks everybody to stay away: only with a 429 or a 503 that names a time.
 pub(super) fn asks_to_wait(sent: &Sent) -> Option<Duration> {
     match sent {
@@ -246,7 +268,8 @@ pub(super) fn asks_to_wait(sent: &Sent) -> Option<Duration> {
 /// repeated: that would look like guessing.
 pub(super) fn worth_resending(call: &Call, sent: &Sent) -> bool {
     match sent {
-        Sent::NotDelivered(failure) => failure.retryable,
+        // One that was held back would be held back again.
+        Sent::NotDelivered(failure) => failure.retryable && !(failure.tenant_held && failure.retry_after.is_none()),
         Sent::UnknownDelivery(failure) => failure.category != Category::Timeout,
         Sent::Answered(answer) => {
             matches!(answer.status, 429 | 502..=504)

@@ -11,7 +11,8 @@
 //! | `target` | names in the address of a request |
 //! | `link` | where its services are, and the one HTTP client |
 //! | `credentials`, `login` | the secrets, and getting a token for them |
-//! | `pace`, `holds` | how fast it may be asked, and when not at all |
+//! | `diagnosis` | what a request that got no answer says about the configuration |
+//! | `pace`, `holds`, `breaker` | how fast it may be asked, and when not at all |
 //! | `auth`, `preflight`, `workflows`, `runs`, `apps`, `app_runs`, `connections`, `tokens` | the areas of the API |
 //! | `oauth_clients`, `roles`, `personas` | the areas that only commands use |
 //! | `packages` | what packages are called |
@@ -23,9 +24,11 @@ mod app_looks;
 mod app_runs;
 mod apps;
 mod auth;
+mod breaker;
 mod classify;
 mod connections;
 mod credentials;
+mod diagnosis;
 mod documents;
 mod holds;
 mod link;
@@ -69,6 +72,7 @@ pub use answer::decode_as_every_answer;
 pub(crate) use apps::is_absence;
 pub use auth::{Identity, Ping};
 pub use connections::{AdminsWritten, Connection};
+pub use diagnosis::never_reached;
 pub use holds::Hold;
 pub use oauth_clients::{NewOAuthClient, OAuthClient, OAuthClientPage, OAuthCreation, oauth_client_command};
 pub(crate) use packages::find_command;
@@ -137,6 +141,7 @@ pub struct Tenant {
     pace: pace::Pace,
     permits: Semaphore,
     held: holds::Held,
+    breaker: breaker::Breaker,
     /// Held by the one that finds out whether the tenant knows us at all.
     doubts: tokio::sync::Mutex<()>,
     learned: Mutex<Learned>,
@@ -177,7 +182,7 @@ impl Tenant {
         let held = holds::Held::new(changes);
         let app_looks = app_looks::AppLooks::new(settings.poll_interval, clock.monotonic());
         let looks = looks::Looks::at(Kind::Workflow);
-        let (doubts, learned, large, turns) = Default::default();
+        let (doubts, learned, large, turns, breaker) = Default::default();
         let page_size = page_size::PageSize::of(MOST_RESULTS);
         Ok(Self {
             name,
@@ -188,6 +193,7 @@ impl Tenant {
             pace,
             permits,
             held,
+            breaker,
             doubts,
             learned,
             large,

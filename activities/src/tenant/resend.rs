@@ -29,7 +29,8 @@ impl Tenant {
         let mut delays = delays();
         loop {
             let sent = self.send(call).await;
-            let again = worth_resending(call, &sent);
+            // A probe has a time of its own for the next one.
+            let again = worth_resending(call, &sent) && !call.is_probe();
             if is_denied(&sent) && delays.len() == 0 {
                 self.learn_who(call).await;
             }

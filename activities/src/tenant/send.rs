@@ -17,7 +17,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use super::Tenant;
 use super::answer::{self, Answer, Limit, Sanitizer};
 use super::auth::Doubt;
-use super::classify::{asks_to_wait, is_unauthenticated};
+use super::classify::is_unauthenticated;
 use super::credentials::Bearer;
 use super::link::Bases;
 use super::measure::{self, Outcome};
@@ -124,6 +124,10 @@ impl Call {
         self.manner == Manner::Anonymous
     }
 
+    pub(super) fn is_probe(&self) -> bool {
+        self.manner == Manner::Probe
+    }
+
     /// A call that is sent although the tenant is held.
     pub(super) fn probing(self) -> Self {
         Self { manner: Manner::Probe, ..self }
@@ -217,7 +221,7 @@ impl Tenant {
             let failure = Failure::new("request.invalid", Category::InvalidInput, message).with_source(call.source());
             return Sent::NotDelivered(failure);
         }
-        if let Some(failure) = self.held_back(call).filter(|_| call.manner != Manner::Probe) {
+        if let Some(failure) = self.refuses(call) {
             return Sent::NotDelivered(failure);
         }
         let bearer = match self.bearer(call).await {
@@ -274,9 +278,7 @@ impl Tenant {
         let sent = self.bounded(call, request).instrument(span.clone()).await;
         let outcome = record(&span, &sent);
         measure::exchange(&call.method, host, outcome, self.clock.monotonic().saturating_sub(began));
-        if let Some(wait) = asks_to_wait(&sent) {
-            self.leave_alone(wait);
-        }
+        self.heed(call, &sent);
         sent
     }
 
@@ -318,7 +320,7 @@ impl Tenant {
         let failure = |code, what: &str| {
             let message =
                 format!("tenant `{}` {what} ({}): {}", self.name, call.operation, answer::describe(error, &self.sanitizer()));
-            Failure::new(code, Category::DependencyUnavailable, message).with_source(call.source())
+            self.diagnosed(Failure::new(code, Category::DependencyUnavailable, message).with_source(call.source()), error)
         };
         if error.is_connect() {
             Sent::NotDelivered(failure("tenant.unreachable", "could not be reached"))

@@ -12,10 +12,12 @@ use super::send::{Call, Sent};
 use super::*;
 
 mod answers;
+mod failing;
 mod logins;
 mod marker;
 mod oauth_clients;
 mod trust;
+mod unreached;
 
 fn call() -> Call {
     Call::get("test.read", "api/service/thing").needs("the right to things")

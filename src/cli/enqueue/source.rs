@@ -48,10 +48,10 @@ impl Source {
         Ok(Self::all(jobs))
     }
 
-    /// The activities of all there are; of lines nobody knows yet.
-    pub(super) fn activities(&self) -> BTreeSet<String> {
+    /// The activities of all there are, with their tenants; of lines they are not known yet.
+    pub(super) fn activities(&self) -> BTreeSet<(String, String)> {
         match self {
-            Self::All(jobs) => jobs.as_slice().iter().map(|job| job.activity.clone()).collect(),
+            Self::All(jobs) => jobs.as_slice().iter().map(|job| (job.activity.clone(), job.tenant.clone())).collect(),
             Self::Lines(_) => BTreeSet::new(),
         }
     }

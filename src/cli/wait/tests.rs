@@ -47,6 +47,7 @@ fn status(live: Option<bool>) -> Presence {
         name: "elsewhere-1-0".into(),
         version: "0.1.0".into(),
         activities: vec!["publish_preflight".into()],
+        tenants: Some(vec!["default".into()]),
         started_at: NOW,
         last_beat: NOW,
         running: 1,

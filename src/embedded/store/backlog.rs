@@ -12,7 +12,7 @@ use rusqlite::{Connection, params};
 use super::claim::{self, ClaimRequest, ClaimScope};
 use super::rows::{ms, to_json};
 use super::workers::WorkerRegistration;
-use super::{Shares, StoreError, Tx, schema};
+use super::{ServedTenants, Shares, StoreError, Tx, schema};
 use crate::embedded::Durability;
 use crate::job::{JobState, NewJob};
 
@@ -87,12 +87,14 @@ impl Claims {
     /// Registers a worker with one free slot that runs this activity.
     pub fn open(path: &Path, activity: &ActivityInfo, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let conn = schema::open_writer(path, Durability::Normal, clock.now())?;
-        let registration = WorkerRegistration { name: "bench".into(), activities: vec![activity.name] };
+        let registration =
+            WorkerRegistration { name: "bench".into(), activities: vec![activity.name], tenants: ServedTenants::All };
         let worker_id = within(&conn, clock.as_ref(), |tx| tx.register_worker(&registration))?;
         let request = ClaimRequest {
             worker_id,
             scope: ClaimScope::Any,
             activities: BTreeMap::from([(activity.name, activity.version)]),
+            tenants: Arc::default(),
             work: Shares::new(1, 1, &[]),
             waits: Shares::default(),
             throttles: Arc::default(),

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::fair::{Head, fair};
 use super::rows::{self, ms};
 use super::throttling::Throttling;
-use super::{Shares, StoreError, Tx};
+use super::{ServedTenants, Shares, StoreError, Tx};
 use crate::executor::{self, Execution};
 use crate::job::{JobId, JobState, Throttles};
 
@@ -42,6 +42,8 @@ pub(crate) struct ClaimRequest {
     pub(crate) scope: ClaimScope,
     /// The activities that it runs, with the newest version that it knows.
     pub(crate) activities: BTreeMap<&'static str, u32>,
+    /// The tenants that it can ask.
+    pub(crate) tenants: Arc<ServedTenants>,
     /// The free slots of class `work`, and whose jobs may have them.
     pub(crate) work: Shares,
     /// The same for class `waits`.
@@ -74,6 +76,10 @@ impl ClaimRequest {
 
     pub(super) fn runs(&self, activity: &str, version: u32) -> bool {
         self.activities.get(activity).is_some_and(|known| (1..=*known).contains(&version))
+    }
+
+    pub(super) fn serves(&self, tenant: &str) -> bool {
+        self.tenants.contains(tenant)
     }
 }
 
@@ -186,7 +192,7 @@ fn choose(
         let is_paused = shares.is_held(&current.tenant)
             || paused.contains(&("activity", current.activity.as_str()))
             || paused.contains(&("tenant", current.tenant.as_str()));
-        if !is_paused && request.runs(&current.activity, current.version) {
+        if !is_paused && request.runs(&current.activity, current.version) && request.serves(&current.tenant) {
             let may_start = throttling.room(conn, &tx.counts, &current.activity, &current.tenant)?;
             let free = shares.room(&current.tenant).min(CLAIMS).min(may_start);
             let tenant = position(&mut tenants, &current.tenant);

@@ -182,8 +182,13 @@ impl Tx<'_> {
             let whole = stored.execution.close_by.is_some_and(|at| at <= self.now);
             let kind = if whole { TimeoutKind::ScheduleToClose } else { TimeoutKind::ScheduleToStart };
             let mut failure = executor::timed_out(kind);
-            if let Some(held) = self.what_held(&stored.execution.tenant)? {
-                failure.message = clip(failure.message + &held);
+            let tenant = &stored.execution.tenant;
+            let why = match self.what_held(tenant)? {
+                None => self.not_served(tenant)?,
+                held => held,
+            };
+            if let Some(why) = why {
+                failure.message = clip(failure.message + &why);
             }
             let closing = if stored.cancel_requested {
                 self.not_undone(*id, &stored, &failure)?

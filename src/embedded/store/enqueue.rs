@@ -3,17 +3,22 @@
 use iolaus_activities::FailureRecord;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
+use serde_json::Value;
 
 use super::rows::{self, ms, parsed, to_json};
 use super::{StoreError, Tx};
-use crate::client::Target;
+use crate::client::{OtherJob, Target, checks};
 use crate::job::{IdConflictPolicy, IdReusePolicy, JobId, JobState, NewJob, RunId, SEQUENCE, TraceContext};
 
 /// What became of a request to open an execution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It is open; `existing` if it was so before.
-    Open { id: i64, run_id: RunId, existing: bool },
+    /// It is open now.
+    Open { id: i64, run_id: RunId },
+    /// It was open before, for the same activity and tenant.
+    Existing { id: i64, run_id: RunId, input_differs: bool },
+    /// The id is open for another activity or tenant.
+    Other(Box<OtherJob>),
     /// The id is taken and the policy says no.
     Taken { run_id: RunId, state: JobState },
 }
@@ -47,6 +52,8 @@ pub(super) struct Newest {
     pub(super) id: i64,
     pub(super) run_id: RunId,
     pub(super) state: JobState,
+    activity: String,
+    tenant: String,
 }
 
 /// A job with its large columns as text, made before the writer sees it.
@@ -76,14 +83,14 @@ impl Tx<'_> {
         let job = &rows.job;
         if let Some(newest) = self.newest(&job.job_id)? {
             if let Some(id) = self.find(&Target::run(job.job_id.clone(), job.run_id))? {
-                return Ok(Admission::Open { id, run_id: job.run_id, existing: false });
+                return Ok(Admission::Open { id, run_id: job.run_id });
             }
             let taken = Admission::Taken { run_id: newest.run_id, state: newest.state };
             if newest.state.is_open() {
-                return Ok(match job.id_conflict_policy {
-                    IdConflictPolicy::Fail => taken,
-                    IdConflictPolicy::UseExisting => Admission::Open { id: newest.id, run_id: newest.run_id, existing: true },
-                });
+                return match job.id_conflict_policy {
+                    IdConflictPolicy::Fail => Ok(taken),
+                    IdConflictPolicy::UseExisting => self.use_existing(newest, rows),
+                };
             }
             let failed = matches!(newest.state, JobState::Discarded | JobState::Cancelled);
             match job.id_reuse_policy {
@@ -93,7 +100,20 @@ impl Tx<'_> {
             }
         }
         let id = self.insert(rows)?;
-        Ok(Admission::Open { id, run_id: job.run_id, existing: false })
+        Ok(Admission::Open { id, run_id: job.run_id })
+    }
+
+    /// Answers with an open execution, if it is of the activity and tenant that are asked for.
+    fn use_existing(&self, newest: Newest, rows: &JobRows) -> Result<Admission, StoreError> {
+        let (job, Newest { id, run_id, state, activity, tenant }) = (&rows.job, newest);
+        if let Err(other) = checks::same_job(job, run_id, state, &activity, &tenant) {
+            return Ok(Admission::Other(other));
+        }
+        let mut statement = self.conn.prepare_cached("SELECT input FROM job_inputs WHERE id = ?1")?;
+        let stored: String = statement.query_row([id], |row| row.get(0))?;
+        // Another build may write the same fields in another order.
+        let is_same = stored == rows.input || serde_json::from_str::<Value>(&stored).is_ok_and(|stored| stored == job.input);
+        Ok(Admission::Existing { id, run_id, input_differs: !is_same })
     }
 
     fn insert(&mut self, stored: &JobRows) -> Result<i64, StoreError> {
@@ -224,10 +244,13 @@ impl Tx<'_> {
     }
 
     pub(super) fn newest(&self, job_id: &JobId) -> Result<Option<Newest>, StoreError> {
-        let mut statement =
-            self.conn.prepare_cached("SELECT id, run_id, state FROM jobs WHERE job_id = ?1 ORDER BY id DESC LIMIT 1")?;
-        let newest = statement
-            .query_row([job_id.as_str()], |row| Ok(Newest { id: row.get(0)?, run_id: parsed(row, 1)?, state: parsed(row, 2)? }));
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT id, run_id, state, activity, tenant FROM jobs WHERE job_id = ?1 ORDER BY id DESC LIMIT 1")?;
+        let newest = statement.query_row([job_id.as_str()], |row| {
+            let (run_id, state) = (parsed(row, 1)?, parsed(row, 2)?);
+            Ok(Newest { id: row.get(0)?, run_id, state, activity: row.get(3)?, tenant: row.get(4)? })
+        });
         Ok(newest.optional()?)
     }
 

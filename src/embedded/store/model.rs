@@ -15,7 +15,7 @@ use serde_json::json;
 use super::enqueue::{Admission, JobRows, Retried};
 use super::workers::{WorkerBeat, WorkerRegistration};
 use super::writer::Tx;
-use super::{Finished, claim, schema};
+use super::{Finished, ServedTenants, claim, schema};
 use crate::client::{Cancelled, PauseKind, Target};
 use crate::embedded::Durability;
 use crate::executor::{self, Cancel, CancelPlans, Execution};
@@ -120,11 +120,16 @@ impl Both {
         });
         match newest {
             Some((life, state)) if refused => assert_eq!(got, Admission::Taken { run_id: self.ids[life].1, state }),
+            Some((life, state)) if state.is_open() && self.lives[life].wanted.tenant != wanted.tenant => {
+                let Admission::Other(other) = got else { panic!("it is open for another tenant: {got:?}") };
+                let of = TENANTS[self.lives[life].wanted.tenant];
+                assert_eq!((other.run_id, other.state, other.tenant.as_str()), (self.ids[life].1, state, of));
+            }
             Some((life, state)) if state.is_open() => {
-                assert_eq!(got, Admission::Open { id: self.ids[life].0, run_id: self.ids[life].1, existing: true });
+                assert_eq!(got, Admission::Existing { id: self.ids[life].0, run_id: self.ids[life].1, input_differs: false });
             }
             _ => {
-                let Admission::Open { id, existing: false, .. } = got else { panic!("it should be new: {got:?}") };
+                let Admission::Open { id, .. } = got else { panic!("it should be new: {got:?}") };
                 self.ids.push((id, run_id));
                 self.lives.push(Life::opened(wanted, self.now));
             }
@@ -135,7 +140,8 @@ impl Both {
         let id = *self.workers[worker].get_or_insert_with(|| {
             self.conn.execute_batch("BEGIN").expect("it begins");
             let mut tx = Tx::new(&self.conn, self.now, JITTER);
-            let registration = WorkerRegistration { name: format!("w-{worker}"), activities: vec!["probe"] };
+            let registration =
+                WorkerRegistration { name: format!("w-{worker}"), activities: vec!["probe"], tenants: ServedTenants::All };
             let id = tx.register_worker(&registration).expect("it registers");
             self.conn.execute_batch("COMMIT").expect("it commits");
             id

@@ -26,10 +26,6 @@ pub(crate) fn detail(conn: &Connection, target: &Target) -> Result<Option<JobDet
          FROM jobs j JOIN job_inputs i ON i.id = j.id LEFT JOIN job_checkpoints c ON c.id = j.id LEFT JOIN job_verdicts v ON v.id = j.id \
          WHERE j.id = ?1"
     );
-    let optional_json = |row: &rusqlite::Row<'_>, column: usize| match row.get_ref(column)? {
-        rusqlite::types::ValueRef::Null => Ok(None),
-        _ => json(row, column).map(Some),
-    };
     let detail = conn.prepare_cached(&sql)?.query_row([id], |row| {
         Ok(JobDetail {
             job: rows::job(row)?,
@@ -40,10 +36,7 @@ pub(crate) fn detail(conn: &Connection, target: &Target) -> Result<Option<JobDet
             checkpoint: optional_json(row, 20)?,
             progress: optional_json(row, 21)?,
             failures: Vec::new(),
-            verdict: match row.get_ref(22)? {
-                rusqlite::types::ValueRef::Null => None,
-                _ => Some(json(row, 22)?),
-            },
+            verdict: optional_json(row, 22)?,
             steps: Vec::new(),
         })
     });
@@ -124,7 +117,8 @@ pub(crate) fn list(conn: &Connection, filter: &ListFilter, limit: usize, before:
 pub(crate) fn workers(conn: &Connection, now: Timestamp, timeout: std::time::Duration) -> Result<Vec<WorkerStatus>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT name, version, activities, started_at, beat_at, \
-                (SELECT count(*) FROM jobs j WHERE j.state = 'running' AND j.worker_id = w.id) FROM workers w ORDER BY id",
+                (SELECT count(*) FROM jobs j WHERE j.state = 'running' AND j.worker_id = w.id), t.tenants \
+         FROM workers w LEFT JOIN worker_tenants t ON t.worker_id = w.id ORDER BY id",
     )?;
     let workers = statement.query_map([], |row| {
         let last_beat = time(row, 4)?;
@@ -132,6 +126,7 @@ pub(crate) fn workers(conn: &Connection, now: Timestamp, timeout: std::time::Dur
             name: row.get(0)?,
             version: row.get(1)?,
             activities: json(row, 2)?,
+            tenants: optional_json(row, 6)?,
             started_at: time(row, 3)?,
             last_beat,
             running: count(row, 5)?,
@@ -166,6 +161,13 @@ pub(crate) fn holds(conn: &Connection) -> Result<Vec<TenantHold>, StoreError> {
         })
     })?;
     Ok(holds.collect::<rusqlite::Result<_>>()?)
+}
+
+fn optional_json<T: serde::de::DeserializeOwned>(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+    match row.get_ref(column)? {
+        rusqlite::types::ValueRef::Null => Ok(None),
+        _ => json(row, column).map(Some),
+    }
 }
 
 fn count(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {

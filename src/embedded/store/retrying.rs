@@ -57,13 +57,13 @@ impl Tx<'_> {
             return Ok(());
         }
         if filter.dry_run {
-            page.retried.push(Enqueued { job_id: dead.job_id, run_id: dead.run_id, existing: true });
+            page.retried.push(Enqueued { existing: true, ..Enqueued::opened(dead.job_id, dead.run_id) });
             return Ok(());
         }
         let run_id = RunId::generate(self.now);
         let trace = telemetry::context_of(&tracing::Span::none());
         match self.retry(&Target::newest(dead.job_id.clone()), run_id, trace, filter.accept_duplicate)? {
-            Retried::Open(run_id) => page.retried.push(Enqueued { job_id: dead.job_id, run_id, existing: false }),
+            Retried::Open(run_id) => page.retried.push(Enqueued::opened(dead.job_id, run_id)),
             Retried::NeedsAcceptDuplicate(instead) => {
                 page.skipped.push(RetrySkipped { job_id: dead.job_id, run_id: dead.run_id, instead });
             }

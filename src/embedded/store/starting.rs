@@ -57,6 +57,7 @@ impl Starting {
             // One that works a single job takes part in claims alone.
             let takes_any = matches!(request.scope, ClaimScope::Any)
                 && request.runs(&job.activity, job.activity_version)
+                && request.serves(&job.tenant)
                 && !request.throttles.concern(&job.activity, &job.tenant);
             if takes_any && request.shares_mut(waits).take(&job.tenant) {
                 return Ok(Some(Slot { index, worker_id: request.worker_id }));

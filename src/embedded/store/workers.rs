@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::rows::{self, ms};
-use super::{Finished, StoreError, Tx};
+use super::{Finished, ServedTenants, StoreError, Tx};
 use crate::client::PauseKind;
 use crate::executor;
 
@@ -17,6 +17,7 @@ const RESCUES: i64 = 256;
 pub(crate) struct WorkerRegistration {
     pub(crate) name: String,
     pub(crate) activities: Vec<&'static str>,
+    pub(crate) tenants: ServedTenants,
 }
 
 /// A tenant of which a worker asks nothing for now.
@@ -44,7 +45,9 @@ impl Tx<'_> {
             params![worker.name, env!("CARGO_PKG_VERSION"), rows::to_json(&worker.activities)?, now],
         )?;
         self.after.ready = true;
-        Ok(self.conn.last_insert_rowid())
+        let id = self.conn.last_insert_rowid();
+        self.note_served(id, &worker.tenants)?;
+        Ok(id)
     }
 
     /// Whether a worker has a row: it is not there any more once the worker was taken for dead.
@@ -67,6 +70,7 @@ impl Tx<'_> {
         )?;
         if gone > 0 {
             self.conn.execute("DELETE FROM worker_holds WHERE worker_id = ?1", [worker_id])?;
+            self.forget_served(worker_id)?;
         }
         Ok(())
     }

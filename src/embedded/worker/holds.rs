@@ -15,7 +15,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::Shared;
 use crate::embedded::store::{StoreError, StoredHold};
 
-/// The first probe of a tenant that does not accept our credentials comes after this long.
+/// The first probe of a tenant that does not accept our credentials comes after this long. One that fails at everything has its own
+/// times.
 const FIRST_PROBE: Duration = Duration::from_secs(5);
 /// Each further one after twice as long, up to this.
 const LONGEST_PROBE: Duration = Duration::from_secs(60);
@@ -65,7 +66,7 @@ async fn until(shared: &Shared, ends: Option<Duration>) {
     }
 }
 
-/// One probe for each tenant that does not accept our credentials, in a task of its own, since one may hang. They end with the watch.
+/// One probe for each tenant that is held until a probe is answered, in a task of its own, since one may hang. They end with the watch.
 #[derive(Default)]
 struct Probes {
     tasks: JoinSet<()>,
@@ -76,17 +77,17 @@ struct Probes {
 impl Probes {
     /// Ends the probes of holds that are over, and starts those of new ones.
     fn follow(&mut self, shared: &Arc<Shared>, holds: &[(String, Hold)]) {
-        let locked_out: BTreeSet<_> =
+        let probed: BTreeSet<_> =
             holds.iter().filter(|(_, hold)| hold.until.is_none()).map(|(name, hold)| (name.clone(), hold.since)).collect();
         self.of.retain(|hold, probe| {
-            let stands = locked_out.contains(hold);
+            let stands = probed.contains(hold);
             if !stands {
                 probe.abort();
             }
             stands
         });
         while self.tasks.try_join_next().is_some() {}
-        for hold in locked_out.into_iter().filter(|hold| !self.of.contains_key(hold)).collect::<Vec<_>>() {
+        for hold in probed.into_iter().filter(|hold| !self.of.contains_key(hold)).collect::<Vec<_>>() {
             // A tenant that is held is known.
             let Ok(tenant) = shared.options.tenants.get(&hold.0) else { continue };
             let probe = self.tasks.spawn(probe(shared.clone(), tenant));
@@ -95,15 +96,16 @@ impl Probes {
     }
 }
 
-/// Asks whether the tenant knows us again, until it is aborted.
+/// Asks whether the tenant knows us, or answers, again, until it is aborted.
 async fn probe(shared: Arc<Shared>, tenant: Arc<Tenant>) {
     let mut after = FIRST_PROBE;
     loop {
-        shared.clock.sleep(jittered(&shared, after)).await;
+        let wait = tenant.probe_interval().unwrap_or(after);
+        shared.clock.sleep(jittered(&shared, wait)).await;
         if tenant.hold().is_some_and(|hold| hold.until.is_none())
             && let Err(failure) = tenant.probe().await
         {
-            tracing::debug!(tenant = tenant.name(), code = %failure.code, "the tenant does not accept our credentials yet");
+            tracing::debug!(tenant = tenant.name(), code = %failure.code, "the tenant is still held");
         }
         after = (after * 2).min(LONGEST_PROBE);
     }

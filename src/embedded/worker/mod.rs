@@ -4,6 +4,7 @@ mod alive;
 mod attempt;
 mod gauges;
 mod holds;
+mod served;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -14,7 +15,9 @@ use iolaus_activities::tenant::{Tenant, Tenants};
 use iolaus_activities::{Clock, Registry, SlotClass, Stop};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::store::{ClaimRequest, ClaimScope, Claimed, Claimer, Shares, Store, StoreError, TenantShare, WorkerRegistration};
+use super::store::{
+    ClaimRequest, ClaimScope, Claimed, Claimer, ServedTenants, Shares, Store, StoreError, TenantShare, WorkerRegistration,
+};
 use super::{Embedded, store};
 use crate::client::ClientError;
 use crate::executor;
@@ -25,7 +28,8 @@ use crate::job::{JobId, Throttles};
 pub struct WorkerOptions {
     /// The activities that it runs.
     pub registry: Registry,
-    /// The tenants that they act on: no jobs are taken of one that is held, and each has its share of the slots.
+    /// The tenants that they act on. Jobs are taken only of those with an address and credentials, and of none that is held; each has its
+    /// share of the slots. None of them: whatever a job names is taken.
     pub tenants: Arc<Tenants>,
     /// Limits over all workers of the file.
     pub throttles: Arc<Throttles>,
@@ -58,6 +62,7 @@ struct Shared {
     retention: Duration,
     name: String,
     scope: ClaimScope,
+    served: Arc<ServedTenants>,
     id: AtomicI64,
     accepting: AtomicBool,
     drains_waits: AtomicBool,
@@ -95,6 +100,7 @@ impl Worker {
             retention: host.options.retention,
             name: executor::of_this_worker(),
             scope,
+            served: Arc::new(served::served(&options.tenants)),
             id: AtomicI64::new(0),
             accepting: AtomicBool::new(true),
             drains_waits: AtomicBool::new(false),
@@ -209,6 +215,7 @@ impl Claimer for Shared {
             worker_id: self.id.load(Ordering::SeqCst),
             scope: self.scope.clone(),
             activities: self.options.registry.infos().map(|info| (info.name, info.version)).collect(),
+            tenants: self.served.clone(),
             work: self.shares(SlotClass::Work),
             waits: self.shares(SlotClass::Waits),
             throttles: self.options.throttles.clone(),
@@ -246,7 +253,8 @@ impl Claimer for Shared {
 impl Shared {
     async fn register(&self) -> Result<(), StoreError> {
         let activities = self.options.registry.infos().map(|info| info.name).collect();
-        let registration = WorkerRegistration { name: self.name.clone(), activities };
+        let tenants = self.served.as_ref().clone();
+        let registration = WorkerRegistration { name: self.name.clone(), activities, tenants };
         let sent = self.clock.monotonic();
         let id = self.store.write(move |tx| tx.register_worker(&registration)).await?;
         let previous = self.id.swap(id, Ordering::SeqCst);

@@ -366,3 +366,60 @@ fn lines_are_stored_as_they_come_and_a_bad_one_is_named_and_skipped() {
         assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
     }
 }
+
+#[test]
+fn status_doctor_and_a_waiting_command_name_the_tenant_that_no_worker_serves() {
+    let mut place = place();
+    let mut worker = place.start("worker");
+    worker.until("the worker is ready");
+    place.set("IOLAUS_TENANTS__ACME__BASE_URL", "http://127.0.0.1:9");
+    let job = format!("{USER} {CONNECTION} --tenant acme --job-id elsewhere");
+    let none = place.run(&format!("enqueue publish_preflight {job} --require-worker"));
+    assert_eq!((none.code, place.stored()), (6, 0), "{none:?}");
+    assert!(none.stderr.contains("hint: the workers serve default; set tenants.acme"), "{none:?}");
+    let mut waiting = place.start(&format!("enqueue publish_preflight {job} --wait"));
+    waiting.until("has an address and credentials for tenant acme; the workers serve default");
+    assert_eq!(waiting.terminate().code, 5);
+    let status = place.run("status").json();
+    let without = serde_json::json!([{"activity": "publish_preflight", "tenant": "acme", "jobs": 1, "missing": "tenant"}]);
+    assert_eq!((&status["without_worker"], &status["workers"][0]["tenants"]), (&without, &serde_json::json!(["default"])));
+    let told = place.run("status --output text").stdout;
+    assert!(told.contains("JOBS WITHOUT A WORKER") && told.contains("an address and credentials for the tenant"), "{told}");
+    let doctor = place.run("doctor --tenant default --output text").stdout;
+    assert!(doctor.contains("1 open jobs of publish_preflight for tenant acme have no live worker"), "{doctor}");
+    assert_eq!(place.run("jobs show elsewhere").json()["attempts"], 0);
+    // Worked here, it needs the key, and is refused as before.
+    let here = place.run(&format!("execute publish_preflight {job}"));
+    assert!(here.code == 2 && here.stderr.contains("`tenants.acme.api_key` is not set"), "{here:?}");
+    assert_eq!(worker.terminate().code, 0);
+}
+
+#[test]
+fn a_gate_never_answers_with_the_verdict_of_another_question() {
+    let mut place = place();
+    place.set("IOLAUS_TENANTS__PROD__BASE_URL", place.sandbox().base_url());
+    place.set("IOLAUS_TENANTS__PROD__API_KEY", "sandbox-api-token");
+    let gate = "--job-id gate-42";
+    place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} {gate}"));
+    let other_tenant = place.run(&format!("execute publish_preflight {USER} {CONNECTION} {gate} --tenant prod"));
+    let other_activity = place.run(&format!("execute workflow_rerun type=tableau pick=newest {gate}"));
+    for (ran, asked) in [(other_tenant, "publish_preflight of tenant prod"), (other_activity, "workflow_rerun of tenant default")] {
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran:?}");
+        let both = ["activity publish_preflight of tenant default", asked, "hint: choose another --job-id"];
+        assert!(both.iter().all(|part| ran.stderr.contains(part)), "{ran:?}");
+    }
+    assert_eq!(place.run("jobs show gate-42").json()["attempts"], 0, "nothing of it was worked");
+    let other_user = format!("publish_preflight user_id=someone-else {CONNECTION} {gate}");
+    let enqueued = place.run(&format!("enqueue {other_user} --id-conflict-policy use_existing --output json"));
+    assert_eq!((&enqueued.json()["existing"], &enqueued.json()["input_differs"]), (&true.into(), &true.into()), "{enqueued:?}");
+    let told = "warning: gate-42 was open already, with another input";
+    assert!(enqueued.stderr.contains(told), "{enqueued:?}");
+    let ran = place.run(&format!("execute {other_user}"));
+    let verdict = ran.json();
+    assert_eq!((ran.code, verdict["status"].as_str(), place.stored()), (0, Some("passed"), 1), "{ran:?}");
+    assert_eq!((&verdict["existing"], &verdict["input_differs"]), (&true.into(), &true.into()), "{verdict}");
+    assert!(ran.stderr.contains(told), "{ran:?}");
+    // Its own verdict says nothing of the kind.
+    let own = place.run(&format!("execute publish_preflight {USER} {CONNECTION} {gate}")).json();
+    assert!(own.get("existing").is_none() && own.get("input_differs").is_none(), "{own}");
+}

@@ -17,6 +17,7 @@ pub(super) const CASES: &[(&str, Run)] = &[
     ("the_reuse_policy_decides_once_it_is_closed", |case| Box::pin(reuse(case))),
     ("cancelling_what_waits_closes_it_at_once", |case| Box::pin(cancel_queued(case))),
     ("a_cancel_reaches_the_running_attempt_with_its_reason", |case| Box::pin(cancel_running(case))),
+    ("an_open_job_of_another_tenant_is_a_conflict_whatever_the_policy", |case| Box::pin(other_tenant(case))),
     ("an_attempt_that_ignores_a_cancel_is_dropped", |case| Box::pin(cancel_ignored(case))),
     ("a_verdict_after_a_requested_cancel_still_completes", |case| Box::pin(cancel_too_late(case))),
     ("a_failure_after_a_requested_cancel_closes_as_cancelled", |case| Box::pin(cancel_then_failure(case))),
@@ -43,8 +44,23 @@ async fn conflicts(case: Arc<Case>) {
     let request = JobRequest { id_conflict_policy: IdConflictPolicy::UseExisting, ..case.job("job", [Act::Refuse]) };
     let existing = case.enqueue(request).await.unwrap();
     assert_eq!((existing.run_id, existing.existing, first.existing), (first.run_id, true, false));
+    assert!(existing.input_differs, "it was asked something else");
+    let same = JobRequest { id_conflict_policy: IdConflictPolicy::UseExisting, ..case.job("job", [Act::Pass]) };
+    assert!(!case.enqueue(same).await.unwrap().input_differs);
     let worker = case.worker().await;
     assert_eq!(case.verdict("job").await.status, Status::Passed);
+    worker.drain().await;
+}
+
+async fn other_tenant(case: Arc<Case>) {
+    let first = case.enqueue_acts("job", [Act::Pass]).await;
+    let id_conflict_policy = IdConflictPolicy::UseExisting;
+    let request = JobRequest { id_conflict_policy, tenant: Some("other".into()), ..case.job("job", [Act::Pass]) };
+    let refused = case.enqueue(request).await;
+    let Err(ClientError::OtherJob(other)) = refused else { panic!("it is another job: {refused:?}") };
+    assert_eq!((other.run_id, other.tenant.as_str(), other.asked_tenant.as_str()), (first.run_id, "default", "other"));
+    let worker = case.worker().await;
+    assert_eq!(case.verdict("job").await.tenant, "default");
     worker.drain().await;
 }
 

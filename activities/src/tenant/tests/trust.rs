@@ -19,7 +19,7 @@ fn file(name: &str) -> PathBuf {
 }
 
 /// Answers every request on every connection as `whoami` would.
-async fn serve() -> String {
+pub(super) async fn serve() -> String {
     rustls::crypto::ring::default_provider().install_default().ok();
     let certificate = CertificateDer::from_pem_file(file("server.pem")).expect("a certificate");
     let key = PrivateKeyDer::from_pem_file(file("server.key")).expect("a key");

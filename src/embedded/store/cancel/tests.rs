@@ -74,7 +74,7 @@ impl File {
 
     /// A new worker takes the job.
     fn claim(&self) -> (i64, Claimed) {
-        let registration = WorkerRegistration { name: "w".into(), activities: vec!["probe"] };
+        let registration = WorkerRegistration { name: "w".into(), activities: vec!["probe"], tenants: Default::default() };
         let worker = self.tx(|tx| tx.register_worker(&registration)).unwrap();
         let (mut claimed, _) = self.tx(|tx| claim::claim(tx, &request(worker, 1), 0)).unwrap();
         (worker, claimed.pop().expect("the job"))

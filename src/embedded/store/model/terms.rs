@@ -116,6 +116,7 @@ pub(in crate::embedded::store) fn request(worker_id: i64, free: usize) -> ClaimR
         worker_id,
         scope: ClaimScope::Any,
         activities: [("probe", 1)].into(),
+        tenants: Arc::default(),
         work: Shares::unlimited(free),
         waits: Shares::default(),
         throttles: Arc::default(),
