@@ -105,7 +105,8 @@ impl Tenant {
     }
 
     async fn shown_app_run(&self, id: &str) -> Result<Option<Run>, Failure> {
-        let call = Call::get("app_runs.show", format!("api/service/v1/app/runs/{}", segment(id))).needs("the right to see runs");
+        let call =
+            Call::get("app_runs.show", format!("api/service/v1/app/runs/{}", segment(id))).small().needs("the right to see runs");
         let shown: AppRun = match self.read(&call).await {
             Ok(shown) => shown,
             Err(failure) if is_absence(&failure) => return Ok(None),
@@ -192,7 +193,7 @@ impl Tenant {
     /// Asks the tenant to stop a run of an app. Sent once.
     pub async fn cancel_app_run(&self, id: &str) -> Result<(), Failure> {
         let target = format!("api/service/v1/app/runs/{}/cancel", segment(id));
-        let call = Call::post("app_runs.cancel", target, None).may_be_empty().needs("the right to cancel runs");
+        let call = Call::post("app_runs.cancel", target, None).small().may_be_empty().needs("the right to cancel runs");
         let sent = self.send(&call).await;
         match self.effect::<Cancelling>(&call, sent) {
             Effect::Applied(Cancelling { run_id, .. }) if run_id.0.as_deref().is_some_and(|named| named != id) => {

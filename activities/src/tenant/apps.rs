@@ -38,6 +38,7 @@ impl Tenant {
     pub async fn submit_app(&self, permit: Permit<'_>, slug: &str, request_id: &str) -> Submission {
         let call = Call::post("apps.submit", format!("api/service/v1/app/{}/submit", segment(slug)), None)
             .with_request_id(request_id)
+            .small()
             .needs("the right to run apps");
         let sent = self.send_now(permit, &call).await;
         self.learn_who_was_denied(&call, &sent).await;

@@ -146,7 +146,7 @@ impl Tenant {
 
     /// Purges a client and its tokens, for good. Sent once.
     pub async fn purge_oauth_client(&self, client_id: &str) -> Result<(), Failure> {
-        let call = Call::delete("oauth_clients.purge", path(client_id)).may_be_empty().needs(NEEDS);
+        let call = Call::delete("oauth_clients.purge", path(client_id)).small().may_be_empty().needs(NEEDS);
         let sent = self.send(&call).await;
         self.learn_who_was_denied(&call, &sent).await;
         match self.effect::<Object>(&call, sent) {

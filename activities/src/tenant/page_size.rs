@@ -10,7 +10,7 @@ use super::documents::Page;
 use super::send::Call;
 use crate::failure::Failure;
 
-/// For how long it is believed that a tenant bears no more.
+/// For how long a smaller size is kept before a larger one is tried again.
 const BELIEVED: Duration = Duration::from_secs(600);
 
 /// How many results one request of some kind asks for.
@@ -21,12 +21,12 @@ pub(super) struct PageSize {
 
 struct Current {
     results: usize,
-    /// Until when (monotonic) it is believed that the tenant bears no more.
+    /// Until when (monotonic) this is assumed to be the most that the tenant accepts.
     until: Duration,
 }
 
 impl PageSize {
-    /// As many as this, until the tenant turns out to bear only fewer.
+    /// As many as this, until the tenant refuses so many.
     pub(super) fn of(most: usize) -> Self {
         Self { most, now: Mutex::new(Current { results: most, until: Duration::ZERO }) }
     }
@@ -41,7 +41,7 @@ impl PageSize {
         current.results
     }
 
-    /// The tenant did not bear `refused`, so it is asked for half as many. False if that was only one.
+    /// `refused` results were too many, so half as many are asked for. False if that was only one.
     pub(super) fn shrink(&self, refused: usize, now: Duration) -> bool {
         if refused > 1 {
             let until = now.saturating_add(BELIEVED);

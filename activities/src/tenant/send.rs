@@ -20,7 +20,7 @@ use super::auth::Doubt;
 use super::classify::is_unauthenticated;
 use super::credentials::Bearer;
 use super::link::Bases;
-use super::measure::{self, Outcome};
+use super::measure;
 use super::target::{encoded, leads_elsewhere};
 use crate::failure::{Category, Failure, FailureSource};
 
@@ -276,7 +276,7 @@ impl Tenant {
         let host = request.url().host_str().unwrap_or_default().to_owned();
         let began = self.clock.monotonic();
         let sent = self.bounded(call, request).instrument(span.clone()).await;
-        let outcome = record(&span, &sent);
+        let outcome = measure::outcome(&span, &sent);
         measure::exchange(&call.method, host, outcome, self.clock.monotonic().saturating_sub(began));
         self.heed(call, &sent);
         sent
@@ -364,20 +364,4 @@ impl Tenant {
         }
         Ok(request)
     }
-}
-
-fn record(span: &Span, sent: &Sent) -> Outcome {
-    let (status, error) = match sent {
-        Sent::Answered(answer) => {
-            let status = measure::known_status(answer.status);
-            span.record("http.response.status_code", status);
-            (Some(status), (answer.status >= 400).then(|| status.to_owned()))
-        }
-        Sent::NotDelivered(failure) | Sent::UnknownDelivery(failure) => (None, Some(failure.code.to_string())),
-    };
-    if let Some(error) = &error {
-        span.record("error.type", error);
-        span.record("otel.status_code", "ERROR");
-    }
-    Outcome { status, error }
 }

@@ -2,13 +2,13 @@
 
 use serde::de::DeserializeOwned;
 
-use super::refusal::Body;
-use super::{Sanitizer, decode};
+use super::{Answer, Content, Sanitizer};
 use crate::tenant::{
     app_runs, apps, auth, connections, documents, login, oauth_clients, personas, preflight, roles, runs, tokens, workflows,
 };
 
-/// Decodes a body as the answer to every operation, without our own secrets being known. Returns how many took it. For fuzzers.
+/// Decodes a body as the answer to every operation, and as a refusal, with one secret of ours known. Returns how many took it. For
+/// fuzzers.
 ///
 /// ```
 /// # use iolaus_activities::tenant::decode_as_every_answer;
@@ -16,9 +16,12 @@ use crate::tenant::{
 /// assert!(decode_as_every_answer(b"{}") > 0);
 /// ```
 pub fn decode_as_every_answer(body: &[u8]) -> usize {
-    let sanitizer = Sanitizer::default();
+    let sanitizer = Sanitizer::without(["a-secret-of-ours"]);
+    let refused = answer(body);
+    refused.refusal(&sanitizer, true);
+    refused.mentions("AE-WF-409-03", &sanitizer);
+    refused.claims_an_error(&sanitizer);
     let took = [
-        takes::<Body>(body, &sanitizer),
         takes::<login::Granted>(body, &sanitizer),
         takes::<auth::Me>(body, &sanitizer),
         takes::<preflight::Answered>(body, &sanitizer),
@@ -43,5 +46,10 @@ pub fn decode_as_every_answer(body: &[u8]) -> usize {
 }
 
 fn takes<T: DeserializeOwned>(body: &[u8], sanitizer: &Sanitizer) -> bool {
-    decode::decode::<T>(body, sanitizer).is_ok()
+    answer(body).decode::<T>(sanitizer, false, true).is_ok()
+}
+
+fn answer(body: &[u8]) -> Answer {
+    let content = Content::Whole(body.to_vec());
+    Answer { status: 200, date: None, retry_after: None, labelled_as_page: false, content, _budget: None }
 }

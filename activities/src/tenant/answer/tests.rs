@@ -161,7 +161,7 @@ fn what_is_kept_verbatim_is_bounded_and_clean() {
     let long = kept(&json!(vec!["x".repeat(1_000); 10_000]).to_string());
     let all = long.as_array().expect("a list");
     assert!(all.len() <= 257 && all.iter().all(|element| element.as_str().is_some_and(|text| text.len() <= 256)));
-    let wide = kept(&format!("{{{}\"z\": 1}}", (0..1_000).map(|n| format!("\"{n}\": [1],")).collect::<String>()));
+    let wide = kept(&format!("{{{}\"z\": 1}}", (0..1_000).map(|n| format!("\"{n}\": [1],")).collect::<Vec<_>>().concat()));
     assert!(wide.to_string().len() < 16 * 1024);
     let dirty = kept(&json!({"a\u{1b}[2J": format!("Bearer {KEY}\r\n")}).to_string()).to_string();
     assert!(!dirty.contains("s3cr3t") && !dirty.contains("\\u001b") && !dirty.contains("\\n"), "{dirty}");
