@@ -111,39 +111,39 @@ mod tests {
         (clock.clone(), Effects::new(clock, InFlight::default()))
     }
 
-    #[test]
-    fn an_attempt_is_left_alone_until_its_effect_is_answered_and_a_moment_longer() {
+    #[tokio::test]
+    async fn an_attempt_is_left_alone_until_its_effect_is_answered_and_a_moment_longer() {
         let (clock, effects) = effects();
         let mut since = None;
         assert_eq!(effects.hold(AFTER, MOST, &mut since), None);
         let guard = effects.begin(seconds(30));
-        clock.advance(seconds(12));
+        clock.advance(seconds(12)).await;
         assert_eq!(effects.hold(AFTER, MOST, &mut since), Some(seconds(18)));
         drop(guard);
         assert_eq!(effects.hold(AFTER, MOST, &mut since), Some(AFTER));
-        clock.advance(AFTER);
+        clock.advance(AFTER).await;
         assert_eq!(effects.hold(AFTER, MOST, &mut since), None);
     }
 
-    #[test]
-    fn an_answer_that_does_not_come_is_waited_for_no_longer_than_its_bound() {
+    #[tokio::test]
+    async fn an_answer_that_does_not_come_is_waited_for_no_longer_than_its_bound() {
         let (clock, effects) = effects();
         let mut since = None;
         let _guard = effects.begin(seconds(30));
-        clock.advance(seconds(30));
+        clock.advance(seconds(30)).await;
         assert_eq!(effects.hold(AFTER, MOST, &mut since), None);
     }
 
-    #[test]
-    fn no_number_of_effects_holds_an_attempt_for_longer_than_is_allowed() {
+    #[tokio::test]
+    async fn no_number_of_effects_holds_an_attempt_for_longer_than_is_allowed() {
         let (clock, effects) = effects();
         let mut since = None;
         for _ in 0..2 {
             let _guard = effects.begin(seconds(3_600));
             assert_eq!(effects.hold(AFTER, MOST, &mut since), Some(MOST.saturating_sub(Clock::monotonic(clock.as_ref()))));
-            clock.advance(seconds(25));
+            clock.advance(seconds(25)).await;
         }
-        clock.advance(seconds(10));
+        clock.advance(seconds(10)).await;
         let _guard = effects.begin(seconds(30));
         assert_eq!(effects.hold(AFTER, MOST, &mut since), None);
     }
