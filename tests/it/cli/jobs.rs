@@ -215,6 +215,31 @@ fn execute_that_is_stopped_gives_the_job_back_and_goes_on_later() {
 }
 
 #[test]
+fn a_cancelled_job_that_has_started_a_run_says_what_its_last_attempt_waits_for_and_stops_the_run() {
+    let place = Place::with_tenant(SandboxOptions { running: Duration::from_secs(3_600), ..SandboxOptions::default() });
+    let line = "execute workflow_rerun type=snowflake stop_on_cancel=true --job-id nightly";
+    let first = place.start(line);
+    let (mut shown, mut run) = (serde_json::Value::Null, None);
+    while run.is_none() {
+        shown = serde_json::from_str(&place.run("jobs show nightly").stdout).unwrap_or_default();
+        run = shown["checkpoint"]["effort"]["obtained"]["run"]["name"].as_str();
+    }
+    let run = run.expect("a run").to_owned();
+    assert_eq!(first.terminate().code, 5);
+    let cancelled = place.run("jobs cancel nightly");
+    assert_eq!((cancelled.code, cancelled.json()["cancel"].as_str()), (0, Some("last_attempt")), "{shown}");
+    assert!(cancelled.stderr.contains("no live worker runs workflow_rerun"), "{}", cancelled.stderr);
+    let told = place.run("jobs cancel nightly --output text");
+    assert!(told.stdout.contains("nightly gets one last attempt, which undoes what it began"), "{told:?}");
+    let ended = place.run(line);
+    let verdict = ended.json();
+    assert_eq!((ended.code, verdict["status"].as_str(), verdict["facts"]["run"].as_str()), (4, Some("cancelled"), Some(&*run)));
+    assert_eq!(verdict["facts"]["stop_requested"], true, "{verdict}");
+    let stops = place.sandbox().effects().iter().filter(|effect| format!("{effect:?}").contains(&run)).count();
+    assert_eq!(stops, 2, "it was started once and stopped once");
+}
+
+#[test]
 fn a_pause_holds_jobs_until_it_is_resumed() {
     let place = place();
     assert_eq!(place.run("pause activity publish_preflight").code, 0);
