@@ -26,7 +26,7 @@ use crate::support::probe::{Act, Probe};
 use crate::support::watchdog::Watched;
 
 /// No verdict takes longer on a machine that is busy with everything else.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// A stop that is ignored.
 const GRACE: Duration = Duration::from_secs(1);
 

@@ -452,12 +452,9 @@ async fn progress_over_its_limit_is_shown_as_its_size_alone() {
     let host = TestHost::new();
     let worker = host.worker().await;
     host.enqueue_acts("loud", [Act::Shout(64 * 1024)]).await;
-    let progress = loop {
-        if let Some(progress) = host.detail("loud").await.progress {
-            break progress;
-        }
-    };
-    assert_eq!(progress, json!({"progress_dropped_bytes": 64 * 1024 + 2}));
+    host.probe.started.notified().await;
+    host.clock.until_at_rest().await;
+    assert_eq!(host.detail("loud").await.progress.unwrap(), json!({"progress_dropped_bytes": 64 * 1024 + 2}));
     host.probe.gate.add_permits(1);
     host.verdict("loud").await;
     worker.drain().await.unwrap();

@@ -133,11 +133,9 @@ async fn execute_waits_for_the_live_worker_that_holds_the_job() {
     job.id_conflict_policy = iolaus::job::IdConflictPolicy::UseExisting;
     let executing = execute(&host.embedded, host.worker_options(), job, std::future::pending());
     let opening = async {
-        while host.client.presence().await.unwrap().workers.len() < 2 {}
-        // The writer answers in order: its enqueue, sent when it had registered, is through.
-        for _ in 0..3 {
-            host.client.resume(PauseKind::Tenant, "none".into()).await.unwrap();
-        }
+        host.until_sql("SELECT count(*) = 2 FROM workers").await;
+        // Its enqueue, sent when it had registered, is through.
+        host.clock.until_at_rest().await;
         host.probe.gate.add_permits(1);
     };
     let (executed, ()) = tokio::join!(executing, opening);
