@@ -48,9 +48,15 @@ pub(crate) struct Sandbox {
     /// How long searches lag behind
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration::parse)]
     index_lag: Duration,
-    /// What a submit gets while a run of the same workflow is active
+    /// Answer to a submit while a run of the same workflow or app is active
     #[arg(long, value_name = "HOW", default_value = "masked-500")]
     already_active: Active,
+    /// On argo: workflows run in the Automation Engine; a submit answers only the id of the run, and no search of runs finds it
+    #[arg(long)]
+    native_engine: bool,
+    /// Answers of the Automation Engine's own API, /automation/api/v1
+    #[arg(long, value_name = "ACCESS", default_value = "allowed")]
+    automation: Automation,
     /// Play the services inside a cluster: no /api/service, and the metastore under /api/atlas/v2
     #[arg(long)]
     in_cluster: bool,
@@ -91,14 +97,26 @@ enum Generation {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Active {
-    /// 500 whose message contains AE-WF-409-03
+    /// Another run starts; several runs of one workflow are active
+    Allow,
+    /// 409 with code AE-WF-409-03
+    #[value(alias = "conflict-409")]
+    Refuse,
+    /// 500 whose message contains that code
     #[value(name = "masked-500")]
     Masked500,
-    /// 409 with that code
-    #[value(name = "conflict-409")]
-    Conflict409,
-    /// Several runs of one workflow at once
-    Allow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Automation {
+    /// Serves admins and API tokens
+    Allowed,
+    /// 403
+    Forbidden,
+    /// Lists no run
+    Empty,
+    /// 404
+    Absent,
 }
 
 impl Sandbox {
@@ -119,7 +137,7 @@ impl Sandbox {
             index_lag: self.index_lag,
             already_active: match self.already_active {
                 Active::Masked500 => tenant::AlreadyActive::Masked500,
-                Active::Conflict409 => tenant::AlreadyActive::Conflict409,
+                Active::Refuse => tenant::AlreadyActive::Conflict409,
                 Active::Allow => tenant::AlreadyActive::Allow,
             },
             in_cluster: self.in_cluster,
@@ -128,6 +146,13 @@ impl Sandbox {
             requests_per_second: self.requests_per_second,
             plain_401: self.plain_401,
             date_header: !self.no_date,
+            native_engine: self.native_engine,
+            automation: match self.automation {
+                Automation::Allowed => tenant::AutomationAccess::Allowed,
+                Automation::Forbidden => tenant::AutomationAccess::Forbidden,
+                Automation::Empty => tenant::AutomationAccess::Empty,
+                Automation::Absent => tenant::AutomationAccess::Absent,
+            },
             ..tenant::SandboxOptions::default()
         };
         let hint = "another address: --listen 127.0.0.1:0 takes a free port";

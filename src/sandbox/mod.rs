@@ -83,8 +83,8 @@
 //! # Its own routes
 //!
 //! `GET /sandbox/health`, `GET /sandbox/ledger`, `GET /sandbox/requests`, `GET | POST | DELETE /sandbox/faults`,
-//! `POST /sandbox/index-lag {"ms":…}`, `POST /sandbox/credentials` with a [`CredentialChange`]. They need no bearer, count as no
-//! exchange, and are hit by no fault. A fault in JSON:
+//! `POST /sandbox/index-lag {"ms":…}`, `POST /sandbox/credentials` with a [`CredentialChange`], `POST /sandbox/runs` with a
+//! [`ManualRun`]: a run that another user starts. They need no bearer, count as no exchange, and are hit by no fault. A fault in JSON:
 //! `{"method":"POST","path":"/submit","nth":2,"times":1,"action":{"kind":"cut_after_applying"}}`, a change of
 //! credentials: `{"kind":"revoke","bearer":"sandbox-api-token"}`.
 //!
@@ -109,6 +109,7 @@ mod admin;
 mod answer;
 mod apps;
 mod arrival;
+mod automation;
 mod connections;
 mod credentials;
 mod cron;
@@ -121,6 +122,7 @@ mod keys;
 mod ledger;
 mod listener;
 mod listing;
+mod manual_runs;
 mod metastore;
 mod oauth_clients;
 mod options;
@@ -147,9 +149,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use automation::AutomationAccess;
 pub use credentials::CredentialChange;
 pub use faults::{Action, Fault};
 pub use ledger::{Effect, Exchange, What};
+pub use manual_runs::ManualRun;
 pub use options::{AlreadyActive, Generation, SandboxOptions};
 pub use probe::probe;
 pub use time::TimeSource;
@@ -228,9 +232,19 @@ impl Sandbox {
         self.shared.set_index_lag(lag);
     }
 
+    /// Changes what the Automation Engine's own API answers.
+    pub fn set_automation_access(&self, access: AutomationAccess) {
+        self.shared.set_automation_access(access);
+    }
+
     /// Changes what the tenant accepts; the error says why it cannot (no such bearer or client).
     pub fn change_credentials(&self, change: CredentialChange) -> Result<(), ChangeRefused> {
         self.shared.change_credentials(change).map_err(ChangeRefused)
+    }
+
+    /// Starts a run as another user does by hand, and answers its name or id; the error says what does not exist.
+    pub fn start_manual_run(&self, manual: &ManualRun) -> Result<String, ManualRunRefused> {
+        self.shared.start_manual_run(manual).map_err(ManualRunRefused)
     }
 
     /// The admin users of a connection as they are; empty for an unknown one.
@@ -262,6 +276,11 @@ pub struct FaultRefused(String);
 #[derive(Debug, thiserror::Error)]
 #[error("credentials not changed: {0}")]
 pub struct ChangeRefused(String);
+
+/// A run that cannot be started by hand, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("run not started: {0}")]
+pub struct ManualRunRefused(String);
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::automation::AutomationAccess;
 use super::state::Settings;
 use super::time::{self, TimeSource};
 
@@ -41,6 +42,11 @@ pub struct SandboxOptions {
     pub plain_401: bool,
     /// Whether answers carry a `Date` header, by the sandbox's clock. Default true.
     pub date_header: bool,
+    /// The Automation Engine runs the workflows of an argo tenant: a submit answers only `run_id`, and no index of runs shows the
+    /// run. Default false.
+    pub native_engine: bool,
+    /// What the Automation Engine's own API answers. Default [`AutomationAccess::Allowed`].
+    pub automation: AutomationAccess,
 }
 
 impl Default for SandboxOptions {
@@ -60,6 +66,8 @@ impl Default for SandboxOptions {
             requests_per_second: 0,
             plain_401: false,
             date_header: true,
+            native_engine: false,
+            automation: AutomationAccess::default(),
         }
     }
 }
@@ -76,6 +84,8 @@ impl SandboxOptions {
             strict_admins: self.strict_admins,
             token_seconds: self.token_lifetime.map(|life| i64::try_from(life.as_secs()).unwrap_or(i64::MAX).max(1)),
             plain_401: self.plain_401,
+            native_engine: self.native_engine,
+            automation: self.automation,
         }
     }
 }
@@ -97,6 +107,8 @@ impl fmt::Debug for SandboxOptions {
             .field("requests_per_second", &self.requests_per_second)
             .field("plain_401", &self.plain_401)
             .field("date_header", &self.date_header)
+            .field("native_engine", &self.native_engine)
+            .field("automation", &self.automation)
             .finish_non_exhaustive()
     }
 }

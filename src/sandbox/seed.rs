@@ -235,6 +235,7 @@ fn seeded_runs(jane: &Arc<Principal>, workflows: &BTreeMap<String, Workflow>, ru
     let run = |workflow: &str, suffix: &str, created_at: i64, ends_at: i64| Run {
         name: format!("{workflow}-{suffix}"),
         workflow: workflow.to_owned(),
+        engine: false,
         by: jane.clone(),
         created_at,
         running_at: created_at,

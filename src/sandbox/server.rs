@@ -22,8 +22,11 @@ use super::ledger::{Effect, Exchange, RequestLog};
 use super::rate::Rate;
 use super::state::{Call, Directives, SharedTenant, lock};
 use super::time::{self, TimeSource};
-use super::{CredentialChange, Generation, SandboxOptions};
-use super::{admin, apps, credentials, cron, identity, keycloak, metastore, oauth_clients, preflight, runs, tokens, workflows};
+use super::{AutomationAccess, CredentialChange, Generation, ManualRun, SandboxOptions};
+use super::{
+    admin, apps, automation, credentials, cron, identity, keycloak, manual_runs, metastore, oauth_clients, preflight, runs, tokens,
+    workflows,
+};
 
 /// Where one logs in, and so needs no bearer.
 const LOGINS: [&str; 3] =
@@ -47,7 +50,7 @@ struct Traffic {
 
 impl Shared {
     pub(super) fn new(tenant: SharedTenant, options: SandboxOptions) -> Self {
-        let tenant_routes = tenant_routes(options.generation, options.in_cluster).with_state(tenant.clone());
+        let tenant_routes = tenant_routes(&options).with_state(tenant.clone());
         let rate = Rate::new(options.requests_per_second);
         let traffic = Traffic { faults: Faults::default(), log: RequestLog::new(options.ledger_limit), rate };
         let SandboxOptions { clock, date_header, .. } = options;
@@ -68,6 +71,9 @@ impl Shared {
     async fn administer(self: &Arc<Self>, arrived: Arrived) -> Response {
         if arrived.too_large {
             return too_large();
+        }
+        if let Some(refusal) = admin::cross_origin(&arrived.parts.headers) {
+            return respond(Err(refusal));
         }
         let request = Request::from_parts(arrived.parts, Body::from(arrived.body));
         ask(admin::routes().with_state(self.clone()), request).await
@@ -197,13 +203,24 @@ impl Shared {
         credentials::apply(&mut lock(&self.tenant), change, (self.clock)())
     }
 
+    pub(super) fn start_manual_run(&self, manual: &ManualRun) -> Result<String, String> {
+        let now = (self.clock)();
+        let mut tenant = lock(&self.tenant);
+        tenant.advance(now);
+        manual_runs::start(&mut tenant, manual, now)
+    }
+
+    pub(super) fn set_automation_access(&self, access: AutomationAccess) {
+        lock(&self.tenant).settings.automation = access;
+    }
+
     pub(super) fn set_index_lag(&self, lag: Duration) {
         lock(&self.tenant).settings.index_lag = time::millis(lag);
     }
 }
 
 /// The routes of the tenant, one file per area. Inside the cluster each service has a host of its own, and other prefixes.
-fn tenant_routes(generation: Generation, in_cluster: bool) -> Router<SharedTenant> {
+fn tenant_routes(options: &SandboxOptions) -> Router<SharedTenant> {
     let mut heracles = identity::routes()
         .merge(preflight::routes())
         .merge(workflows::routes())
@@ -211,13 +228,17 @@ fn tenant_routes(generation: Generation, in_cluster: bool) -> Router<SharedTenan
         .merge(tokens::routes())
         .merge(oauth_clients::routes())
         .merge(cron::routes());
-    if generation == Generation::Native {
+    if options.generation == Generation::Native {
         heracles = heracles.merge(apps::routes());
     }
-    let services = if in_cluster {
+    if options.generation == Generation::Native || options.native_engine {
+        heracles = heracles.merge(automation::passed_on());
+    }
+    let services = if options.in_cluster {
         heracles.nest("/api/atlas/v2", metastore::routes())
     } else {
-        Router::new().nest("/api/service", heracles).nest("/api/meta", metastore::routes())
+        let services = Router::new().nest("/api/service", heracles).nest("/api/meta", metastore::routes());
+        services.nest("/automation/api/v1", automation::routes())
     };
     services
         .nest("/auth", keycloak::routes())

@@ -21,7 +21,7 @@ use super::personas::Persona;
 use super::runs::{Ending, Runs};
 use super::tokens::ApiToken;
 use super::workflows::Workflow;
-use super::{AlreadyActive, Generation, grant};
+use super::{AlreadyActive, AutomationAccess, Generation, grant};
 
 /// A stale index is the index as it was so long ago, in milliseconds.
 const STALE_BY: i64 = 60_000;
@@ -59,6 +59,9 @@ pub(super) struct Settings {
     /// How long issued access tokens live, in seconds, where a client has no lifetime of its own; `None`: as their service does it.
     pub(super) token_seconds: Option<i64>,
     pub(super) plain_401: bool,
+    /// Whether the Automation Engine runs the workflows of an argo tenant.
+    pub(super) native_engine: bool,
+    pub(super) automation: AutomationAccess,
 }
 
 impl Tenant {

@@ -1,10 +1,12 @@
 //! The sandbox over real HTTP, by a clock that the tests turn.
 
 mod apps;
+mod automation;
 mod faulty;
 mod granting;
 mod logins;
 mod managing;
+mod manual;
 mod reading;
 mod replay;
 mod running;

@@ -82,7 +82,10 @@ fn create(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
     tenant.workflows.insert(name.clone(), workflow);
     tenant.ledger.record(call.now, What::WorkflowCreated { workflow: name.clone(), by: who });
     if submit {
-        start_run(tenant, call, &name)?;
+        let started = start_run(tenant, call, &name)?;
+        if tenant.settings.native_engine {
+            return Ok(started);
+        }
     }
     Ok(answer)
 }
