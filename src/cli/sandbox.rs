@@ -22,8 +22,22 @@ Examples:
   iolaus sandbox --listen 127.0.0.1:8200 --running 20s --index-lag 2s
   iolaus sandbox --generation native      with /v1/app instead of workflows
   iolaus sandbox --fault '{\"path\": \"/submit\", \"nth\": 2, \"action\": {\"kind\": \"cut_after_applying\"}}'
+  iolaus sandbox --fault '{\"path\": \"whoami\", \"action\": {\"kind\": \"raw\", \"status\": 502, \"body\": \"down\"}}'
   iolaus sandbox --probe                  asks one that runs, for a container's probe
-  curl -s -X POST http://127.0.0.1:8100/sandbox/faults -d '{\"path\": \"publish\", \"action\": {\"kind\": \"status\", \"status\": 503}}'";
+  curl -s -X POST http://127.0.0.1:8100/sandbox/faults -d '{\"path\": \"publish\", \"action\": {\"kind\": \"status\", \"status\": 503}}'
+
+A fault hits requests whose method (optional) is equal and whose target contains path (optional): the nth (default 1) and
+times (default 1; 0: all) in a row. Kinds of action, with their keys:
+  in place of the route's answer   status {status, headers, body} · raw {status, headers, body, apply} · garbage ·
+                                   web_page {status, apply} · echo_headers {apply} · huge {bytes, gzip} · deep {depth} ·
+                                   hang · cut_before_applying
+  after the request was applied    status_after_applying {status, body} · garbage_after_applying · cut_after_applying ·
+                                   delay {ms}
+  changing the route's answer      gzip · bom · latin1 · wrong_length {delta} · no_date · contradiction · short_page ·
+                                   null_hits · null_name · patch {patch}
+  of runs and searches             end_as {phase, message} · swallow_grant · stale_index
+Other admin routes (JSON): POST /sandbox/runs {\"workflow\", \"by\", \"age_ms\"} starts a run as another user;
+POST /sandbox/index-lag {\"ms\"}; POST /sandbox/automation {\"access\"}; GET /sandbox/ledger; GET /sandbox/requests";
 
 /// Play a tenant on loopback, until told to stop
 #[derive(Debug, Clone, Args)]
@@ -78,9 +92,19 @@ pub(crate) struct Sandbox {
     /// A file that holds a JSON array of faults
     #[arg(long = "faults", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     faults_file: Option<PathBuf>,
+    /// How far the times in its documents are ahead of its Date header; -12s: behind
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = skew, allow_hyphen_values = true)]
+    clock_skew: i64,
     /// Answer without a Date header
     #[arg(long)]
     no_date: bool,
+}
+
+/// A time that may be negative, in milliseconds.
+fn skew(text: &str) -> Result<i64, String> {
+    let (sign, text) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
+    let time = duration::parse(text).map_err(|error| error.to_string())?;
+    Ok(i64::try_from(time.as_millis()).map_or(i64::MAX, |millis| sign * millis))
 }
 
 fn fault(text: &str) -> Result<tenant::Fault, String> {
@@ -146,6 +170,7 @@ impl Sandbox {
             requests_per_second: self.requests_per_second,
             plain_401: self.plain_401,
             date_header: !self.no_date,
+            clock_skew: self.clock_skew,
             native_engine: self.native_engine,
             automation: match self.automation {
                 Automation::Allowed => tenant::AutomationAccess::Allowed,

@@ -127,6 +127,9 @@ pub struct Exchange {
     pub content_type: Option<String>,
     /// Header `accept`.
     pub accept: Option<String>,
+    /// Header `accept-encoding`.
+    #[serde(default)]
+    pub accept_encoding: Option<String>,
     /// The JSON body, or a form as an object of strings; secrets in it are struck out. Null: none, neither, or larger than 64 KiB.
     pub body: Value,
     /// Status answered; null while there is no answer, and when the connection was cut.

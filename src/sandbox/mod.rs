@@ -82,11 +82,12 @@
 //!
 //! # Its own routes
 //!
-//! `GET /sandbox/health`, `GET /sandbox/ledger`, `GET /sandbox/requests`, `GET | POST | DELETE /sandbox/faults`,
+//! `POST /sandbox/automation {"access":"forbidden"}` (an [`AutomationAccess`]), `GET /sandbox/health`, `GET /sandbox/ledger`, `GET /sandbox/requests`, `GET | POST | DELETE /sandbox/faults`,
 //! `POST /sandbox/index-lag {"ms":…}`, `POST /sandbox/credentials` with a [`CredentialChange`], `POST /sandbox/runs` with a
 //! [`ManualRun`]: a run that another user starts. They need no bearer, count as no exchange, and are hit by no fault. A fault in JSON:
 //! `{"method":"POST","path":"/submit","nth":2,"times":1,"action":{"kind":"cut_after_applying"}}`, a change of
-//! credentials: `{"kind":"revoke","bearer":"sandbox-api-token"}`.
+//! credentials: `{"kind":"revoke","bearer":"sandbox-api-token"}`. A request that a browser sends from a page of another origin is
+//! refused with a 403.
 //!
 //! # What is a choice, because it is not publicly known or would not help
 //!
@@ -99,6 +100,9 @@
 //! - Nobody may publish to a connection that does not exist: the preflight's permission check fails, it is no 404.
 //! - Stopping a run that has ended is a 400; a member at a `workflows` endpoint gets a 403.
 //! - A Pending run has no `startedAt`, so that it sorts last. Equal sort values keep the newest run first.
+//! - `/automation/api/v1` serves admins and API tokens; its list lags as searches do, reading one run does not. A run that is
+//!   terminated there is `Terminated`. With [`SandboxOptions::native_engine`] a workflow's slug is its name, and its runs are
+//!   stopped by `v1/app/runs/<run>/cancel`, as no Argo workflow of their name exists.
 //! - On native a Pending run has no start either; `__timestamp` in the index is when it was created. Cancelling a run that
 //!   has ended is a 400. Deleting a workflow stops no run. Lists and single reads never lag, searches do.
 //! - Searches are stricter than a real index: what would silently match nothing (a field without its `.keyword`, or
@@ -179,7 +183,7 @@ impl Sandbox {
     pub async fn start(options: SandboxOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
-        let tenant = seed::tenant(options.settings(), options.ledger_limit, (options.clock)());
+        let tenant = seed::tenant(options.settings(), options.ledger_limit, (options.clock)().saturating_add(options.clock_skew));
         let shared = Shared::new(Arc::new(Mutex::new(tenant)), options);
         let shared = Arc::new(shared);
         let (stop, stopped) = watch::channel(false);

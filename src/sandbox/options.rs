@@ -42,6 +42,8 @@ pub struct SandboxOptions {
     pub plain_401: bool,
     /// Whether answers carry a `Date` header, by the sandbox's clock. Default true.
     pub date_header: bool,
+    /// How far all times of the tenant are ahead of its `Date` header, in milliseconds; negative: behind. Default 0.
+    pub clock_skew: i64,
     /// The Automation Engine runs the workflows of an argo tenant: a submit answers only `run_id`, and no index of runs shows the
     /// run. Default false.
     pub native_engine: bool,
@@ -66,6 +68,7 @@ impl Default for SandboxOptions {
             requests_per_second: 0,
             plain_401: false,
             date_header: true,
+            clock_skew: 0,
             native_engine: false,
             automation: AutomationAccess::default(),
         }
@@ -107,6 +110,7 @@ impl fmt::Debug for SandboxOptions {
             .field("requests_per_second", &self.requests_per_second)
             .field("plain_401", &self.plain_401)
             .field("date_header", &self.date_header)
+            .field("clock_skew", &self.clock_skew)
             .field("native_engine", &self.native_engine)
             .field("automation", &self.automation)
             .finish_non_exhaustive()

@@ -9,14 +9,13 @@ use axum::extract::Query;
 use axum::http::Uri;
 use axum::response::Response;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, DATE, HeaderValue};
 use hyper::{Request, StatusCode};
-use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::answer::{Refusal, json_response, respond, status_code};
+use super::answer::{Refusal, respond};
 use super::arrival::{Arrived, Cut, MAX_BODY};
-use super::faults::{Action, Fault, Faults};
+use super::faults::{Action, Fault, Faults, Undated, accepts_gzip, encoded, faulty, rewrites, rewritten, with_headers};
 use super::identity::Principal;
 use super::ledger::{Effect, Exchange, RequestLog};
 use super::rate::Rate;
@@ -37,6 +36,7 @@ pub(super) struct Shared {
     pub(super) tenant: SharedTenant,
     traffic: Mutex<Traffic>,
     clock: TimeSource,
+    clock_skew: i64,
     date_header: bool,
     tenant_routes: Router,
 }
@@ -53,8 +53,13 @@ impl Shared {
         let tenant_routes = tenant_routes(&options).with_state(tenant.clone());
         let rate = Rate::new(options.requests_per_second);
         let traffic = Traffic { faults: Faults::default(), log: RequestLog::new(options.ledger_limit), rate };
-        let SandboxOptions { clock, date_header, .. } = options;
-        Self { tenant, traffic: Mutex::new(traffic), clock, date_header, tenant_routes }
+        let SandboxOptions { clock, clock_skew, date_header, .. } = options;
+        Self { tenant, traffic: Mutex::new(traffic), clock, clock_skew, date_header, tenant_routes }
+    }
+
+    /// The tenant's time, by which everything but the `Date` header goes.
+    fn now(&self) -> i64 {
+        (self.clock)().saturating_add(self.clock_skew)
     }
 
     /// Serves one request; `Err` closes the connection without an answer.
@@ -82,11 +87,13 @@ impl Shared {
     /// An exchange of the tenant: numbered, logged, and open to faults.
     async fn exchange(&self, arrived: Arrived) -> Result<Response, Cut> {
         let (n, action, admitted) = self.arrive(&arrived);
+        let gzip = accepts_gzip(&arrived.parts.headers);
         let answer = match action {
             None if !admitted => too_many(),
             None => self.apply(arrived, None).await,
             Some(action) => self.misbehave(arrived, &action).await?,
         };
+        let answer = encoded(answer, gzip).await;
         lock(&self.traffic).log.answered(n, answer.status().as_u16());
         tracing::debug!(n, status = answer.status().as_u16(), "sandbox answered");
         Ok(answer)
@@ -94,7 +101,7 @@ impl Shared {
 
     /// Numbers and logs a request, and asks the faults whether it is hit, and the limit whether it is served.
     fn arrive(&self, arrived: &Arrived) -> (u64, Option<Action>, bool) {
-        let now = (self.clock)();
+        let now = self.now();
         let principal = arrived.bearer().and_then(|bearer| lock(&self.tenant).keys.holder(bearer, now));
         let mut traffic = lock(&self.traffic);
         let action = traffic.faults.hit(arrived.parts.method.as_str(), arrived.target());
@@ -105,21 +112,17 @@ impl Shared {
     }
 
     async fn misbehave(&self, arrived: Arrived, action: &Action) -> Result<Response, Cut> {
-        Ok(match action {
-            Action::Status { status, headers, body } => with_headers(faulty(*status, body), headers),
-            Action::StatusAfterApplying { status, body } => {
+        if let Some((answer, apply)) = faulty(action, &arrived) {
+            if apply {
                 self.apply(arrived, None).await;
-                faulty(*status, body)
             }
+            return Ok(answer);
+        }
+        Ok(match action {
             Action::CutBeforeApplying => return Err(Cut),
             Action::CutAfterApplying => {
                 self.apply(arrived, None).await;
                 return Err(Cut);
-            }
-            Action::Garbage => garbage(),
-            Action::GarbageAfterApplying => {
-                self.apply(arrived, None).await;
-                garbage()
             }
             Action::Delay { ms } => {
                 let answer = self.apply(arrived, None).await;
@@ -128,13 +131,14 @@ impl Shared {
                 answer
             }
             Action::Hang => std::future::pending().await,
-            Action::SwallowGrant | Action::EndAs { .. } | Action::StaleIndex => self.apply(arrived, Some(action)).await,
+            rewriting if rewrites(rewriting) => rewritten(self.apply(arrived, None).await, rewriting).await,
+            directive => self.apply(arrived, Some(directive)).await,
         })
     }
 
     /// Authenticates and routes.
     async fn apply(&self, arrived: Arrived, action: Option<&Action>) -> Response {
-        let now = (self.clock)();
+        let now = self.now();
         let path = arrived.parts.uri.path();
         let (principal, plain) = {
             let mut tenant = lock(&self.tenant);
@@ -162,7 +166,9 @@ impl Shared {
     }
 
     fn dated(&self, mut answer: Response) -> Response {
+        let undated = answer.extensions_mut().remove::<Undated>().is_some();
         if self.date_header
+            && !undated
             && let Ok(date) = HeaderValue::from_str(&time::http_date((self.clock)()))
         {
             answer.headers_mut().insert(DATE, date);
@@ -172,13 +178,13 @@ impl Shared {
 
     pub(super) fn effects(&self) -> Vec<Effect> {
         let mut tenant = lock(&self.tenant);
-        tenant.advance((self.clock)());
+        tenant.advance(self.now());
         tenant.ledger.snapshot()
     }
 
     pub(super) fn admin_users(&self, connection: &str) -> Vec<String> {
         let mut tenant = lock(&self.tenant);
-        tenant.advance((self.clock)());
+        tenant.advance(self.now());
         tenant.connections.get(connection).map(|connection| connection.admins().users.clone()).unwrap_or_default()
     }
 
@@ -200,11 +206,11 @@ impl Shared {
     }
 
     pub(super) fn change_credentials(&self, change: CredentialChange) -> Result<(), String> {
-        credentials::apply(&mut lock(&self.tenant), change, (self.clock)())
+        credentials::apply(&mut lock(&self.tenant), change, self.now())
     }
 
     pub(super) fn start_manual_run(&self, manual: &ManualRun) -> Result<String, String> {
-        let now = (self.clock)();
+        let now = self.now();
         let mut tenant = lock(&self.tenant);
         tenant.advance(now);
         manual_runs::start(&mut tenant, manual, now)
@@ -276,26 +282,4 @@ async fn ask(routes: Router, request: Request<Body>) -> Response {
 
 fn too_large() -> Response {
     respond(Err(Refusal::new(413, format!("the body is larger than {MAX_BODY} bytes"))))
-}
-
-fn faulty(status: u16, body: &Value) -> Response {
-    let body = if body.is_null() { json!({ "code": status, "message": "a fault of the sandbox" }) } else { body.clone() };
-    json_response(status_code(status), &body)
-}
-
-fn with_headers(mut answer: Response, headers: &[(String, String)]) -> Response {
-    for (name, value) in headers {
-        // Checked when the fault was added.
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            answer.headers_mut().insert(name, value);
-        }
-    }
-    answer
-}
-
-fn garbage() -> Response {
-    let mut answer = Response::new(Body::from("<html><body>upstream said something else</body></html>"));
-    *answer.status_mut() = StatusCode::OK;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
-    answer
 }

@@ -4,6 +4,7 @@ mod apps;
 mod automation;
 mod faulty;
 mod granting;
+mod hostile;
 mod logins;
 mod managing;
 mod manual;
