@@ -103,7 +103,7 @@ pub(crate) struct Sandbox {
 /// A time that may be negative, in milliseconds.
 fn skew(text: &str) -> Result<i64, String> {
     let (sign, text) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
-    let time = duration::parse(text).map_err(|error| error.to_string())?;
+    let time = duration::parse(text)?;
     Ok(i64::try_from(time.as_millis()).map_or(i64::MAX, |millis| sign * millis))
 }
 

@@ -108,7 +108,8 @@ fn form(parts: &request::Parts, body: &[u8]) -> Option<Value> {
 }
 
 /// Keys whose values are secrets, in lower case, without underscores and hyphens.
-const SECRETS: [&str; 7] = ["accesstoken", "apikey", "clientsecret", "password", "refreshtoken", "secret", "subjecttoken"];
+const SECRETS: [&str; 9] =
+    ["accesstoken", "apikey", "clientsecret", "extra", "extras", "password", "refreshtoken", "secret", "subjecttoken"];
 
 /// Strikes out the secrets of a body.
 fn redacted(body: Value) -> Value {

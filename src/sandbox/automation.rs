@@ -195,9 +195,9 @@ fn native_status(tenant: &mut Tenant, call: &Call, id: &str) -> Reply {
         return Err(Refusal::new(400, format!("unknown execution_mode {mode:?}")));
     }
     let run = known(tenant, id, call.now).ok_or_else(|| missing(id))?;
-    let written = |at: Option<i64>| at.map(time::seconds);
-    let node = json!({ "status": run.status, "started_at": written(run.started_at),
-        "completed_at": written(run.completed_at), "error_message": run.message });
+    // The vendor's client reads the times of a step as Unix milliseconds.
+    let node = json!({ "status": run.status, "started_at": run.started_at, "completed_at": run.completed_at,
+        "error_message": run.message });
     Ok(json!({ "status": run.status, "run_id": run.id, "workflow_slug": run.slug, "temporal_run_id": run.temporal_run_id(),
         "dag_nodes": { NODE: node } }))
 }

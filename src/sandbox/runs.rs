@@ -178,6 +178,11 @@ impl Runs {
         }
     }
 
+    /// The runs created between two instants, the oldest submission first.
+    pub(super) fn between(&self, from: i64, to: i64) -> impl Iterator<Item = &Run> {
+        self.all.values().filter(move |run| (from..=to).contains(&run.created_at))
+    }
+
     pub(super) fn get(&self, id: RunId) -> Option<&Run> {
         self.all.get(&id)
     }

@@ -16,6 +16,7 @@ use super::oauth_clients::OAuthClient;
 use super::personas::Persona;
 use super::runs::{Ending, Run, Runs};
 use super::state::{Settings, Tenant, Versions};
+use super::stored_credentials::StoredCredential;
 use super::tokens::ApiToken;
 use super::workflows::{Workflow, template};
 use super::{Generation, tokens};
@@ -60,6 +61,7 @@ pub(super) fn tenant(settings: Settings, ledger_limit: usize, now: i64) -> Tenan
         personas: personas(),
         users: users(),
         tokens: api_tokens(),
+        credentials: vec![StoredCredential::seeded(EPOCH)],
         connections: connections(),
         workflows,
         runs,

@@ -23,8 +23,8 @@ use super::state::{Call, Directives, SharedTenant, lock};
 use super::time::{self, TimeSource};
 use super::{AutomationAccess, CredentialChange, Generation, ManualRun, SandboxOptions};
 use super::{
-    admin, apps, automation, credentials, cron, identity, keycloak, manual_runs, metastore, oauth_clients, preflight, runs, tokens,
-    workflows,
+    admin, apps, automation, credentials, cron, identity, keycloak, manual_runs, metastore, oauth_clients, preflight, runs,
+    stored_credentials, tokens, users, workflows,
 };
 
 /// Where one logs in, and so needs no bearer.
@@ -232,6 +232,8 @@ fn tenant_routes(options: &SandboxOptions) -> Router<SharedTenant> {
         .merge(workflows::routes())
         .merge(runs::routes())
         .merge(tokens::routes())
+        .merge(users::routes())
+        .merge(stored_credentials::routes())
         .merge(oauth_clients::routes())
         .merge(cron::routes());
     if options.generation == Generation::Native {

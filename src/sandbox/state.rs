@@ -19,6 +19,7 @@ use super::ledger::Ledger;
 use super::oauth_clients::OAuthClient;
 use super::personas::Persona;
 use super::runs::{Ending, Runs};
+use super::stored_credentials::StoredCredential;
 use super::tokens::ApiToken;
 use super::workflows::Workflow;
 use super::{AlreadyActive, AutomationAccess, Generation, grant};
@@ -39,6 +40,7 @@ pub(super) struct Tenant {
     pub(super) personas: Vec<Persona>,
     pub(super) users: Vec<User>,
     pub(super) tokens: Vec<ApiToken>,
+    pub(super) credentials: Vec<StoredCredential>,
     pub(super) connections: BTreeMap<String, Connection>,
     pub(super) workflows: BTreeMap<String, Workflow>,
     pub(super) runs: Runs,

@@ -11,6 +11,7 @@ mod manual;
 mod reading;
 mod replay;
 mod running;
+mod vendor;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -67,8 +67,9 @@ pub(in crate::sandbox) async fn rewritten(answer: Response, action: &Action) -> 
             body["failed_checks"] = json!(["UserEnabled"]);
         }),
         Action::ShortPage => edited(|body| {
-            let list = page(body).and_then(Value::as_array_mut);
-            list.into_iter().for_each(|list| list.truncate(list.len().div_ceil(2)));
+            if let Some(list) = page(body).and_then(Value::as_array_mut) {
+                list.truncate(list.len().div_ceil(2));
+            }
         }),
         Action::NullHits => edited(null_hits),
         Action::NullName => edited(|body| {

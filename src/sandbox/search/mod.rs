@@ -3,6 +3,7 @@
 //! What the subset does not know is refused by name; it never looks like an empty answer. Deliberately not here:
 //! scoring, aggregations, analysed text.
 
+mod date_maths;
 mod evaluate;
 mod fields;
 mod query;
@@ -153,7 +154,12 @@ fn sort_keys(value: &Value, mapping: &Mapping) -> Result<Vec<SortKey>, Unsupport
         Value::Array(list) => list.as_slice(),
         single => std::slice::from_ref(single),
     };
-    list.iter().map(|key| sort_key(key, mapping)).collect()
+    // There is no score, and the order of an index is the one in which documents come.
+    let ordered = |key: &&Value| {
+        let name = key.as_str().or_else(|| key.as_object().and_then(|key| key.keys().next().map(String::as_str)));
+        !matches!(name, Some("_score" | "_doc"))
+    };
+    list.iter().filter(ordered).map(|key| sort_key(key, mapping)).collect()
 }
 
 fn sort_key(value: &Value, mapping: &Mapping) -> Result<SortKey, Unsupported> {
@@ -171,6 +177,8 @@ fn sort_key(value: &Value, mapping: &Mapping) -> Result<SortKey, Unsupported> {
                     "order" => order = value.as_str().unwrap_or_default(),
                     "missing" if value == "_last" || value == "_first" => missing_first = value == "_first",
                     "nested" => path = Some(nested_path(value)?),
+                    // Every field that can be sorted on is mapped here.
+                    "unmapped_type" if value.is_string() => {}
                     other => {
                         return Err(Unsupported::new(format!("unknown option [{other}] in sort on [{name}]")));
                     }
@@ -197,6 +205,9 @@ fn nested_path(value: &Value) -> Result<&str, Unsupported> {
 }
 
 fn sort_value(field: &Field, document: &Document) -> Value {
+    if field.path == "_id" {
+        return Value::from(document.id.as_str());
+    }
     let Some(value) = evaluate::values(document, &field.path).first().copied() else {
         return Value::Null;
     };

@@ -59,11 +59,11 @@ fn paths(value: &Value) -> Result<Vec<String>, Unsupported> {
 /// The part of a value that is included; an object of which nothing is included is left out with its key.
 fn filtered(value: Value, path: &str, includes: &[String], excludes: &[String]) -> Option<Value> {
     let named = |patterns: &[String]| patterns.iter().any(|pattern| covers(pattern, path));
-    let included = includes.is_empty() || named(includes);
+    let wanted = includes.is_empty() || named(includes);
     if !path.is_empty() && named(excludes) {
         return None;
     }
-    if included && excludes.is_empty() && !path.is_empty() {
+    if wanted && excludes.is_empty() && !path.is_empty() {
         return Some(value);
     }
     match value {
@@ -75,13 +75,13 @@ fn filtered(value: Value, path: &str, includes: &[String], excludes: &[String]) 
                     Some((key, filtered(value, &below, includes, excludes)?))
                 })
                 .collect();
-            (included || !kept.is_empty()).then_some(Value::Object(kept))
+            (wanted || !kept.is_empty()).then_some(Value::Object(kept))
         }
         Value::Array(list) => {
             let kept: Vec<Value> = list.into_iter().filter_map(|item| filtered(item, path, includes, excludes)).collect();
-            (included || !kept.is_empty()).then_some(Value::Array(kept))
+            (wanted || !kept.is_empty()).then_some(Value::Array(kept))
         }
-        scalar => included.then_some(scalar),
+        scalar => wanted.then_some(scalar),
     }
 }
 
@@ -89,7 +89,7 @@ fn filtered(value: Value, path: &str, includes: &[String], excludes: &[String]) 
 fn covers(pattern: &str, path: &str) -> bool {
     if pattern.contains('*') {
         let ends = path.match_indices('.').map(|(end, _)| end).chain([path.len()]);
-        return ends.into_iter().any(|end| wildcard(pattern.as_bytes(), path[..end].as_bytes()));
+        return ends.into_iter().any(|end| wildcard(pattern.as_bytes(), &path.as_bytes()[..end]));
     }
     path.strip_prefix(pattern).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
