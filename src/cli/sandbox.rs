@@ -150,7 +150,29 @@ impl Sandbox {
         }
         let faults = self.faults()?;
         let signals = Signals::listen(&app.clock)?;
-        let options = tenant::SandboxOptions {
+        let hint = "another address: --listen 127.0.0.1:0 takes a free port";
+        let sandbox = tenant::Sandbox::start(self.options())
+            .await
+            .with_context(|| Problem::unusable(format!("{} cannot be listened on", self.listen)).hint(hint))?;
+        for fault in faults {
+            let hint = "the same JSON as that of POST /sandbox/faults";
+            sandbox.try_add_fault(fault).map_err(|error| Problem::usage(error.to_string()).hint(hint))?;
+        }
+        if !sandbox.address().ip().is_loopback() {
+            let address = sandbox.address();
+            tracing::warn!(%address, "the sandbox listens beyond loopback: whoever reaches it may use it, for its keys are public");
+        }
+        let url = sandbox.base_url();
+        let said = serde_json::json!({"base_url": url, "ATLAN_BASE_URL": url, "ATLAN_API_KEY": API_KEY});
+        app.out
+            .data(&said, || format!("a sandbox listens on {url}\nexport ATLAN_BASE_URL={url}\nexport ATLAN_API_KEY={API_KEY}"))?;
+        signals.stopped().await;
+        sandbox.stop().await;
+        Ok(Exit::Passed)
+    }
+
+    fn options(&self) -> tenant::SandboxOptions {
+        tenant::SandboxOptions {
             listen: self.listen,
             generation: match self.generation {
                 Generation::Argo => tenant::Generation::Argo,
@@ -179,26 +201,7 @@ impl Sandbox {
                 Automation::Absent => tenant::AutomationAccess::Absent,
             },
             ..tenant::SandboxOptions::default()
-        };
-        let hint = "another address: --listen 127.0.0.1:0 takes a free port";
-        let sandbox = tenant::Sandbox::start(options)
-            .await
-            .with_context(|| Problem::unusable(format!("{} cannot be listened on", self.listen)).hint(hint))?;
-        for fault in faults {
-            let hint = "the same JSON as that of POST /sandbox/faults";
-            sandbox.try_add_fault(fault).map_err(|error| Problem::usage(error.to_string()).hint(hint))?;
         }
-        if !sandbox.address().ip().is_loopback() {
-            let address = sandbox.address();
-            tracing::warn!(%address, "the sandbox listens beyond loopback: whoever reaches it may use it, for its keys are public");
-        }
-        let url = sandbox.base_url();
-        let said = serde_json::json!({"base_url": url, "ATLAN_BASE_URL": url, "ATLAN_API_KEY": API_KEY});
-        app.out
-            .data(&said, || format!("a sandbox listens on {url}\nexport ATLAN_BASE_URL={url}\nexport ATLAN_API_KEY={API_KEY}"))?;
-        signals.stopped().await;
-        sandbox.stop().await;
-        Ok(Exit::Passed)
     }
 
     /// What shall go wrong from the start: that of the file, then that of the flags.
@@ -218,5 +221,57 @@ impl Sandbox {
         tenant::probe(address).await.with_context(|| Problem::unusable(format!("no sandbox answers on {address}")).hint(hint))?;
         app.out.data(&serde_json::json!({"well": true}), || format!("a sandbox is well on {address}"))?;
         Ok(Exit::Passed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        sandbox: Sandbox,
+    }
+
+    fn options(words: &str) -> Option<tenant::SandboxOptions> {
+        let line = Line::try_parse_from(["sandbox"].into_iter().chain(words.split_whitespace()));
+        line.ok().map(|line| line.sandbox.options())
+    }
+
+    #[test]
+    fn a_second_submit_is_answered_as_the_flag_says_under_old_names_too() {
+        use tenant::AlreadyActive as Active;
+        let chosen = |words: &str| options(words).map(|options| options.already_active);
+        assert_eq!(chosen(""), Some(Active::Masked500));
+        for (how, expected) in [
+            ("allow", Active::Allow),
+            ("refuse", Active::Conflict409),
+            ("conflict-409", Active::Conflict409),
+            ("masked-500", Active::Masked500),
+        ] {
+            assert_eq!(chosen(&format!("--already-active {how}")), Some(expected), "{how}");
+        }
+        assert_eq!(chosen("--already-active maybe"), None);
+    }
+
+    #[test]
+    fn a_skew_of_the_clock_may_be_negative() {
+        for (words, skew) in
+            [("", 0), ("--clock-skew 1500ms", 1_500), ("--clock-skew=-12s", -12_000), ("--clock-skew -2m", -120_000)]
+        {
+            assert_eq!(options(words).map(|options| options.clock_skew), Some(skew), "{words}");
+        }
+        assert!(options("--clock-skew --12s").is_none() && options("--clock-skew x").is_none());
+    }
+
+    #[test]
+    fn the_automation_engine_and_its_api_are_switched_by_flags() {
+        let chosen = options("--native-engine --automation forbidden").expect("understood");
+        assert_eq!((chosen.native_engine, chosen.automation), (true, tenant::AutomationAccess::Forbidden));
+        let default = options("").expect("understood");
+        assert_eq!((default.native_engine, default.automation), (false, tenant::AutomationAccess::Allowed));
     }
 }
