@@ -33,7 +33,7 @@ times (default 1; 0: all) in a row. Kinds of action, with their keys:
                                    hang · cut_before_applying
   after the request was applied    status_after_applying {status, body} · garbage_after_applying · cut_after_applying ·
                                    delay {ms}
-  changing the route's answer      gzip · bom · latin1 · wrong_length {delta} · no_date · contradiction · short_page ·
+  changing the route's answer      gzip · bom · latin1 · wrong_length {delta} · stall · wrap {key} · no_date · contradiction · short_page ·
                                    null_hits · null_name · patch {patch}
   of runs and searches             end_as {phase, message} · swallow_grant · stale_index
 Other admin routes (JSON): POST /sandbox/runs {\"workflow\", \"by\", \"age_ms\"} starts a run as another user;
@@ -44,7 +44,7 @@ POST /sandbox/index-lag {\"ms\"}; POST /sandbox/automation {\"access\"}; GET /sa
 #[command(after_help = EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Sandbox {
-    /// Where to listen; port 0 takes a free one. Whoever reaches it may use it: its keys are public
+    /// Where to listen; port 0 takes a free one. Anyone who can reach it may use it: its keys are public
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8100")]
     listen: SocketAddr,
     /// Start none, but ask the one that listens there whether it is well; exit 6 if not
@@ -160,7 +160,7 @@ impl Sandbox {
         }
         if !sandbox.address().ip().is_loopback() {
             let address = sandbox.address();
-            tracing::warn!(%address, "the sandbox listens beyond loopback: whoever reaches it may use it, for its keys are public");
+            tracing::warn!(%address, "the sandbox listens beyond loopback: anyone who can reach it may use it, as its keys are public");
         }
         let url = sandbox.base_url();
         let said = serde_json::json!({"base_url": url, "ATLAN_BASE_URL": url, "ATLAN_API_KEY": API_KEY});

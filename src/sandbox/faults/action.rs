@@ -97,6 +97,13 @@ pub enum Action {
         /// What is added to the true length; never to less than 0.
         delta: i64,
     },
+    /// The route's own answer, of which one half arrives and then nothing, while the connection stays open.
+    Stall,
+    /// The route's own answer below a key of its own, as some gateways wrap it.
+    Wrap {
+        /// The key.
+        key: String,
+    },
     /// The route's own answer without a `Date` header.
     NoDate,
     /// The route's own answer, in which a failed check stands beside `passed: true`.
@@ -152,6 +159,8 @@ impl Action {
             Self::Bom => "bom",
             Self::Latin1 => "latin1",
             Self::WrongLength { .. } => "wrong_length",
+            Self::Stall => "stall",
+            Self::Wrap { .. } => "wrap",
             Self::NoDate => "no_date",
             Self::Contradiction => "contradiction",
             Self::ShortPage => "short_page",

@@ -137,3 +137,16 @@ impl<I: Iterator<Item = Bytes> + Unpin> hyper::body::Body for Pieces<I> {
         Poll::Ready(self.pieces.next().map(|piece| Ok(Frame::data(piece))))
     }
 }
+
+/// A body whose one piece is followed by nothing, not even its end.
+pub(super) struct Stalled(pub(super) Option<Bytes>);
+
+impl hyper::body::Body for Stalled {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        // The server drops the body with the connection, so that nothing needs to wake it.
+        self.0.take().map_or(Poll::Pending, |piece| Poll::Ready(Some(Ok(Frame::data(piece)))))
+    }
+}

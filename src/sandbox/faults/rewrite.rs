@@ -7,7 +7,7 @@ use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_T
 use serde_json::{Map, Value, json};
 
 use super::Action;
-use super::answers::{Pieces, compressed};
+use super::answers::{Pieces, Stalled, compressed};
 
 /// A smaller answer is not worth compressing.
 const MIN_COMPRESSED: u64 = 256;
@@ -25,12 +25,15 @@ pub(in crate::sandbox) fn rewrites(action: &Action) -> bool {
             | A::Bom
             | A::Latin1
             | A::WrongLength { .. }
+            | A::Stall
+            | A::Wrap { .. }
             | A::NoDate
             | A::Contradiction
             | A::ShortPage
             | A::NullHits
             | A::NullName
-    ) || matches!(action, A::Patch { .. })
+            | A::Patch { .. }
+    )
 }
 
 /// The route's own answer as the action changes it.
@@ -57,6 +60,14 @@ pub(in crate::sandbox) async fn rewritten(answer: Response, action: &Action) -> 
             let length = i64::try_from(bytes.len()).unwrap_or(i64::MAX).saturating_add(*delta).max(0);
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
             Body::new(Pieces::new(std::iter::once(bytes)))
+        }
+        Action::Stall => {
+            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            Body::new(Stalled(Some(bytes.slice(..bytes.len() / 2))))
+        }
+        Action::Wrap { key } => {
+            let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            Body::from(json!({ key: body }).to_string())
         }
         Action::NoDate => {
             parts.extensions.insert(Undated);

@@ -111,6 +111,23 @@ async fn a_wrong_length_cuts_the_body_or_promises_more_than_there_is() {
 }
 
 #[tokio::test]
+async fn a_stalled_answer_sends_one_half_and_keeps_the_connection_open() {
+    let harness = with(Action::Stall).await;
+    let mut answer = answer(&harness, Method::GET, WHOAMI).await;
+    let length = usize::try_from(answer.content_length().expect("a length")).expect("small");
+    assert_eq!(answer.chunk().await.expect("a piece").map(|piece| piece.len()), Some(length / 2));
+    let mut rest = std::pin::pin!(answer.chunk());
+    assert!(std::future::poll_fn(|context| std::task::Poll::Ready(rest.as_mut().poll(context).is_pending())).await);
+}
+
+#[tokio::test]
+async fn a_wrapped_answer_stands_below_the_key_that_was_given() {
+    let harness = with(Action::Wrap { key: "data".to_owned() }).await;
+    let (status, answer) = harness.submit(CRAWLER).await;
+    assert!(status == 200 && answer["data"]["metadata"]["name"].is_string(), "{answer}");
+}
+
+#[tokio::test]
 async fn an_answer_contradicts_itself_where_a_fault_says_so() {
     let harness = with(Action::Contradiction).await;
     let body = json!({ "user_id": "8c1e2d8a-1564-4e95-8b14-ea14522fcf61", "connection_qualified_name": PROD });
