@@ -8,7 +8,7 @@ const MAX_HUGE: u64 = 1 << 30;
 /// The deepest nesting that [`Action::Deep`] answers.
 const MAX_DEPTH: u32 = 1_000_000;
 
-/// What happens to an exchange that a [`Fault`] hits.
+/// What happens to an exchange that a [`Fault`](super::Fault) hits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
