@@ -22,15 +22,29 @@ Examples:
   iolaus sandbox --listen 127.0.0.1:8200 --running 20s --index-lag 2s
   iolaus sandbox --generation native      with /v1/app instead of workflows
   iolaus sandbox --fault '{\"path\": \"/submit\", \"nth\": 2, \"action\": {\"kind\": \"cut_after_applying\"}}'
+  iolaus sandbox --fault '{\"path\": \"whoami\", \"action\": {\"kind\": \"raw\", \"status\": 502, \"body\": \"down\"}}'
   iolaus sandbox --probe                  asks one that runs, for a container's probe
-  curl -s -X POST http://127.0.0.1:8100/sandbox/faults -d '{\"path\": \"publish\", \"action\": {\"kind\": \"status\", \"status\": 503}}'";
+  curl -s -X POST http://127.0.0.1:8100/sandbox/faults -d '{\"path\": \"publish\", \"action\": {\"kind\": \"status\", \"status\": 503}}'
+
+A fault hits requests whose method (optional) is equal and whose target contains path (optional): the nth (default 1) and
+times (default 1; 0: all) in a row. Kinds of action, with their keys:
+  in place of the route's answer   status {status, headers, body} · raw {status, headers, body, apply} · garbage ·
+                                   web_page {status, apply} · echo_headers {apply} · huge {bytes, gzip} · deep {depth} ·
+                                   hang · cut_before_applying
+  after the request was applied    status_after_applying {status, body} · garbage_after_applying · cut_after_applying ·
+                                   delay {ms}
+  changing the route's answer      gzip · bom · latin1 · wrong_length {delta} · stall · wrap {key} · no_date · contradiction · short_page ·
+                                   null_hits · null_name · patch {patch}
+  of runs and searches             end_as {phase, message} · swallow_grant · stale_index
+Other admin routes (JSON): POST /sandbox/runs {\"workflow\", \"by\", \"age_ms\"} starts a run as another user;
+POST /sandbox/index-lag {\"ms\"}; POST /sandbox/automation {\"access\"}; GET /sandbox/ledger; GET /sandbox/requests";
 
 /// Play a tenant on loopback, until told to stop
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Sandbox {
-    /// Where to listen; port 0 takes a free one. Whoever reaches it may use it: its keys are public
+    /// Where to listen; port 0 takes a free one. Anyone who can reach it may use it: its keys are public
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8100")]
     listen: SocketAddr,
     /// Start none, but ask the one that listens there whether it is well; exit 6 if not
@@ -48,9 +62,15 @@ pub(crate) struct Sandbox {
     /// How long searches lag behind
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration::parse)]
     index_lag: Duration,
-    /// What a submit gets while a run of the same workflow is active
+    /// Answer to a submit while a run of the same workflow or app is active
     #[arg(long, value_name = "HOW", default_value = "masked-500")]
     already_active: Active,
+    /// On argo: workflows run in the Automation Engine; a submit answers only the id of the run, and no search of runs finds it
+    #[arg(long)]
+    native_engine: bool,
+    /// Answers of the Automation Engine's own API, /automation/api/v1
+    #[arg(long, value_name = "ACCESS", default_value = "allowed")]
+    automation: Automation,
     /// Play the services inside a cluster: no /api/service, and the metastore under /api/atlas/v2
     #[arg(long)]
     in_cluster: bool,
@@ -72,9 +92,19 @@ pub(crate) struct Sandbox {
     /// A file that holds a JSON array of faults
     #[arg(long = "faults", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     faults_file: Option<PathBuf>,
+    /// How far the times in its documents are ahead of its Date header; -12s: behind
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = skew, allow_hyphen_values = true)]
+    clock_skew: i64,
     /// Answer without a Date header
     #[arg(long)]
     no_date: bool,
+}
+
+/// A time that may be negative, in milliseconds.
+fn skew(text: &str) -> Result<i64, String> {
+    let (sign, text) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
+    let time = duration::parse(text)?;
+    Ok(i64::try_from(time.as_millis()).map_or(i64::MAX, |millis| sign * millis))
 }
 
 fn fault(text: &str) -> Result<tenant::Fault, String> {
@@ -91,14 +121,26 @@ enum Generation {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Active {
-    /// 500 whose message contains AE-WF-409-03
+    /// Another run starts; several runs of one workflow are active
+    Allow,
+    /// 409 with code AE-WF-409-03
+    #[value(alias = "conflict-409")]
+    Refuse,
+    /// 500 whose message contains that code
     #[value(name = "masked-500")]
     Masked500,
-    /// 409 with that code
-    #[value(name = "conflict-409")]
-    Conflict409,
-    /// Several runs of one workflow at once
-    Allow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Automation {
+    /// Serves admins and API tokens
+    Allowed,
+    /// 403
+    Forbidden,
+    /// Lists no run
+    Empty,
+    /// 404
+    Absent,
 }
 
 impl Sandbox {
@@ -108,7 +150,29 @@ impl Sandbox {
         }
         let faults = self.faults()?;
         let signals = Signals::listen(&app.clock)?;
-        let options = tenant::SandboxOptions {
+        let hint = "another address: --listen 127.0.0.1:0 takes a free port";
+        let sandbox = tenant::Sandbox::start(self.options())
+            .await
+            .with_context(|| Problem::unusable(format!("{} cannot be listened on", self.listen)).hint(hint))?;
+        for fault in faults {
+            let hint = "the same JSON as that of POST /sandbox/faults";
+            sandbox.try_add_fault(fault).map_err(|error| Problem::usage(error.to_string()).hint(hint))?;
+        }
+        if !sandbox.address().ip().is_loopback() {
+            let address = sandbox.address();
+            tracing::warn!(%address, "the sandbox listens beyond loopback: anyone who can reach it may use it, as its keys are public");
+        }
+        let url = sandbox.base_url();
+        let said = serde_json::json!({"base_url": url, "ATLAN_BASE_URL": url, "ATLAN_API_KEY": API_KEY});
+        app.out
+            .data(&said, || format!("a sandbox listens on {url}\nexport ATLAN_BASE_URL={url}\nexport ATLAN_API_KEY={API_KEY}"))?;
+        signals.stopped().await;
+        sandbox.stop().await;
+        Ok(Exit::Passed)
+    }
+
+    fn options(&self) -> tenant::SandboxOptions {
+        tenant::SandboxOptions {
             listen: self.listen,
             generation: match self.generation {
                 Generation::Argo => tenant::Generation::Argo,
@@ -119,7 +183,7 @@ impl Sandbox {
             index_lag: self.index_lag,
             already_active: match self.already_active {
                 Active::Masked500 => tenant::AlreadyActive::Masked500,
-                Active::Conflict409 => tenant::AlreadyActive::Conflict409,
+                Active::Refuse => tenant::AlreadyActive::Conflict409,
                 Active::Allow => tenant::AlreadyActive::Allow,
             },
             in_cluster: self.in_cluster,
@@ -128,27 +192,16 @@ impl Sandbox {
             requests_per_second: self.requests_per_second,
             plain_401: self.plain_401,
             date_header: !self.no_date,
+            clock_skew: self.clock_skew,
+            native_engine: self.native_engine,
+            automation: match self.automation {
+                Automation::Allowed => tenant::AutomationAccess::Allowed,
+                Automation::Forbidden => tenant::AutomationAccess::Forbidden,
+                Automation::Empty => tenant::AutomationAccess::Empty,
+                Automation::Absent => tenant::AutomationAccess::Absent,
+            },
             ..tenant::SandboxOptions::default()
-        };
-        let hint = "another address: --listen 127.0.0.1:0 takes a free port";
-        let sandbox = tenant::Sandbox::start(options)
-            .await
-            .with_context(|| Problem::unusable(format!("{} cannot be listened on", self.listen)).hint(hint))?;
-        for fault in faults {
-            let hint = "the same JSON as that of POST /sandbox/faults";
-            sandbox.try_add_fault(fault).map_err(|error| Problem::usage(error.to_string()).hint(hint))?;
         }
-        if !sandbox.address().ip().is_loopback() {
-            let address = sandbox.address();
-            tracing::warn!(%address, "the sandbox listens beyond loopback: whoever reaches it may use it, for its keys are public");
-        }
-        let url = sandbox.base_url();
-        let said = serde_json::json!({"base_url": url, "ATLAN_BASE_URL": url, "ATLAN_API_KEY": API_KEY});
-        app.out
-            .data(&said, || format!("a sandbox listens on {url}\nexport ATLAN_BASE_URL={url}\nexport ATLAN_API_KEY={API_KEY}"))?;
-        signals.stopped().await;
-        sandbox.stop().await;
-        Ok(Exit::Passed)
     }
 
     /// What shall go wrong from the start: that of the file, then that of the flags.
@@ -168,5 +221,57 @@ impl Sandbox {
         tenant::probe(address).await.with_context(|| Problem::unusable(format!("no sandbox answers on {address}")).hint(hint))?;
         app.out.data(&serde_json::json!({"well": true}), || format!("a sandbox is well on {address}"))?;
         Ok(Exit::Passed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        sandbox: Sandbox,
+    }
+
+    fn options(words: &str) -> Option<tenant::SandboxOptions> {
+        let line = Line::try_parse_from(["sandbox"].into_iter().chain(words.split_whitespace()));
+        line.ok().map(|line| line.sandbox.options())
+    }
+
+    #[test]
+    fn a_second_submit_is_answered_as_the_flag_says_under_old_names_too() {
+        use tenant::AlreadyActive as Active;
+        let chosen = |words: &str| options(words).map(|options| options.already_active);
+        assert_eq!(chosen(""), Some(Active::Masked500));
+        for (how, expected) in [
+            ("allow", Active::Allow),
+            ("refuse", Active::Conflict409),
+            ("conflict-409", Active::Conflict409),
+            ("masked-500", Active::Masked500),
+        ] {
+            assert_eq!(chosen(&format!("--already-active {how}")), Some(expected), "{how}");
+        }
+        assert_eq!(chosen("--already-active maybe"), None);
+    }
+
+    #[test]
+    fn a_skew_of_the_clock_may_be_negative() {
+        for (words, skew) in
+            [("", 0), ("--clock-skew 1500ms", 1_500), ("--clock-skew=-12s", -12_000), ("--clock-skew -2m", -120_000)]
+        {
+            assert_eq!(options(words).map(|options| options.clock_skew), Some(skew), "{words}");
+        }
+        assert!(options("--clock-skew --12s").is_none() && options("--clock-skew x").is_none());
+    }
+
+    #[test]
+    fn the_automation_engine_and_its_api_are_switched_by_flags() {
+        let chosen = options("--native-engine --automation forbidden").expect("understood");
+        assert_eq!((chosen.native_engine, chosen.automation), (true, tenant::AutomationAccess::Forbidden));
+        let default = options("").expect("understood");
+        assert_eq!((default.native_engine, default.automation), (false, tenant::AutomationAccess::Allowed));
     }
 }

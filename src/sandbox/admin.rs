@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -13,8 +14,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::answer::{Refusal, Reply, respond};
+use super::automation::AutomationAccess;
 use super::credentials::CredentialChange;
 use super::faults::Fault;
+use super::manual_runs::ManualRun;
 use super::server::Shared;
 
 /// Every admin path starts so.
@@ -28,8 +31,20 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/sandbox/faults", get(faults).post(add_faults).delete(clear_faults))
         .route("/sandbox/index-lag", post(index_lag))
         .route("/sandbox/credentials", post(change_credentials))
+        .route("/sandbox/runs", post(start_manual_run))
+        .route("/sandbox/automation", post(automation))
         .fallback(async || respond(Err(Refusal::new(404, "the sandbox has no such admin route"))))
         .method_not_allowed_fallback(async || respond(Err(Refusal::new(405, "method not allowed on this admin route"))))
+}
+
+/// Why a request of a browser is refused: it comes from a page of another site, which would change the sandbox unseen.
+/// Other programs send neither of these headers.
+pub(super) fn cross_origin(headers: &HeaderMap) -> Option<Refusal> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let origin = text("origin").and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    let foreign = text("origin").is_some() && (origin.is_none() || origin != text("host"));
+    let site = text("sec-fetch-site").is_some_and(|site| !["same-origin", "none"].contains(&site));
+    (foreign || site).then(|| Refusal::new(403, "the admin routes refuse requests of pages from another origin"))
 }
 
 fn listed(list: &impl serde::Serialize) -> Response {
@@ -87,6 +102,26 @@ async fn change_credentials(State(shared): State<Arc<Shared>>, body: Bytes) -> R
     respond(read::<CredentialChange>(&body).and_then(|change| {
         shared.change_credentials(change).map_err(|problem| Refusal::new(400, problem))?;
         Ok(json!({ "changed": true }))
+    }))
+}
+
+async fn start_manual_run(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    respond(read::<ManualRun>(&body).and_then(|manual| {
+        let run = shared.start_manual_run(&manual).map_err(|problem| Refusal::new(400, problem))?;
+        Ok(json!({ "run": run }))
+    }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Automation {
+    access: AutomationAccess,
+}
+
+async fn automation(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    respond(read::<Automation>(&body).map(|Automation { access }| {
+        shared.set_automation_access(access);
+        json!({ "access": access })
     }))
 }
 

@@ -7,7 +7,7 @@ use axum::http::{Uri, request};
 use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, USER_AGENT};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderName, USER_AGENT};
 use serde_json::{Value, json};
 
 use super::ledger::Exchange;
@@ -87,6 +87,7 @@ impl Arrived {
             traceparent: self.header(&TRACEPARENT),
             content_type: self.header(&CONTENT_TYPE),
             accept: self.header(&ACCEPT),
+            accept_encoding: self.header(&ACCEPT_ENCODING),
             body: self.json.clone().map(redacted).unwrap_or_default(),
             status: None,
             fault: fault.map(str::to_owned),
@@ -107,7 +108,8 @@ fn form(parts: &request::Parts, body: &[u8]) -> Option<Value> {
 }
 
 /// Keys whose values are secrets, in lower case, without underscores and hyphens.
-const SECRETS: [&str; 7] = ["accesstoken", "apikey", "clientsecret", "password", "refreshtoken", "secret", "subjecttoken"];
+const SECRETS: [&str; 9] =
+    ["accesstoken", "apikey", "clientsecret", "extra", "extras", "password", "refreshtoken", "secret", "subjecttoken"];
 
 /// Strikes out the secrets of a body.
 fn redacted(body: Value) -> Value {

@@ -92,7 +92,8 @@ fn apply(tenant: &mut Tenant, run: &Run, request: &GrantRequest) -> Result<(), S
     Ok(())
 }
 
-fn known_users(tenant: &Tenant) -> Vec<String> {
+/// The user names that exist, those of service accounts too.
+pub(super) fn known_users(tenant: &Tenant) -> Vec<String> {
     let principals = tenant.principals.iter().map(|principal| principal.username.clone());
     let users = tenant.users.iter().map(|user| user.username.clone());
     let tokens = tenant.tokens.iter().map(super::tokens::ApiToken::username);

@@ -39,6 +39,8 @@ pub enum What {
     WorkflowArchived { workflow: String, by: String },
     /// A workflow has another owner.
     OwnerChanged { workflow: String, before: String, after: String, by: String },
+    /// A connection was created; its creator is one of the admins.
+    ConnectionCreated { connection: String, admins: Vec<String>, by: String },
     /// A connection's admin users were replaced through the metastore.
     AdminsReplaced { connection: String, before: Vec<String>, after: Vec<String>, by: String },
     /// A run of the token-admin package added an admin; `pruned` names admins dropped because they no longer exist.
@@ -78,6 +80,12 @@ pub enum What {
     ApiTokenUpdated { token: String, by: String },
     /// An API token was purged.
     ApiTokenPurged { token: String, by: String },
+    /// A credential of a source was stored.
+    CredentialCreated { credential: String, by: String },
+    /// A credential of a source was changed.
+    CredentialUpdated { credential: String, by: String },
+    /// A credential of a source was purged.
+    CredentialPurged { credential: String, by: String },
 }
 
 /// Effects, oldest first, bounded.
@@ -127,6 +135,9 @@ pub struct Exchange {
     pub content_type: Option<String>,
     /// Header `accept`.
     pub accept: Option<String>,
+    /// Header `accept-encoding`.
+    #[serde(default)]
+    pub accept_encoding: Option<String>,
     /// The JSON body, or a form as an object of strings; secrets in it are struck out. Null: none, neither, or larger than 64 KiB.
     pub body: Value,
     /// Status answered; null while there is no answer, and when the connection was cut.

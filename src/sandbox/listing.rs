@@ -1,5 +1,7 @@
 //! The listings of Heracles: `count`, `offset`, `limit`, `sort` and a JSON `filter`.
 
+use std::cmp::Ordering;
+
 use serde_json::{Map, Value, json};
 
 use super::answer::{Refusal, Reply};
@@ -9,7 +11,7 @@ use super::time;
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 100;
 
-/// Filters by the named fields, sorts by `createdAt` where asked, and cuts the page. An unknown filter or sort is a 400.
+/// Filters by the named fields, sorts by any key, and cuts the page. An unknown filter or sort is a 400.
 pub(super) fn answer(call: &Call, records: Vec<Value>, fields: &[&str]) -> Reply {
     let offset = call.query_number("offset", 0)?;
     let limit = call.query_number("limit", DEFAULT_LIMIT)?.min(MAX_LIMIT);
@@ -25,11 +27,7 @@ pub(super) fn answer(call: &Call, records: Vec<Value>, fields: &[&str]) -> Reply
         }
         kept = passed;
     }
-    match call.query("sort") {
-        None | Some("" | "createdAt") => kept.sort_by_key(created_at),
-        Some("-createdAt") => kept.sort_by_key(|record| std::cmp::Reverse(created_at(record))),
-        Some(other) => return Err(bad(format!("unknown sort {other:?}"))),
-    }
+    sort(&mut kept, call.query("sort").unwrap_or_default())?;
     let filtered = kept.len();
     let page: Vec<Value> = kept.into_iter().skip(offset).take(limit).collect();
     let counts = match call.query("count").map(str::to_ascii_lowercase).as_deref() {
@@ -40,10 +38,35 @@ pub(super) fn answer(call: &Call, records: Vec<Value>, fields: &[&str]) -> Reply
     Ok(json!({ "totalRecord": counts.0, "filterRecord": counts.1, "records": page }))
 }
 
-/// Tokens write it as Unix milliseconds among their attributes, OAuth clients as RFC 3339.
+/// Sorts by one key of the records, descending with a hyphen before it. Without one, by `createdAt`.
+fn sort(records: &mut [Value], given: &str) -> Result<(), Refusal> {
+    let (key, descending) = given.strip_prefix('-').map_or((given, false), |key| (key, true));
+    match key {
+        "" | "createdAt" => records.sort_by_key(created_at),
+        key if records.is_empty() || records.iter().any(|record| record.get(key).is_some()) => {
+            records.sort_by(|left, right| compare(&left[key], &right[key]));
+        }
+        other => return Err(bad(format!("unknown sort {other:?}"))),
+    }
+    if descending {
+        records.reverse();
+    }
+    Ok(())
+}
+
+/// Numbers by their size, all else by its text without regard to case.
+fn compare(left: &Value, right: &Value) -> Ordering {
+    if let (Some(left), Some(right)) = (left.as_i64(), right.as_i64()) {
+        return left.cmp(&right);
+    }
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_lowercase);
+    text(left).cmp(&text(right))
+}
+
+/// Tokens write it as Unix milliseconds among their attributes, credentials beside them, OAuth clients as RFC 3339.
 fn created_at(record: &Value) -> i64 {
     let attribute = record["attributes"]["createdAt"].as_str().and_then(|text| text.parse().ok());
-    attribute.or_else(|| time::parse(record["createdAt"].as_str()?)).unwrap_or_default()
+    attribute.or_else(|| record["createdAt"].as_i64()).or_else(|| time::parse(record["createdAt"].as_str()?)).unwrap_or_default()
 }
 
 fn bad(message: String) -> Refusal {
@@ -75,15 +98,64 @@ fn any(list: &[Value], record: &Value, fields: &[&str]) -> Result<bool, Refusal>
     list.iter().try_fold(false, |so_far, filter| Ok(passes(filter, record, fields)? || so_far))
 }
 
-/// `{"$ilike": "abc%"}`: the only operator, with a wildcard at the end or none.
+/// `{"$ilike": "%abc%"}` or `{"$in": [..]}`.
 fn like(operator: &Map<String, Value>, value: &Value) -> Result<bool, Refusal> {
-    let pattern = operator.get("$ilike").and_then(Value::as_str).filter(|_| operator.len() == 1);
-    let pattern = pattern.ok_or_else(|| bad(format!("unknown filter operator in {}", Value::from(operator.clone()))))?;
-    let value = value.as_str().unwrap_or_default().to_lowercase();
-    let pattern = pattern.to_lowercase();
-    match pattern.strip_suffix('%') {
-        Some(start) if !start.contains('%') => Ok(value.starts_with(start)),
-        None if !pattern.contains('%') => Ok(value == pattern),
-        _ => Err(bad(format!("unknown wildcard in $ilike {pattern:?}"))),
+    match operator.iter().next().filter(|_| operator.len() == 1).map(|(name, operand)| (name.as_str(), operand)) {
+        Some(("$in", Value::Array(list))) => Ok(list.contains(value)),
+        Some(("$ilike", Value::String(pattern))) => {
+            let value = value.as_str().unwrap_or_default().to_lowercase();
+            Ok(wildcard(&pattern.to_lowercase(), &value))
+        }
+        _ => Err(bad(format!("unknown filter operator in {}", Value::from(operator.clone())))),
+    }
+}
+
+/// `%` stands for any characters.
+fn wildcard(pattern: &str, text: &str) -> bool {
+    let Some((start, mut rest)) = pattern.split_once('%') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(start) else {
+        return false;
+    };
+    while let Some((part, after)) = rest.split_once('%') {
+        let Some(at) = text.find(part) else {
+            return false;
+        };
+        text = &text[at + part.len()..];
+        rest = after;
+    }
+    text.ends_with(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_stands_anywhere() {
+        for (pattern, text, matches) in [
+            ("abc", "abc", true),
+            ("ab", "abc", false),
+            ("ab%", "abc", true),
+            ("%bc", "abc", true),
+            ("%b%", "abc", true),
+            ("a%c%e", "abcde", true),
+            ("a%c%d", "abcde", false),
+            ("%", "", true),
+            ("a%a", "a", false),
+        ] {
+            assert_eq!(wildcard(pattern, text), matches, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn records_are_sorted_by_any_key_that_they_have() {
+        let mut records = vec![json!({ "n": "b", "c": 2 }), json!({ "n": "A", "c": 10 }), json!({ "n": "c", "c": 1 })];
+        sort(&mut records, "n").expect("known");
+        assert_eq!(records.iter().map(|record| &record["n"]).collect::<Vec<_>>(), ["A", "b", "c"]);
+        sort(&mut records, "-c").expect("known");
+        assert_eq!(records[0]["c"], 10);
+        assert!(sort(&mut records, "none").is_err());
     }
 }

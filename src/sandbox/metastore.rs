@@ -5,11 +5,17 @@ use axum::routing::MethodFilter;
 use serde_json::{Map, Value, json};
 
 use super::answer::{Refusal, Reply};
-use super::connections::Admins;
+use super::connections::{Admins, Connection};
+use super::keys;
 use super::ledger::What;
 use super::personas::Persona;
 use super::search::{METASTORE, Search};
 use super::state::{Call, SharedTenant, Tenant, route};
+
+/// So many connections can be stored.
+const MAX_CONNECTIONS: usize = 10_000;
+/// Attributes that a new connection may have besides its names and admins. They are not shown.
+const NEW_ATTRIBUTES: [&str; 7] = ["category", "connectorName", "defaultCredentialGuid", "description", "host", "name", "port"];
 
 /// Search, entities, type definitions.
 pub(super) fn routes() -> Router<SharedTenant> {
@@ -88,35 +94,57 @@ fn unknown(type_name: &str, qualified_name: &str) -> Refusal {
 
 /// A change that was understood and may be applied.
 struct Change {
-    qualified_name: String,
     assigned: Option<String>,
-    admins: Admins,
+    to: To,
 }
 
-/// Replaces the admin lists that each entity gives. All entities are looked at before the first one is changed.
+enum To {
+    /// Another list of admins for a connection.
+    Replace {
+        qualified_name: String,
+        admins: Admins,
+    },
+    Create(Box<Connection>),
+}
+
+/// Creates connections, and replaces the admin lists that each entity gives. All entities are looked at before the first one is
+/// changed.
 fn bulk(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
     let entities = call.body["entities"].as_array().ok_or_else(|| bad("entities must be a list"))?;
     let changes = entities.iter().map(|entity| read_change(tenant, call, entity)).collect::<Result<Vec<_>, _>>()?;
-    let (mut updated, mut assignments) = (Vec::new(), Map::new());
-    for change in changes {
-        let Some(connection) = tenant.connections.get_mut(&change.qualified_name) else {
-            continue;
+    let (mut created, mut updated, mut assignments) = (Vec::new(), Vec::new(), Map::new());
+    let by = &call.principal.username;
+    for Change { assigned, to } in changes {
+        let guid = match to {
+            To::Create(connection) => {
+                let (name, admins) = (connection.qualified_name.clone(), connection.admins().users.clone());
+                created.push(connection.entity(connection.admins()));
+                let guid = connection.guid.clone();
+                tenant.ledger.record(call.now, What::ConnectionCreated { connection: name.clone(), admins, by: by.clone() });
+                tenant.connections.insert(name, *connection);
+                guid
+            }
+            To::Replace { qualified_name, admins } => {
+                let Some(connection) = tenant.connections.get_mut(&qualified_name) else {
+                    continue;
+                };
+                if !connection.admins().same(&admins) {
+                    let (before, after) = (connection.admins().users.clone(), admins.users.clone());
+                    connection.set_admins(call.now, admins);
+                    updated.push(connection.entity(connection.admins()));
+                    let what = What::AdminsReplaced { connection: qualified_name, before, after, by: by.clone() };
+                    tenant.ledger.record(call.now, what);
+                }
+                connection.guid.clone()
+            }
         };
-        if let Some(assigned) = change.assigned {
-            assignments.insert(assigned, json!(connection.guid));
-        }
-        if connection.admins().same(&change.admins) {
-            continue;
-        }
-        let (before, after) = (connection.admins().users.clone(), change.admins.users.clone());
-        connection.set_admins(call.now, change.admins);
-        updated.push(connection.entity(connection.admins()));
-        let by = call.principal.username.clone();
-        tenant.ledger.record(call.now, What::AdminsReplaced { connection: change.qualified_name, before, after, by });
+        assignments.extend(assigned.map(|assigned| (assigned, json!(guid))));
     }
     let mut answer = json!({ "guidAssignments": assignments });
-    if !updated.is_empty() {
-        answer["mutatedEntities"] = json!({ "UPDATE": updated });
+    for (kind, entities) in [("CREATE", created), ("UPDATE", updated)] {
+        if !entities.is_empty() {
+            answer["mutatedEntities"][kind] = json!(entities);
+        }
     }
     Ok(answer)
 }
@@ -128,29 +156,71 @@ fn read_change(tenant: &Tenant, call: &Call, entity: &Value) -> Result<Change, R
     }
     let attributes = entity["attributes"].as_object().ok_or_else(|| bad("attributes must be an object"))?;
     let qualified_name = attributes.get("qualifiedName").and_then(Value::as_str).ok_or_else(|| bad("qualifiedName is missing"))?;
-    let connection = tenant.connections.get(qualified_name).ok_or_else(|| unknown(type_name, qualified_name))?;
+    let assigned = entity["guid"].as_str().map(str::to_owned);
+    let Some(connection) = tenant.connections.get(qualified_name) else {
+        let connection = new_connection(tenant, call, qualified_name, attributes)?;
+        return Ok(Change { assigned, to: To::Create(Box::new(connection)) });
+    };
     if !connection.may_administer(&call.principal, tenant.settings.strict_admins) {
         let message = format!("{} is not authorized to perform update entity: {qualified_name}", call.principal.username);
         return Err(Refusal::atlas(403, "ATLAS-403-00-001", message));
     }
-    let mut admins = connection.admins().clone();
+    let admins = changed_admins(connection.admins(), attributes, |key, value| key == "name" && *value == connection.name)?;
+    if admins.is_empty() {
+        return Err(Refusal::atlas(400, "ATLAS-400-00-114", "Admin list should not be empty for type Connection"));
+    }
+    Ok(Change { assigned, to: To::Replace { qualified_name: qualified_name.to_owned(), admins } })
+}
+
+/// The lists as the attributes change them; any other attribute must be `allowed`.
+fn changed_admins(
+    admins: &Admins,
+    attributes: &Map<String, Value>,
+    allowed: impl Fn(&str, &Value) -> bool,
+) -> Result<Admins, Refusal> {
+    let mut admins = admins.clone();
     for (key, value) in attributes.iter().filter(|(_, value)| !value.is_null()) {
         match key.as_str() {
             "adminUsers" => admins.users = names(key, value)?,
             "adminGroups" => admins.groups = names(key, value)?,
             "adminRoles" => admins.roles = names(key, value)?,
             "qualifiedName" => {}
-            "name" if *value == connection.name => {}
-            other => {
-                return Err(bad(format!("the sandbox cannot change attribute {other} of a Connection")));
-            }
+            other if allowed(other, value) => {}
+            other => return Err(bad(format!("the sandbox cannot change attribute {other} of a Connection"))),
         }
     }
+    Ok(admins)
+}
+
+/// A connection under a name that none has: `default/<connector>/<digits>`. Its creator becomes one of its admins.
+fn new_connection(
+    tenant: &Tenant,
+    call: &Call,
+    qualified_name: &str,
+    attributes: &Map<String, Value>,
+) -> Result<Connection, Refusal> {
+    let form = match qualified_name.split('/').collect::<Vec<_>>()[..] {
+        ["default", connector, digits] => !connector.is_empty() && digits.parse::<u64>().is_ok(),
+        _ => false,
+    };
+    let name = attributes.get("name").and_then(Value::as_str).filter(|name| !name.is_empty());
+    // Without a name it was meant to change one that exists.
+    let Some(name) = name.filter(|_| form && call.principal.may_manage()) else {
+        return Err(unknown("Connection", qualified_name));
+    };
+    if tenant.connections.len() >= MAX_CONNECTIONS {
+        return Err(bad(format!("the sandbox stores at most {MAX_CONNECTIONS} connections")));
+    }
+    let shown = |key: &str, _: &Value| NEW_ATTRIBUTES.contains(&key);
+    let mut admins = changed_admins(&Admins::default(), attributes, shown)?;
     if admins.is_empty() {
         return Err(Refusal::atlas(400, "ATLAS-400-00-114", "Admin list should not be empty for type Connection"));
     }
-    let assigned = entity["guid"].as_str().map(str::to_owned);
-    Ok(Change { qualified_name: qualified_name.to_owned(), assigned, admins })
+    let creator = &call.principal.username;
+    if !admins.users.contains(creator) {
+        admins.users.push(creator.clone());
+    }
+    Ok(Connection::new(&keys::guid(), qualified_name, name, call.now, admins))
 }
 
 /// A list of names without repetition. Unknown names are taken as they are, like at a real tenant.

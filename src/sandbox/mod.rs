@@ -52,6 +52,9 @@
 //!
 //! The value of `sandbox` is the bearer `sandbox-api-token`; nobody holds the values of the other two.
 //!
+//! Groups: `data_stewards` (`Data Stewards`: `jane`, `noah`) and `engineers` (`Engineers`: `joe`). One credential of a source:
+//! `default-snowflake-1684500500-0`.
+//!
 //! Personas: `Data Stewards` (`default/xS2hdJ7TWUqhVcZHC3zoVN`), and two named `Readers` (`default/rEaDeRs1TWUqhVcZHC3zoV`,
 //! `default/rEaDeRs2TWUqhVcZHC3zoV`).
 //!
@@ -82,11 +85,12 @@
 //!
 //! # Its own routes
 //!
-//! `GET /sandbox/health`, `GET /sandbox/ledger`, `GET /sandbox/requests`, `GET | POST | DELETE /sandbox/faults`,
-//! `POST /sandbox/index-lag {"ms":…}`, `POST /sandbox/credentials` with a [`CredentialChange`]. They need no bearer, count as no
-//! exchange, and are hit by no fault. A fault in JSON:
+//! `POST /sandbox/automation {"access":"forbidden"}` (an [`AutomationAccess`]), `GET /sandbox/health`, `GET /sandbox/ledger`, `GET /sandbox/requests`, `GET | POST | DELETE /sandbox/faults`,
+//! `POST /sandbox/index-lag {"ms":…}`, `POST /sandbox/credentials` with a [`CredentialChange`], `POST /sandbox/runs` with a
+//! [`ManualRun`]: a run that another user starts. They need no bearer, count as no exchange, and are hit by no fault. A fault in JSON:
 //! `{"method":"POST","path":"/submit","nth":2,"times":1,"action":{"kind":"cut_after_applying"}}`, a change of
-//! credentials: `{"kind":"revoke","bearer":"sandbox-api-token"}`.
+//! credentials: `{"kind":"revoke","bearer":"sandbox-api-token"}`. A request that a browser sends from a page of another origin is
+//! refused with a 403.
 //!
 //! # What is a choice, because it is not publicly known or would not help
 //!
@@ -99,16 +103,24 @@
 //! - Nobody may publish to a connection that does not exist: the preflight's permission check fails, it is no 404.
 //! - Stopping a run that has ended is a 400; a member at a `workflows` endpoint gets a 403.
 //! - A Pending run has no `startedAt`, so that it sorts last. Equal sort values keep the newest run first.
+//! - `/automation/api/v1` serves admins and API tokens; its list lags as searches do, reading one run does not. A run that is
+//!   terminated there is `Terminated`. With [`SandboxOptions::native_engine`] a workflow's slug is its name, and its runs are
+//!   stopped by `v1/app/runs/<run>/cancel`, as no Argo workflow of their name exists.
 //! - On native a Pending run has no start either; `__timestamp` in the index is when it was created. Cancelling a run that
 //!   has ended is a 400. Deleting a workflow stops no run. Lists and single reads never lag, searches do.
 //! - Searches are stricter than a real index: what would silently match nothing (a field without its `.keyword`, or
 //!   without its nested path) is a 400 that names it.
-//! - A bulk write knows connections and their admin lists only, and refuses any other type or attribute.
+//! - A bulk write creates connections and replaces their admin lists only, and refuses any other type or attribute.
+//! - Handing a workflow over to a user who does not exist is a 404.
+//! - A schedule query is a workflow of package `@atlan/schedule-query`. Nothing runs by schedules here, so that each one with a
+//!   schedule and without a run between two dates was missed between them.
+//! - A test of a credential succeeds unless its host is `unreachable`.
 
 mod admin;
 mod answer;
 mod apps;
 mod arrival;
+mod automation;
 mod connections;
 mod credentials;
 mod cron;
@@ -121,6 +133,7 @@ mod keys;
 mod ledger;
 mod listener;
 mod listing;
+mod manual_runs;
 mod metastore;
 mod oauth_clients;
 mod options;
@@ -133,9 +146,11 @@ mod search;
 mod seed;
 mod server;
 mod state;
+mod stored_credentials;
 mod submit;
 mod time;
 mod tokens;
+mod users;
 mod workflows;
 
 use std::net::SocketAddr;
@@ -147,9 +162,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use automation::AutomationAccess;
 pub use credentials::CredentialChange;
 pub use faults::{Action, Fault};
 pub use ledger::{Effect, Exchange, What};
+pub use manual_runs::ManualRun;
 pub use options::{AlreadyActive, Generation, SandboxOptions};
 pub use probe::probe;
 pub use time::TimeSource;
@@ -175,7 +192,7 @@ impl Sandbox {
     pub async fn start(options: SandboxOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
-        let tenant = seed::tenant(options.settings(), options.ledger_limit, (options.clock)());
+        let tenant = seed::tenant(options.settings(), options.ledger_limit, (options.clock)().saturating_add(options.clock_skew));
         let shared = Shared::new(Arc::new(Mutex::new(tenant)), options);
         let shared = Arc::new(shared);
         let (stop, stopped) = watch::channel(false);
@@ -228,9 +245,19 @@ impl Sandbox {
         self.shared.set_index_lag(lag);
     }
 
+    /// Changes what the Automation Engine's own API answers.
+    pub fn set_automation_access(&self, access: AutomationAccess) {
+        self.shared.set_automation_access(access);
+    }
+
     /// Changes what the tenant accepts; the error says why it cannot (no such bearer or client).
     pub fn change_credentials(&self, change: CredentialChange) -> Result<(), ChangeRefused> {
         self.shared.change_credentials(change).map_err(ChangeRefused)
+    }
+
+    /// Starts a run as another user does by hand, and answers its name or id; the error says what does not exist.
+    pub fn start_manual_run(&self, manual: &ManualRun) -> Result<String, ManualRunRefused> {
+        self.shared.start_manual_run(manual).map_err(ManualRunRefused)
     }
 
     /// The admin users of a connection as they are; empty for an unknown one.
@@ -262,6 +289,11 @@ pub struct FaultRefused(String);
 #[derive(Debug, thiserror::Error)]
 #[error("credentials not changed: {0}")]
 pub struct ChangeRefused(String);
+
+/// A run that cannot be started by hand, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("run not started: {0}")]
+pub struct ManualRunRefused(String);
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::automation::AutomationAccess;
 use super::state::Settings;
 use super::time::{self, TimeSource};
 
@@ -41,6 +42,13 @@ pub struct SandboxOptions {
     pub plain_401: bool,
     /// Whether answers carry a `Date` header, by the sandbox's clock. Default true.
     pub date_header: bool,
+    /// How far all times of the tenant are ahead of its `Date` header, in milliseconds; negative: behind. Default 0.
+    pub clock_skew: i64,
+    /// The Automation Engine runs the workflows of an argo tenant: a submit answers only `run_id`, and no index of runs shows the
+    /// run. Default false.
+    pub native_engine: bool,
+    /// What the Automation Engine's own API answers. Default [`AutomationAccess::Allowed`].
+    pub automation: AutomationAccess,
 }
 
 impl Default for SandboxOptions {
@@ -60,6 +68,9 @@ impl Default for SandboxOptions {
             requests_per_second: 0,
             plain_401: false,
             date_header: true,
+            clock_skew: 0,
+            native_engine: false,
+            automation: AutomationAccess::default(),
         }
     }
 }
@@ -76,6 +87,8 @@ impl SandboxOptions {
             strict_admins: self.strict_admins,
             token_seconds: self.token_lifetime.map(|life| i64::try_from(life.as_secs()).unwrap_or(i64::MAX).max(1)),
             plain_401: self.plain_401,
+            native_engine: self.native_engine,
+            automation: self.automation,
         }
     }
 }
@@ -97,6 +110,9 @@ impl fmt::Debug for SandboxOptions {
             .field("requests_per_second", &self.requests_per_second)
             .field("plain_401", &self.plain_401)
             .field("date_header", &self.date_header)
+            .field("clock_skew", &self.clock_skew)
+            .field("native_engine", &self.native_engine)
+            .field("automation", &self.automation)
             .finish_non_exhaustive()
     }
 }

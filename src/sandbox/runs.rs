@@ -8,6 +8,7 @@ use axum::routing::MethodFilter;
 use serde_json::{Value, json};
 
 use super::answer::{Refusal, Reply};
+use super::automation::EngineRun;
 use super::grant::GrantRequest;
 use super::identity::Principal;
 use super::ledger::What;
@@ -45,6 +46,8 @@ impl Ending {
 pub(super) struct Run {
     pub(super) name: String,
     pub(super) workflow: String,
+    /// Whether the Automation Engine runs it: its name is the engine's id, and no index of runs shows it.
+    pub(super) engine: bool,
     pub(super) by: Arc<Principal>,
     pub(super) created_at: i64,
     pub(super) running_at: i64,
@@ -65,19 +68,39 @@ impl Run {
         self.grant.is_some() && self.stopped_at.is_none() && self.end.phase == "Succeeded"
     }
 
+    fn phase(&self, at: i64) -> (&str, Option<&str>) {
+        if at >= self.finished_at() {
+            (self.end.phase.as_str(), self.end.message.as_deref())
+        } else if at < self.running_at {
+            ("Pending", None)
+        } else {
+            ("Running", None)
+        }
+    }
+
+    /// The run as the Automation Engine records it at an instant, if that runs it; `None` before its creation.
+    fn engine_run(&self, at: i64) -> Option<EngineRun> {
+        let finished = (at >= self.finished_at()).then(|| self.finished_at());
+        let started = (at >= self.running_at || finished.is_some()).then(|| self.running_at.min(self.finished_at()));
+        let (phase, message) = self.phase(at);
+        (self.engine && at >= self.created_at).then(|| EngineRun {
+            id: self.name.clone(),
+            slug: self.workflow.clone(),
+            status: phase.to_owned(),
+            created_at: self.created_at,
+            started_at: started,
+            completed_at: finished,
+            message: message.map(str::to_owned),
+        })
+    }
+
     /// The run's document as it stands at an instant; `None` before its creation.
     pub(super) fn document(&self, at: i64) -> Option<Value> {
         if at < self.created_at {
             return None;
         }
         let finished = at >= self.finished_at();
-        let (phase, message) = if finished {
-            (self.end.phase.as_str(), self.end.message.as_deref())
-        } else if at < self.running_at {
-            ("Pending", None)
-        } else {
-            ("Running", None)
-        };
+        let (phase, message) = self.phase(at);
         let mut labels = json!({
             "workflows.argoproj.io/phase": phase,
             "workflows.argoproj.io/creator": self.by.user_id,
@@ -155,6 +178,11 @@ impl Runs {
         }
     }
 
+    /// The runs created between two instants, the oldest submission first.
+    pub(super) fn between(&self, from: i64, to: i64) -> impl Iterator<Item = &Run> {
+        self.all.values().filter(move |run| (from..=to).contains(&run.created_at))
+    }
+
     pub(super) fn get(&self, id: RunId) -> Option<&Run> {
         self.all.get(&id)
     }
@@ -193,6 +221,36 @@ impl Runs {
         format!("{workflow}-{suffix}")
     }
 
+    /// An id of the Automation Engine that no run submitted here has had.
+    pub(super) fn next_engine_id(&self) -> String {
+        // An odd factor: all numbers come before one comes again.
+        format!("{:016x}", (self.submitted + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// The engine's run of this id at an instant.
+    pub(super) fn engine_run(&self, id: &str, at: i64) -> Option<EngineRun> {
+        self.all.get(self.by_name.get(id)?)?.engine_run(at)
+    }
+
+    /// The engine's runs of a workflow, or all, at an instant, the newest submission first.
+    pub(super) fn engine_runs(&self, workflow: Option<&str>, at: i64) -> Vec<EngineRun> {
+        let of_workflow = |run: &&Run| workflow.is_none_or(|name| name == run.workflow);
+        self.all.values().rev().filter(of_workflow).filter_map(|run| run.engine_run(at)).collect()
+    }
+
+    /// Ends an open run of the engine in this phase; whether there is such a run.
+    pub(super) fn end(&mut self, id: &str, at: i64, phase: &str) -> bool {
+        let Some((number, run)) = self.by_name.get(id).and_then(|number| Some((*number, self.all.get_mut(number)?))) else {
+            return false;
+        };
+        let open = self.open.remove(&(run.ends_at, number));
+        if open {
+            run.stopped_at = Some(at);
+            run.end = Ending { phase: phase.to_owned(), message: None };
+        }
+        open
+    }
+
     /// The runs that a search can match, newest first.
     fn candidates(&self, search: &Search) -> Vec<&Run> {
         let by_id = search.required("_id").map(|names| {
@@ -220,7 +278,7 @@ pub(super) fn routes() -> Router<SharedTenant> {
 fn search(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
     let search = Search::parse(&call.body, &WORKFLOWS, call.now).map_err(|error| Refusal::new(400, error.to_string()))?;
     let at = tenant.index_time(call);
-    let documents = tenant.runs.candidates(&search).into_iter().filter_map(|run| {
+    let documents = tenant.runs.candidates(&search).into_iter().filter(|run| !run.engine).filter_map(|run| {
         let source = run.document(at)?;
         Some(Document { id: run.name.clone(), source })
     });
@@ -231,7 +289,7 @@ fn search(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
 fn stop(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
     let unknown = || Refusal::new(404, format!("workflows.argoproj.io \"{name}\" not found"));
     let id = *tenant.runs.by_name.get(name).ok_or_else(unknown)?;
-    let run = tenant.runs.all.get_mut(&id).ok_or_else(unknown)?;
+    let run = tenant.runs.all.get_mut(&id).filter(|run| !run.engine).ok_or_else(unknown)?;
     if !tenant.runs.open.remove(&(run.ends_at, id)) {
         return Err(Refusal::new(400, format!("cannot shutdown a completed workflow: {name}")));
     }

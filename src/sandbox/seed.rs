@@ -16,6 +16,7 @@ use super::oauth_clients::OAuthClient;
 use super::personas::Persona;
 use super::runs::{Ending, Run, Runs};
 use super::state::{Settings, Tenant, Versions};
+use super::stored_credentials::StoredCredential;
 use super::tokens::ApiToken;
 use super::workflows::{Workflow, template};
 use super::{Generation, tokens};
@@ -60,6 +61,7 @@ pub(super) fn tenant(settings: Settings, ledger_limit: usize, now: i64) -> Tenan
         personas: personas(),
         users: users(),
         tokens: api_tokens(),
+        credentials: vec![StoredCredential::seeded(EPOCH)],
         connections: connections(),
         workflows,
         runs,
@@ -235,6 +237,7 @@ fn seeded_runs(jane: &Arc<Principal>, workflows: &BTreeMap<String, Workflow>, ru
     let run = |workflow: &str, suffix: &str, created_at: i64, ends_at: i64| Run {
         name: format!("{workflow}-{suffix}"),
         workflow: workflow.to_owned(),
+        engine: false,
         by: jane.clone(),
         created_at,
         running_at: created_at,

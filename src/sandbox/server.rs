@@ -9,21 +9,23 @@ use axum::extract::Query;
 use axum::http::Uri;
 use axum::response::Response;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, DATE, HeaderValue};
 use hyper::{Request, StatusCode};
-use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::answer::{Refusal, json_response, respond, status_code};
+use super::answer::{Refusal, respond};
 use super::arrival::{Arrived, Cut, MAX_BODY};
-use super::faults::{Action, Fault, Faults};
+use super::faults::{Action, Fault, Faults, Undated, accepts_gzip, encoded, faulty, rewrites, rewritten, with_headers};
 use super::identity::Principal;
 use super::ledger::{Effect, Exchange, RequestLog};
 use super::rate::Rate;
 use super::state::{Call, Directives, SharedTenant, lock};
 use super::time::{self, TimeSource};
-use super::{CredentialChange, Generation, SandboxOptions};
-use super::{admin, apps, credentials, cron, identity, keycloak, metastore, oauth_clients, preflight, runs, tokens, workflows};
+use super::{AutomationAccess, CredentialChange, Generation, ManualRun, SandboxOptions};
+use super::{
+    admin, apps, automation, credentials, cron, identity, keycloak, manual_runs, metastore, oauth_clients, preflight, runs,
+    stored_credentials, tokens, users, workflows,
+};
 
 /// Where one logs in, and so needs no bearer.
 const LOGINS: [&str; 3] =
@@ -34,6 +36,7 @@ pub(super) struct Shared {
     pub(super) tenant: SharedTenant,
     traffic: Mutex<Traffic>,
     clock: TimeSource,
+    clock_skew: i64,
     date_header: bool,
     tenant_routes: Router,
 }
@@ -47,11 +50,16 @@ struct Traffic {
 
 impl Shared {
     pub(super) fn new(tenant: SharedTenant, options: SandboxOptions) -> Self {
-        let tenant_routes = tenant_routes(options.generation, options.in_cluster).with_state(tenant.clone());
+        let tenant_routes = tenant_routes(&options).with_state(tenant.clone());
         let rate = Rate::new(options.requests_per_second);
         let traffic = Traffic { faults: Faults::default(), log: RequestLog::new(options.ledger_limit), rate };
-        let SandboxOptions { clock, date_header, .. } = options;
-        Self { tenant, traffic: Mutex::new(traffic), clock, date_header, tenant_routes }
+        let SandboxOptions { clock, clock_skew, date_header, .. } = options;
+        Self { tenant, traffic: Mutex::new(traffic), clock, clock_skew, date_header, tenant_routes }
+    }
+
+    /// The tenant's time, by which everything but the `Date` header goes.
+    fn now(&self) -> i64 {
+        (self.clock)().saturating_add(self.clock_skew)
     }
 
     /// Serves one request; `Err` closes the connection without an answer.
@@ -69,6 +77,9 @@ impl Shared {
         if arrived.too_large {
             return too_large();
         }
+        if let Some(refusal) = admin::cross_origin(&arrived.parts.headers) {
+            return respond(Err(refusal));
+        }
         let request = Request::from_parts(arrived.parts, Body::from(arrived.body));
         ask(admin::routes().with_state(self.clone()), request).await
     }
@@ -76,11 +87,13 @@ impl Shared {
     /// An exchange of the tenant: numbered, logged, and open to faults.
     async fn exchange(&self, arrived: Arrived) -> Result<Response, Cut> {
         let (n, action, admitted) = self.arrive(&arrived);
+        let gzip = accepts_gzip(&arrived.parts.headers);
         let answer = match action {
             None if !admitted => too_many(),
             None => self.apply(arrived, None).await,
             Some(action) => self.misbehave(arrived, &action).await?,
         };
+        let answer = encoded(answer, gzip).await;
         lock(&self.traffic).log.answered(n, answer.status().as_u16());
         tracing::debug!(n, status = answer.status().as_u16(), "sandbox answered");
         Ok(answer)
@@ -88,7 +101,7 @@ impl Shared {
 
     /// Numbers and logs a request, and asks the faults whether it is hit, and the limit whether it is served.
     fn arrive(&self, arrived: &Arrived) -> (u64, Option<Action>, bool) {
-        let now = (self.clock)();
+        let now = self.now();
         let principal = arrived.bearer().and_then(|bearer| lock(&self.tenant).keys.holder(bearer, now));
         let mut traffic = lock(&self.traffic);
         let action = traffic.faults.hit(arrived.parts.method.as_str(), arrived.target());
@@ -99,21 +112,17 @@ impl Shared {
     }
 
     async fn misbehave(&self, arrived: Arrived, action: &Action) -> Result<Response, Cut> {
-        Ok(match action {
-            Action::Status { status, headers, body } => with_headers(faulty(*status, body), headers),
-            Action::StatusAfterApplying { status, body } => {
+        if let Some((answer, apply)) = faulty(action, &arrived) {
+            if apply {
                 self.apply(arrived, None).await;
-                faulty(*status, body)
             }
+            return Ok(answer);
+        }
+        Ok(match action {
             Action::CutBeforeApplying => return Err(Cut),
             Action::CutAfterApplying => {
                 self.apply(arrived, None).await;
                 return Err(Cut);
-            }
-            Action::Garbage => garbage(),
-            Action::GarbageAfterApplying => {
-                self.apply(arrived, None).await;
-                garbage()
             }
             Action::Delay { ms } => {
                 let answer = self.apply(arrived, None).await;
@@ -122,13 +131,14 @@ impl Shared {
                 answer
             }
             Action::Hang => std::future::pending().await,
-            Action::SwallowGrant | Action::EndAs { .. } | Action::StaleIndex => self.apply(arrived, Some(action)).await,
+            rewriting if rewrites(rewriting) => rewritten(self.apply(arrived, None).await, rewriting).await,
+            directive => self.apply(arrived, Some(directive)).await,
         })
     }
 
     /// Authenticates and routes.
     async fn apply(&self, arrived: Arrived, action: Option<&Action>) -> Response {
-        let now = (self.clock)();
+        let now = self.now();
         let path = arrived.parts.uri.path();
         let (principal, plain) = {
             let mut tenant = lock(&self.tenant);
@@ -156,7 +166,9 @@ impl Shared {
     }
 
     fn dated(&self, mut answer: Response) -> Response {
+        let undated = answer.extensions_mut().remove::<Undated>().is_some();
         if self.date_header
+            && !undated
             && let Ok(date) = HeaderValue::from_str(&time::http_date((self.clock)()))
         {
             answer.headers_mut().insert(DATE, date);
@@ -166,13 +178,13 @@ impl Shared {
 
     pub(super) fn effects(&self) -> Vec<Effect> {
         let mut tenant = lock(&self.tenant);
-        tenant.advance((self.clock)());
+        tenant.advance(self.now());
         tenant.ledger.snapshot()
     }
 
     pub(super) fn admin_users(&self, connection: &str) -> Vec<String> {
         let mut tenant = lock(&self.tenant);
-        tenant.advance((self.clock)());
+        tenant.advance(self.now());
         tenant.connections.get(connection).map(|connection| connection.admins().users.clone()).unwrap_or_default()
     }
 
@@ -194,7 +206,18 @@ impl Shared {
     }
 
     pub(super) fn change_credentials(&self, change: CredentialChange) -> Result<(), String> {
-        credentials::apply(&mut lock(&self.tenant), change, (self.clock)())
+        credentials::apply(&mut lock(&self.tenant), change, self.now())
+    }
+
+    pub(super) fn start_manual_run(&self, manual: &ManualRun) -> Result<String, String> {
+        let now = self.now();
+        let mut tenant = lock(&self.tenant);
+        tenant.advance(now);
+        manual_runs::start(&mut tenant, manual, now)
+    }
+
+    pub(super) fn set_automation_access(&self, access: AutomationAccess) {
+        lock(&self.tenant).settings.automation = access;
     }
 
     pub(super) fn set_index_lag(&self, lag: Duration) {
@@ -203,21 +226,27 @@ impl Shared {
 }
 
 /// The routes of the tenant, one file per area. Inside the cluster each service has a host of its own, and other prefixes.
-fn tenant_routes(generation: Generation, in_cluster: bool) -> Router<SharedTenant> {
+fn tenant_routes(options: &SandboxOptions) -> Router<SharedTenant> {
     let mut heracles = identity::routes()
         .merge(preflight::routes())
         .merge(workflows::routes())
         .merge(runs::routes())
         .merge(tokens::routes())
+        .merge(users::routes())
+        .merge(stored_credentials::routes())
         .merge(oauth_clients::routes())
         .merge(cron::routes());
-    if generation == Generation::Native {
+    if options.generation == Generation::Native {
         heracles = heracles.merge(apps::routes());
     }
-    let services = if in_cluster {
+    if options.generation == Generation::Native || options.native_engine {
+        heracles = heracles.merge(automation::passed_on());
+    }
+    let services = if options.in_cluster {
         heracles.nest("/api/atlas/v2", metastore::routes())
     } else {
-        Router::new().nest("/api/service", heracles).nest("/api/meta", metastore::routes())
+        let services = Router::new().nest("/api/service", heracles).nest("/api/meta", metastore::routes());
+        services.nest("/automation/api/v1", automation::routes())
     };
     services
         .nest("/auth", keycloak::routes())
@@ -255,26 +284,4 @@ async fn ask(routes: Router, request: Request<Body>) -> Response {
 
 fn too_large() -> Response {
     respond(Err(Refusal::new(413, format!("the body is larger than {MAX_BODY} bytes"))))
-}
-
-fn faulty(status: u16, body: &Value) -> Response {
-    let body = if body.is_null() { json!({ "code": status, "message": "a fault of the sandbox" }) } else { body.clone() };
-    json_response(status_code(status), &body)
-}
-
-fn with_headers(mut answer: Response, headers: &[(String, String)]) -> Response {
-    for (name, value) in headers {
-        // Checked when the fault was added.
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            answer.headers_mut().insert(name, value);
-        }
-    }
-    answer
-}
-
-fn garbage() -> Response {
-    let mut answer = Response::new(Body::from("<html><body>upstream said something else</body></html>"));
-    *answer.status_mut() = StatusCode::OK;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
-    answer
 }

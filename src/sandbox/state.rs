@@ -19,9 +19,10 @@ use super::ledger::Ledger;
 use super::oauth_clients::OAuthClient;
 use super::personas::Persona;
 use super::runs::{Ending, Runs};
+use super::stored_credentials::StoredCredential;
 use super::tokens::ApiToken;
 use super::workflows::Workflow;
-use super::{AlreadyActive, Generation, grant};
+use super::{AlreadyActive, AutomationAccess, Generation, grant};
 
 /// A stale index is the index as it was so long ago, in milliseconds.
 const STALE_BY: i64 = 60_000;
@@ -39,6 +40,7 @@ pub(super) struct Tenant {
     pub(super) personas: Vec<Persona>,
     pub(super) users: Vec<User>,
     pub(super) tokens: Vec<ApiToken>,
+    pub(super) credentials: Vec<StoredCredential>,
     pub(super) connections: BTreeMap<String, Connection>,
     pub(super) workflows: BTreeMap<String, Workflow>,
     pub(super) runs: Runs,
@@ -59,6 +61,9 @@ pub(super) struct Settings {
     /// How long issued access tokens live, in seconds, where a client has no lifetime of its own; `None`: as their service does it.
     pub(super) token_seconds: Option<i64>,
     pub(super) plain_401: bool,
+    /// Whether the Automation Engine runs the workflows of an argo tenant.
+    pub(super) native_engine: bool,
+    pub(super) automation: AutomationAccess,
 }
 
 impl Tenant {

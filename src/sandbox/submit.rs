@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::answer::{Refusal, Reply};
 use super::grant::GrantRequest;
 use super::identity::Principal;
 use super::ledger::What;
 use super::runs::Run;
-use super::state::{Call, Tenant};
+use super::state::{Call, Directives, Tenant};
+use super::workflows::Workflow;
 use super::{AlreadyActive, Generation};
 
 /// The code that the tenant's engine gives to a second active run.
@@ -44,44 +45,69 @@ fn named<'a>(tenant: &Tenant, call: &'a Call) -> Result<&'a str, Refusal> {
     Ok(name)
 }
 
-/// Starts a run of a stored template; its document is the answer.
+/// Starts a run of a stored template; its document is the answer, or only its id where the Automation Engine runs it.
 pub(super) fn start_run(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
     launch(tenant, call, name, endpoint(call)?, &call.principal)
 }
 
+/// Who starts a run, through which endpoint, and when.
+pub(super) struct Start<'a> {
+    pub(super) by: &'a Arc<Principal>,
+    pub(super) endpoint: &'a str,
+    pub(super) request_id: Option<String>,
+    /// Creation time of the run, Unix milliseconds.
+    pub(super) at: i64,
+    pub(super) directives: &'a Directives,
+}
+
 fn launch(tenant: &mut Tenant, call: &Call, name: &str, endpoint: &str, by: &Arc<Principal>) -> Reply {
-    let workflow = tenant.workflows.get(name).ok_or_else(|| not_found(name))?;
-    let template = workflow.document.current().as_ref().ok_or_else(|| not_found(name))?;
+    template_of(tenant, name)?;
     if let Some(active) = tenant.runs.active(name) {
         refuse_second(tenant.settings.already_active, name, &active.name)?;
     }
-    let mut grant = GrantRequest::of_template(template);
-    if call.directives.swallow_grant {
-        grant = None;
+    let request_id = call.request_id.clone();
+    let start = Start { by, endpoint, request_id, at: call.now, directives: &call.directives };
+    let run = begin(tenant, name, start)?;
+    if run.engine {
+        return Ok(json!({ "run_id": run.name }));
     }
-    let running_at = call.now.saturating_add(tenant.settings.pending);
+    Ok(run.document(call.now).expect("a run exists from its creation on"))
+}
+
+fn template_of<'a>(tenant: &'a Tenant, name: &str) -> Result<(&'a Workflow, &'a Value), Refusal> {
+    let workflow = tenant.workflows.get(name).ok_or_else(|| not_found(name))?;
+    let template = workflow.document.current().as_ref().ok_or_else(|| not_found(name))?;
+    Ok((workflow, template))
+}
+
+/// Starts a run of a stored template, whether or not one is active.
+pub(super) fn begin(tenant: &mut Tenant, name: &str, start: Start<'_>) -> Result<Run, Refusal> {
+    let (workflow, template) = template_of(tenant, name)?;
+    let grant = GrantRequest::of_template(template).filter(|_| !start.directives.swallow_grant);
+    let running_at = start.at.saturating_add(tenant.settings.pending);
+    let engine = tenant.settings.native_engine;
     let run = Run {
-        name: tenant.runs.next_name(name),
+        name: if engine { tenant.runs.next_engine_id() } else { tenant.runs.next_name(name) },
         workflow: name.to_owned(),
-        by: by.clone(),
-        created_at: call.now,
+        engine,
+        by: start.by.clone(),
+        created_at: start.at,
         running_at,
         ends_at: running_at.saturating_add(tenant.settings.running),
-        end: call.directives.end_as.clone().unwrap_or_else(|| workflow.end.clone()),
+        end: start.directives.end_as.clone().unwrap_or_else(|| workflow.end.clone()),
         stopped_at: None,
         grant,
     };
-    let answer = run.document(call.now).expect("a run exists from its creation on");
     let what = What::RunSubmitted {
         run: run.name.clone(),
         workflow: name.to_owned(),
-        by: by.username.clone(),
-        endpoint: endpoint.to_owned(),
-        request_id: call.request_id.clone(),
+        by: start.by.username.clone(),
+        endpoint: start.endpoint.to_owned(),
+        request_id: start.request_id,
     };
-    tenant.runs.add(run);
-    tenant.ledger.record(call.now, what);
-    Ok(answer)
+    tenant.runs.add(run.clone());
+    tenant.ledger.record(start.at, what);
+    Ok(run)
 }
 
 /// Refuses a second active run of a workflow, in the way that was chosen, or not at all.

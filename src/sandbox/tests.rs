@@ -1,13 +1,17 @@
 //! The sandbox over real HTTP, by a clock that the tests turn.
 
 mod apps;
+mod automation;
 mod faulty;
 mod granting;
+mod hostile;
 mod logins;
 mod managing;
+mod manual;
 mod reading;
 mod replay;
 mod running;
+mod vendor;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -5,6 +5,7 @@ use axum::routing::MethodFilter;
 use serde_json::{Map, Value, json};
 
 use super::answer::{Refusal, Reply};
+use super::grant::known_users;
 use super::ledger::What;
 use super::runs::Ending;
 use super::search::{Document, Search, WORKFLOWS};
@@ -82,7 +83,10 @@ fn create(tenant: &mut Tenant, call: &Call, _: &str) -> Reply {
     tenant.workflows.insert(name.clone(), workflow);
     tenant.ledger.record(call.now, What::WorkflowCreated { workflow: name.clone(), by: who });
     if submit {
-        start_run(tenant, call, &name)?;
+        let started = start_run(tenant, call, &name)?;
+        if tenant.settings.native_engine {
+            return Ok(started);
+        }
     }
     Ok(answer)
 }
@@ -119,6 +123,9 @@ fn archive(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
 fn change_owner(tenant: &mut Tenant, call: &Call, name: &str) -> Reply {
     let given = call.query("username").or_else(|| call.body["username"].as_str()).filter(|name| !name.is_empty());
     let owner = given.ok_or_else(|| Refusal::new(400, "username is missing"))?.to_owned();
+    if !known_users(tenant).contains(&owner) {
+        return Err(Refusal::new(404, format!("user {owner:?} does not exist")));
+    }
     let document = change(tenant, call, name, |document| {
         document["metadata"]["labels"]["workflows.argoproj.io/creator-preferred-username"] = json!(owner);
     })?;

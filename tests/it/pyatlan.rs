@@ -1,8 +1,8 @@
-//! The vendor's own Python client, unchanged, judges the sandbox: the modules of `tests/pyatlan` under the versions that are
+//! The vendor's own Python clients, unchanged, judge the sandbox: the modules of `tests/pyatlan` under the versions that are
 //! pinned here. Where there is no Python, or no package registry for the first time, the test says so on stderr and passes,
 //! unless `IOLAUS_REQUIRE_PYATLAN=1`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use iolaus::sandbox::{Generation, Sandbox, SandboxOptions};
@@ -15,18 +15,42 @@ use crate::support::skip::{Need, skip};
 const NINE: &str = "9.11.0";
 const TEN: &str = "10.0.0";
 const ELEVEN: &str = "11.6.0";
+/// The vendor's application-sdk, whose client of the Automation Engine is in its test harness, which needs pytest.
+const SDK: &str = "3.52.0";
 
 /// They spend their time in the client's own pauses, so that all are run at once.
 #[test]
 fn the_vendors_client_works_unchanged_in_every_version_that_is_pinned() {
     let wanted = [
-        (NINE, ["argo", "logins"].as_slice(), argo()),
-        (TEN, &["argo", "logins"], argo()),
+        (NINE, ["argo"].as_slice(), argo()),
+        (NINE, &["people", "logins"], argo()),
+        (TEN, &["argo"], argo()),
+        (TEN, &["people", "logins"], argo()),
         (TEN, &["legacy"], native()),
         (ELEVEN, &["native", "logins"], native()),
+        (ELEVEN, &["people"], native()),
     ];
+    all(wanted.map(|(version, modules, options)| {
+        move || judge(&format!("pyatlan-{version}"), &[&format!("pyatlan=={version}")], modules, options, "")
+    }));
+}
+
+#[test]
+fn the_vendors_client_of_the_automation_engine_works_unchanged() {
+    let package = format!("atlan-application-sdk=={SDK}");
+    let packages = [package.as_str(), "pytest"];
+    let engine = SandboxOptions { native_engine: true, ..native() };
+    let engine = SandboxOptions { generation: Generation::Argo, ..engine };
+    let wanted = [(native(), "bq-prod-3f9ab2c1"), (engine, "atlan-snowflake-1684500500")];
+    all(wanted.map(|(options, workflow)| {
+        move || judge(&format!("application-sdk-{SDK}"), &packages, &["automation"], options, workflow)
+    }));
+}
+
+/// Runs all at once, and fails with every failure.
+fn all<const N: usize>(judges: [impl FnOnce() -> Result<(), String> + Send; N]) {
     std::thread::scope(|scope| {
-        let judges = wanted.map(|(version, modules, options)| scope.spawn(move || judge(version, modules, options)));
+        let judges = judges.map(|judge| scope.spawn(judge));
         let failed: Vec<_> = judges.into_iter().filter_map(|judge| judge.join().unwrap().err()).collect();
         assert!(failed.is_empty(), "{}", failed.join("\n"));
     });
@@ -42,12 +66,12 @@ fn native() -> SandboxOptions {
     SandboxOptions { generation: Generation::Native, running: Duration::from_secs(10), ..SandboxOptions::default() }
 }
 
-/// Runs modules of `tests/pyatlan` under a version of the client, against a sandbox of their own.
-fn judge(version: &str, modules: &[&str], options: SandboxOptions) -> Result<(), String> {
-    let python = match client(version) {
+/// Runs modules of `tests/pyatlan` under the packages of a client, against a sandbox of their own.
+fn judge(name: &str, packages: &[&str], modules: &[&str], options: SandboxOptions, workflow: &str) -> Result<(), String> {
+    let python = match python::with(name, packages) {
         Ok(python) => python,
         Err(why) => {
-            skip(Need::Pyatlan, &format!("no pyatlan {version} for {}: {why}", modules.join(" and ")));
+            skip(Need::Pyatlan, &format!("no {name} for {}: {why}", modules.join(" and ")));
             return Ok(());
         }
     };
@@ -55,11 +79,6 @@ fn judge(version: &str, modules: &[&str], options: SandboxOptions) -> Result<(),
     let sandbox = runtime.block_on(Sandbox::start(options)).unwrap();
     let mut command = quiet(&python);
     command.arg("-B").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pyatlan/judge.py")).args(modules);
-    command.env("ATLAN_BASE_URL", sandbox.base_url()).current_dir(env!("CARGO_TARGET_TMPDIR"));
-    run(&mut command).map(drop).map_err(|why| format!("pyatlan {version}: {why}"))
-}
-
-/// A Python that has this version of the client.
-fn client(version: &str) -> Result<PathBuf, String> {
-    python::with(&format!("pyatlan-{version}"), &[&format!("pyatlan=={version}")])
+    command.env("ATLAN_BASE_URL", sandbox.base_url()).env("WORKFLOW", workflow).current_dir(env!("CARGO_TARGET_TMPDIR"));
+    run(&mut command).map(drop).map_err(|why| format!("{name}: {why}"))
 }

@@ -1,13 +1,15 @@
 """pyatlan 9 and 10, unchanged, against a tenant of the argo generation. Its own pauses are waited for: 10 s before an idempotent
 rerun looks, 5 s between two looks of a monitor. The sandbox's runs take longer than the first."""
 
+from datetime import datetime, timedelta, timezone
+
 from common import applies, client, raises, sandbox
 from pyatlan.errors import AtlanError, InvalidRequestError, NotFoundError
 from pyatlan.model.assets import Asset, Connection
 from pyatlan.model.enums import AtlanConnectorType, AtlanWorkflowPhase, WorkflowPackage
 from pyatlan.model.fluent_search import CompoundQuery, FluentSearch
 from pyatlan.model.packages import APITokenConnectionAdmin
-from pyatlan.model.workflow import Workflow, WorkflowSchedule
+from pyatlan.model.workflow import ScheduleQueriesSearchRequest, Workflow, WorkflowSchedule
 
 PROD = "default/snowflake/1234567890"
 PROD_GUID = "c0000000-0000-4000-8000-000000000001"
@@ -43,6 +45,9 @@ def runs_are_found_by_name_phase_and_time():
     phases = [AtlanWorkflowPhase.RUNNING, AtlanWorkflowPhase.SUCCESS]
     recent = atlan.workflow.find_runs_by_status_and_time_range(phases, started_at="now-2h", size=1)
     assert [run.id for run in recent] == ["atlan-redshift-1684500800-k2v9d"]
+    assert not list(atlan.workflow.find_runs_by_status_and_time_range(phases, started_at="now-1M/d", finished_at="now-1d/d"))
+    old = atlan.workflow.find_runs_by_status_and_time_range(phases, started_at="2023-05-19||/d", finished_at="2023-05-19||/d")
+    assert [run.id for run in old] == [f"{GRANT}-t7s8b"]
 
 
 def a_package_is_created_and_run():
@@ -137,10 +142,34 @@ def a_schedule_is_added_shown_and_removed():
         atlan.workflow.get_scheduled_run(CRAWLER)
 
 
+def schedule_queries_are_found_by_name_and_between_dates():
+    metadata = {"name": "asq-q1-1795000000", "namespace": "default", "annotations": {
+        "package.argoproj.io/name": "@atlan/schedule-query", "orchestration.atlan.com/schedule": "5 4 * * *"}}
+    query = Workflow(metadata=metadata, spec={"entrypoint": "main", "templates": []}, payload=[])
+    with applies("workflow_created", "run_submitted"):
+        atlan.workflow.run(query)
+    assert [found.id for found in atlan.workflow.find_schedule_query("q1")] == ["asq-q1-1795000000"]
+    day = timedelta(days=1)
+    now = datetime.now(timezone.utc)
+    dates = [f"{date:%Y-%m-%dT%H:%M:%SZ}" for date in (now - 2 * day, now - day, now + day)]
+    between = lambda start, end, missed: atlan.workflow.find_schedule_query_between(
+        ScheduleQueriesSearchRequest(start_date=start, end_date=end), missed=missed
+    )
+    [ran] = between(dates[1], dates[2], False)
+    assert ran.metadata.name.startswith("asq-q1-1795000000-") and ran.status.phase
+    assert between(dates[1], dates[2], True) is None and between(dates[0], dates[1], False) is None
+    [missed] = between(dates[0], dates[1], True)
+    assert missed.metadata.name == "asq-q1-1795000000"
+    with applies("workflow_archived"):
+        atlan.workflow.delete("asq-q1-1795000000")
+
+
 def a_workflow_is_handed_over_changed_and_archived():
     with applies("owner_changed") as effects:
         assert atlan.workflow.update_owner(MINER, "joe").metadata.name == MINER
     assert (effects[0]["before"], effects[0]["after"]) == ("jane", "joe")
+    with raises(NotFoundError, "stranger"):
+        atlan.workflow.update_owner(MINER, "stranger")
     source = atlan.workflow.find_by_id(MINER).source
     source.metadata.annotations["note"] = "changed"
     with applies("workflow_updated"):
@@ -157,7 +186,8 @@ def tokens_are_found_by_each_of_their_names():
     for token in (atlan.token.get_by_name("ci"), atlan.token.get_by_guid(CI), atlan.token.get_by_id(CI_USER)):
         assert (token.guid, token.username, token.display_name) == (CI, CI_USER, "ci")
     assert atlan.token.get_by_name("none") is None
-    assert len(list(atlan.token.get(limit=2))) == 3
+    page = atlan.token.get(limit=2)
+    assert (page.total_record, [token.display_name for token in page.records]) == (3, ["sandbox", "ci"])
 
 
 def a_connection_is_read_and_its_admins_are_replaced():
@@ -186,6 +216,7 @@ STEPS = [
     a_lost_answer_of_a_503_is_asked_for_again_under_the_same_request_id,
     a_member_is_sent_to_the_package_endpoint,
     a_schedule_is_added_shown_and_removed,
+    schedule_queries_are_found_by_name_and_between_dates,
     a_workflow_is_handed_over_changed_and_archived,
     tokens_are_found_by_each_of_their_names,
     a_connection_is_read_and_its_admins_are_replaced,

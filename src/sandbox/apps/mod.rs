@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use axum::Router;
 use axum::routing::MethodFilter;
 
-use super::state::{SharedTenant, route};
+use super::state::{SharedTenant, Tenant, route};
 
-pub(super) use runs::AppRuns;
+pub(super) use runs::{AppRuns, begin};
 pub(super) use seed::apps;
 pub(super) use workflows::AppWorkflow;
 
@@ -30,7 +30,12 @@ pub(super) struct Apps {
     pub(super) runs: AppRuns,
 }
 
-/// Everything below `v1/app` and `v1/apps`, and the status of runs that the legacy twin answers.
+/// The id of the active run of a workflow.
+pub(super) fn active(tenant: &Tenant, slug: &str, now: i64) -> Option<String> {
+    tenant.apps.runs.active(slug, now).map(|run| run.id.clone())
+}
+
+/// Everything below `v1/app` and `v1/apps` but its runs.
 pub(super) fn routes() -> Router<SharedTenant> {
     Router::new()
         .route("/v1/apps/{app}", route(MethodFilter::GET, catalog::describe))
@@ -45,7 +50,4 @@ pub(super) fn routes() -> Router<SharedTenant> {
         .route("/v1/app/{slug}/submit", route(MethodFilter::POST, runs::submit))
         .route("/v1/app/{slug}/schedule", route(MethodFilter::POST, schedules::add))
         .route("/v1/app/{slug}/schedule/{trigger}", route(MethodFilter::DELETE, schedules::remove))
-        .route("/v1/app/runs/{run}", route(MethodFilter::GET, runs::status))
-        .route("/v1/app/runs/{run}/cancel", route(MethodFilter::POST, runs::cancel))
-        .route("/package-workflows/native-status/{run}", route(MethodFilter::GET, runs::native_status))
 }

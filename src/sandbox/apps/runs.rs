@@ -6,19 +6,18 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::sandbox::answer::{Refusal, Reply};
+use crate::sandbox::automation::EngineRun;
 use crate::sandbox::identity::Principal;
 use crate::sandbox::ledger::What;
 use crate::sandbox::runs::Ending;
 use crate::sandbox::search::{Document, Search};
 use crate::sandbox::state::{Call, Tenant};
-use crate::sandbox::{submit, time};
+use crate::sandbox::submit::{self, Start};
 
 /// So many runs are kept; the oldest goes first.
 const MAX_RUNS: usize = 100_000;
 /// What the qualified name of every run begins with.
 const ROOT: &str = "default/apps/automation_engine/workflows/";
-/// The one step that the sandbox plays of a workflow.
-const NODE: &str = "extract";
 
 /// One run of an app workflow.
 #[derive(Clone, Debug)]
@@ -33,18 +32,25 @@ pub(in crate::sandbox) struct AppRun {
     pub(super) running_at: i64,
     pub(super) ends_at: i64,
     pub(super) end: Ending,
-    /// When it was cancelled, and by whom.
-    pub(super) cancelled: Option<(i64, String)>,
+    pub(super) cancelled: Option<Cancelled>,
+}
+
+/// When a run was cancelled, by whom, and what its status is since.
+#[derive(Clone, Debug)]
+pub(super) struct Cancelled {
+    at: i64,
+    by: String,
+    status: &'static str,
 }
 
 impl AppRun {
     fn finished_at(&self) -> i64 {
-        self.cancelled.as_ref().map_or(self.ends_at, |(at, _)| *at)
+        self.cancelled.as_ref().map_or(self.ends_at, |cancelled| cancelled.at)
     }
 
     fn status(&self, at: i64) -> &str {
         if at >= self.finished_at() {
-            if self.cancelled.is_some() { "Stopped" } else { &self.end.phase }
+            self.cancelled.as_ref().map_or(self.end.phase.as_str(), |cancelled| cancelled.status)
         } else if at < self.running_at {
             "Pending"
         } else {
@@ -70,6 +76,19 @@ impl AppRun {
         format!("temporal-{}", self.id)
     }
 
+    /// The run as the engine records it at an instant; `None` before its creation.
+    fn engine_run(&self, at: i64) -> Option<EngineRun> {
+        (at >= self.created_at).then(|| EngineRun {
+            id: self.id.clone(),
+            slug: self.slug.clone(),
+            status: self.status(at).to_owned(),
+            created_at: self.created_at,
+            started_at: self.started_at(at),
+            completed_at: self.completed_at(at),
+            message: self.message(at).map(str::to_owned),
+        })
+    }
+
     fn qualified_name(&self) -> String {
         format!("{ROOT}{}/{}", self.slug, self.id)
     }
@@ -79,7 +98,7 @@ impl AppRun {
         if at < self.created_at {
             return None;
         }
-        let stopped_by = self.cancelled.as_ref().filter(|(cancelled, _)| at >= *cancelled).map(|(_, by)| by);
+        let stopped_by = self.cancelled.as_ref().filter(|cancelled| at >= cancelled.at).map(|cancelled| &cancelled.by);
         let changed = [self.completed_at(at), self.started_at(at)].into_iter().flatten().next().unwrap_or(self.created_at);
         let entity = json!({ "typeName": "AppWorkflowRun", "guid": guid(number), "status": "ACTIVE",
             "attributes": { "qualifiedName": self.qualified_name(), "name": self.id, "appWorkflowRunLabel": self.name,
@@ -129,13 +148,25 @@ impl AppRuns {
         }
     }
 
-    fn get(&mut self, id: &str) -> Result<&mut AppRun, Refusal> {
+    /// The run of this id at an instant.
+    pub(in crate::sandbox) fn engine_run(&self, id: &str, at: i64) -> Option<EngineRun> {
+        self.all.get(self.by_id.get(id)?)?.engine_run(at)
+    }
+
+    /// The runs of a workflow, or all, at an instant, the newest submission first.
+    pub(in crate::sandbox) fn engine_runs(&self, slug: Option<&str>, at: i64) -> Vec<EngineRun> {
+        let of_slug = |run: &&AppRun| slug.is_none_or(|slug| slug == run.slug);
+        self.all.values().rev().filter(of_slug).filter_map(|run| run.engine_run(at)).collect()
+    }
+
+    /// Ends an active run in this status; whether there is such a run.
+    pub(in crate::sandbox) fn cancel(&mut self, id: &str, at: i64, by: &str, status: &'static str) -> bool {
         let run = self.by_id.get(id).and_then(|number| self.all.get_mut(number));
-        run.ok_or_else(|| Refusal::new(404, format!("run {id} does not exist")))
+        run.map(|run| run.cancelled = Some(Cancelled { at, by: by.to_owned(), status })).is_some()
     }
 
     /// The newest run of a workflow that has not ended.
-    fn active(&self, slug: &str, now: i64) -> Option<&AppRun> {
+    pub(super) fn active(&self, slug: &str, now: i64) -> Option<&AppRun> {
         let numbers = self.by_slug.get(slug)?;
         numbers.iter().rev().filter_map(|number| self.all.get(number)).find(|run| now < run.finished_at())
     }
@@ -178,8 +209,19 @@ pub(super) fn submit(tenant: &mut Tenant, call: &Call, slug: &str) -> Reply {
 
 /// Starts a run of a workflow, unless one is active and that is refused.
 pub(super) fn start(tenant: &mut Tenant, call: &Call, slug: &str) -> Reply {
+    tenant.apps.workflow(slug)?;
+    if let Some(active) = tenant.apps.runs.active(slug, call.now) {
+        submit::refuse_second(tenant.settings.already_active, slug, &active.id)?;
+    }
+    let (by, request_id) = (&call.principal, call.request_id.clone());
+    let start = Start { by, endpoint: "v1/app", request_id, at: call.now, directives: &call.directives };
+    Ok(json!({ "slug": slug, "run_id": begin(tenant, slug, start)? }))
+}
+
+/// Starts a run of a workflow, whether or not one is active, and answers its id.
+pub(in crate::sandbox) fn begin(tenant: &mut Tenant, slug: &str, start: Start<'_>) -> Result<String, Refusal> {
     let id = tenant.apps.runs.next_id();
-    let running_at = call.now.saturating_add(tenant.settings.pending);
+    let running_at = start.at.saturating_add(tenant.settings.pending);
     let workflow = tenant.apps.workflow(slug)?;
     let run = AppRun {
         id: id.clone(),
@@ -187,58 +229,16 @@ pub(super) fn start(tenant: &mut Tenant, call: &Call, slug: &str) -> Reply {
         name: workflow.name.clone(),
         app: workflow.app.clone(),
         version: workflow.version,
-        by: call.principal.clone(),
-        created_at: call.now,
+        by: start.by.clone(),
+        created_at: start.at,
         running_at,
         ends_at: running_at.saturating_add(tenant.settings.running),
-        end: call.directives.end_as.clone().unwrap_or_else(|| workflow.end.clone()),
+        end: start.directives.end_as.clone().unwrap_or_else(|| workflow.end.clone()),
         cancelled: None,
     };
-    if let Some(active) = tenant.apps.runs.active(slug, call.now) {
-        submit::refuse_second(tenant.settings.already_active, slug, &active.id)?;
-    }
     tenant.apps.runs.add(run);
-    let what = What::AppRunSubmitted {
-        run: id.clone(),
-        slug: slug.to_owned(),
-        by: call.principal.username.clone(),
-        request_id: call.request_id.clone(),
-    };
-    tenant.ledger.record(call.now, what);
-    Ok(json!({ "slug": slug, "run_id": id }))
-}
-
-/// `GET v1/app/runs/<run>`.
-pub(super) fn status(tenant: &mut Tenant, call: &Call, id: &str) -> Reply {
-    let run = tenant.apps.runs.get(id)?;
-    let started_at = run.started_at(call.now).map(time::seconds);
-    Ok(json!({ "run_id": run.id, "status": run.status(call.now), "slug": run.slug, "started_at": started_at }))
-}
-
-/// `POST v1/app/runs/<run>/cancel`: the run is Stopped at once.
-pub(super) fn cancel(tenant: &mut Tenant, call: &Call, id: &str) -> Reply {
-    let run = tenant.apps.runs.get(id)?;
-    if call.now >= run.finished_at() {
-        return Err(Refusal::new(400, format!("run {id} is not active: it is {}", run.status(call.now))));
-    }
-    let by = call.principal.username.clone();
-    run.cancelled = Some((call.now, by.clone()));
-    let answer = json!({ "run_id": id, "cancelled": true, "status": "Stopped", "slug": run.slug });
-    let what = What::AppRunCancelled { run: id.to_owned(), slug: run.slug.clone(), by };
-    tenant.ledger.record(call.now, what);
-    Ok(answer)
-}
-
-/// `GET package-workflows/native-status/<run>?execution_mode=automation-engine`.
-pub(super) fn native_status(tenant: &mut Tenant, call: &Call, id: &str) -> Reply {
-    if let Some(mode) = call.query("execution_mode").filter(|mode| *mode != "automation-engine") {
-        return Err(Refusal::new(400, format!("unknown execution_mode {mode:?}")));
-    }
-    let run = tenant.apps.runs.get(id)?;
-    let status = run.status(call.now);
-    let written = |at: Option<i64>| at.map(time::seconds);
-    let node = json!({ "status": status, "started_at": written(run.started_at(call.now)),
-        "completed_at": written(run.completed_at(call.now)), "error_message": run.message(call.now) });
-    Ok(json!({ "status": status, "run_id": run.id, "workflow_slug": run.slug, "temporal_run_id": run.temporal_run_id(),
-        "dag_nodes": { NODE: node } }))
+    let by = start.by.username.clone();
+    let what = What::AppRunSubmitted { run: id.clone(), slug: slug.to_owned(), by, request_id: start.request_id };
+    tenant.ledger.record(start.at, what);
+    Ok(id)
 }

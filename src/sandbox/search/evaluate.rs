@@ -70,36 +70,3 @@ fn descend<'a>(value: &'a Value, path: &str, found: &mut Vec<&'a Value>) {
         _ => {}
     }
 }
-
-/// `now`, `now-2h`, `now-1d+30m`, RFC 3339, a day, or Unix milliseconds. No rounding.
-pub(super) fn date_maths(value: &Value, now: i64) -> Option<i64> {
-    let text = match value {
-        Value::Number(number) => return number.as_i64(),
-        Value::String(text) => text.as_str(),
-        _ => return None,
-    };
-    let Some(mut rest) = text.strip_prefix("now") else {
-        return time::parse(text).or_else(|| time::parse(&format!("{text}T00:00:00Z")));
-    };
-    let mut at = now;
-    while !rest.is_empty() {
-        let sign = match rest.as_bytes()[0] {
-            b'+' => 1,
-            b'-' => -1,
-            _ => return None,
-        };
-        let digits = rest[1..].bytes().take_while(u8::is_ascii_digit).count();
-        let amount: i64 = rest[1..=digits].parse().ok()?;
-        let unit = match rest.as_bytes().get(digits + 1)? {
-            b's' => 1_000,
-            b'm' => 60_000,
-            b'h' | b'H' => 3_600_000,
-            b'd' => 86_400_000,
-            b'w' => 604_800_000,
-            _ => return None,
-        };
-        at = at.checked_add(amount.checked_mul(unit)?.checked_mul(sign)?)?;
-        rest = &rest[digits + 2..];
-    }
-    Some(at)
-}

@@ -3,10 +3,12 @@
 //! What the subset does not know is refused by name; it never looks like an empty answer. Deliberately not here:
 //! scoring, aggregations, analysed text.
 
+mod date_maths;
 mod evaluate;
 mod fields;
 mod query;
 mod regexp;
+mod source;
 
 use std::cmp::Ordering;
 
@@ -15,6 +17,7 @@ use serde_json::{Map, Value, json};
 use fields::{Field, Kind};
 pub(super) use fields::{METASTORE, Mapping, WORKFLOWS};
 use query::Query;
+use source::SourceFilter;
 
 /// Elasticsearch's `max_result_window`.
 const MAX_WINDOW: usize = 10_000;
@@ -46,6 +49,7 @@ pub(super) struct Search {
     size: usize,
     query: Query,
     sort: Vec<SortKey>,
+    source: SourceFilter,
 }
 
 #[derive(Debug)]
@@ -60,13 +64,14 @@ struct SortKey {
 pub(super) struct Page {
     pub(super) total: usize,
     pub(super) hits: Vec<(Document, Vec<Value>)>,
+    source: SourceFilter,
 }
 
 impl Search {
     /// Reads a request body; `now` (Unix milliseconds) is what date maths count from.
     pub(super) fn parse(body: &Value, mapping: &Mapping, now: i64) -> Result<Self, Unsupported> {
         let body = object(body, "search")?;
-        let mut search = Self { from: 0, size: DEFAULT_SIZE, query: Query::All, sort: Vec::new() };
+        let mut search = Self { from: 0, size: DEFAULT_SIZE, query: Query::All, sort: Vec::new(), source: SourceFilter::All };
         for (key, value) in body {
             match key.as_str() {
                 "from" => search.from = count(value, "from")?,
@@ -74,6 +79,7 @@ impl Search {
                 "query" if value.is_null() => {}
                 "query" => search.query = query::Reader { mapping, now }.read(value, None)?,
                 "sort" => search.sort = sort_keys(value, mapping)?,
+                "_source" => search.source = SourceFilter::read(value)?,
                 "track_total_hits" if value.is_boolean() || value.is_u64() => {}
                 // The vendor's client always sends the key; only an empty one can be obeyed.
                 "aggregations" | "aggs" if value.as_object().is_none_or(Map::is_empty) => {}
@@ -117,7 +123,7 @@ impl Search {
                 .unwrap_or(Ordering::Equal)
         });
         let total = hits.len();
-        Page { total, hits: hits.into_iter().skip(self.from).take(self.size).collect() }
+        Page { total, hits: hits.into_iter().skip(self.from).take(self.size).collect(), source: self.source.clone() }
     }
 }
 
@@ -128,8 +134,12 @@ impl Page {
             .hits
             .into_iter()
             .map(|(document, sort)| {
-                json!({ "_index": "workflow", "_type": "_doc", "_id": document.id, "_seq_no": 1, "_primary_term": 1,
-                        "sort": sort, "_source": document.source })
+                let mut hit = json!({ "_index": "workflow", "_type": "_doc", "_id": document.id, "_seq_no": 1, "_primary_term": 1,
+                                      "sort": sort });
+                if let Some(source) = self.source.of(document.source) {
+                    hit["_source"] = source;
+                }
+                hit
             })
             .collect();
         json!({ "took": 1, "timed_out": false,
@@ -144,7 +154,12 @@ fn sort_keys(value: &Value, mapping: &Mapping) -> Result<Vec<SortKey>, Unsupport
         Value::Array(list) => list.as_slice(),
         single => std::slice::from_ref(single),
     };
-    list.iter().map(|key| sort_key(key, mapping)).collect()
+    // There is no score, and the order of an index is the one in which documents come.
+    let ordered = |key: &&Value| {
+        let name = key.as_str().or_else(|| key.as_object().and_then(|key| key.keys().next().map(String::as_str)));
+        !matches!(name, Some("_score" | "_doc"))
+    };
+    list.iter().filter(ordered).map(|key| sort_key(key, mapping)).collect()
 }
 
 fn sort_key(value: &Value, mapping: &Mapping) -> Result<SortKey, Unsupported> {
@@ -162,6 +177,8 @@ fn sort_key(value: &Value, mapping: &Mapping) -> Result<SortKey, Unsupported> {
                     "order" => order = value.as_str().unwrap_or_default(),
                     "missing" if value == "_last" || value == "_first" => missing_first = value == "_first",
                     "nested" => path = Some(nested_path(value)?),
+                    // Every field that can be sorted on is mapped here.
+                    "unmapped_type" if value.is_string() => {}
                     other => {
                         return Err(Unsupported::new(format!("unknown option [{other}] in sort on [{name}]")));
                     }
@@ -188,6 +205,9 @@ fn nested_path(value: &Value) -> Result<&str, Unsupported> {
 }
 
 fn sort_value(field: &Field, document: &Document) -> Value {
+    if field.path == "_id" {
+        return Value::from(document.id.as_str());
+    }
     let Some(value) = evaluate::values(document, &field.path).first().copied() else {
         return Value::Null;
     };

@@ -3,7 +3,7 @@
 use regex::Regex;
 use serde_json::Value;
 
-use super::evaluate::date_maths;
+use super::date_maths::{Rounding, date_maths};
 use super::fields::{Field, Kind, Mapping};
 use super::regexp;
 use super::{Unsupported, object, single};
@@ -174,7 +174,8 @@ impl Reader<'_> {
                 "lte" => Bound::AtMost,
                 other => return Err(unknown(other, "range")),
             };
-            let Some(at) = date_maths(value, self.now) else {
+            let rounding = if matches!(bound, Bound::Above | Bound::AtMost) { Rounding::Up } else { Rounding::Down };
+            let Some(at) = date_maths(value, self.now, rounding) else {
                 return Err(Unsupported::new(format!("[range] on [{name}]: failed to parse date [{value}]")));
             };
             read.push((bound, at));

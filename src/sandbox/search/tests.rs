@@ -142,7 +142,7 @@ fn whatever_is_unknown_is_named_in_the_error() {
         (json!({ "query": nested(json!({ "term": { "metadata.name": "x" } })) }), "use [metadata.name.keyword]"),
         (json!({ "query": { "nested": { "path": "status", "query": { "match_all": {} } } } }), "under path [status]"),
         (json!({ "query": { "term": { "name": "x" } } }), "no mapping found for [name]"),
-        (json!({ "query": { "range": { "status.startedAt": { "gte": "now/d" } } } }), "failed to parse date"),
+        (json!({ "query": { "range": { "status.startedAt": { "gte": "now/q" } } } }), "failed to parse date"),
         (json!({ "query": { "range": { "status.startedAt": { "from": 1 } } } }), "[range] query does not support [from]"),
         (json!({ "sort": [{ "metadata.creationTimestamp": "desc" }] }), "needs nested path [metadata]"),
         (json!({ "sort": ["status.phase"] }), "cannot be sorted on"),

@@ -1,7 +1,14 @@
 //! Faults: what shall go wrong, at which exchange, how often.
 
+mod action;
+mod answers;
+mod rewrite;
+
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+pub use action::Action;
+pub(super) use answers::{faulty, with_headers};
+pub(super) use rewrite::{Undated, accepts_gzip, encoded, rewrites, rewritten};
 
 /// At most so many faults stand at once; more are refused.
 pub(super) const MAX_FAULTS: usize = 1_000;
@@ -57,112 +64,17 @@ impl Fault {
         self
     }
 
+    /// Only for this method.
+    #[must_use]
+    pub fn method(mut self, method: impl Into<String>) -> Self {
+        self.method = Some(method.into());
+        self
+    }
+
     fn matches(&self, method: &str, target: &str) -> bool {
         self.method.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
             && self.path.as_deref().is_none_or(|part| target.contains(part))
             && self.action.concerns(method, target)
-    }
-}
-
-/// What happens to an exchange that a [`Fault`] hits.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Action {
-    /// This answer; the request is not applied.
-    Status {
-        /// HTTP status, 200 to 599.
-        status: u16,
-        /// Further headers, such as `retry-after`.
-        #[serde(default)]
-        headers: Vec<(String, String)>,
-        /// The JSON body; null: a body that names the status.
-        #[serde(default)]
-        body: Value,
-    },
-    /// The request is applied, then this answer is given in place of its own.
-    StatusAfterApplying {
-        /// HTTP status, 200 to 599.
-        status: u16,
-        /// The JSON body; null: a body that names the status.
-        #[serde(default)]
-        body: Value,
-    },
-    /// The connection is closed without a byte; the request is not applied.
-    CutBeforeApplying,
-    /// The request is applied, then the connection is closed without a byte.
-    CutAfterApplying,
-    /// 200 with a body that is no JSON; the request is not applied.
-    Garbage,
-    /// The request is applied, then 200 with a body that is no JSON.
-    GarbageAfterApplying,
-    /// The request is applied at once, its answer leaves so much later.
-    Delay {
-        /// Milliseconds of real time.
-        ms: u64,
-    },
-    /// Never an answer; the request is not applied. Ends when the client goes away or the sandbox stops.
-    Hang,
-    /// The package run that this submit starts succeeds and grants nothing.
-    SwallowGrant,
-    /// The run that this submit starts ends in this phase.
-    EndAs {
-        /// Any phase, also one that clients do not know.
-        phase: String,
-        /// What `status.message` then says.
-        #[serde(default)]
-        message: Option<String>,
-    },
-    /// This search is answered from the index as it was 60 s ago.
-    StaleIndex,
-}
-
-impl Action {
-    /// The name under which a fired fault stands in the request log.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Status { .. } => "status",
-            Self::StatusAfterApplying { .. } => "status_after_applying",
-            Self::CutBeforeApplying => "cut_before_applying",
-            Self::CutAfterApplying => "cut_after_applying",
-            Self::Garbage => "garbage",
-            Self::GarbageAfterApplying => "garbage_after_applying",
-            Self::Delay { .. } => "delay",
-            Self::Hang => "hang",
-            Self::SwallowGrant => "swallow_grant",
-            Self::EndAs { .. } => "end_as",
-            Self::StaleIndex => "stale_index",
-        }
-    }
-
-    /// A fault of runs is not spent on an exchange that starts none, nor a fault of searches on another.
-    fn concerns(&self, method: &str, target: &str) -> bool {
-        let path = target.split('?').next().unwrap_or_default().trim_end_matches('/');
-        match self {
-            Self::SwallowGrant | Self::EndAs { .. } => {
-                let starts = ["/submit", "/triggerAsOwner", "workflows", "/v1/app"];
-                method == "POST" && starts.iter().any(|end| path.ends_with(end))
-            }
-            Self::StaleIndex => path.ends_with("/indexsearch"),
-            _ => true,
-        }
-    }
-
-    /// Whether the fault can be played at all.
-    pub(super) fn check(&self) -> Result<(), String> {
-        match self {
-            Self::Status { status, .. } | Self::StatusAfterApplying { status, .. } if !(200..=599).contains(status) => {
-                Err(format!("status {status} is not between 200 and 599"))
-            }
-            Self::Status { headers, .. } => headers.iter().try_for_each(|(name, value)| {
-                let named = hyper::header::HeaderName::from_bytes(name.as_bytes()).is_ok();
-                if named && hyper::header::HeaderValue::from_str(value).is_ok() {
-                    Ok(())
-                } else {
-                    Err(format!("header {name:?} cannot be sent"))
-                }
-            }),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -228,6 +140,8 @@ impl Faults {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
