@@ -5,11 +5,13 @@ mod attempt;
 mod decide;
 mod name;
 mod signs;
+mod unreached;
 
 pub(crate) use attempt::timed_out;
 pub use attempt::{Assignment, AttemptStore, ExecutorSettings, SaveError, run_attempt};
 pub use decide::{Closing, Conclusion, Decision, cancelled, concluded, decide, discarded, rescued};
 pub use name::{is_worker_here, of_this_worker};
+pub(crate) use unreached::UnreachedWarnings;
 
 use iolaus_activities::{ActivityOptions, Failure, Verdict};
 use jiff::Timestamp;

@@ -11,6 +11,7 @@ use temporalio_client::Client;
 use tokio::sync::{Notify, watch};
 
 use super::{Temporal, served};
+use crate::executor::UnreachedWarnings;
 use crate::telemetry::Metrics;
 
 /// Tasks after which an SDK worker is replaced. It keeps some hundred bytes of each.
@@ -58,6 +59,7 @@ pub(super) struct Shared {
     pub(super) stopping: watch::Sender<bool>,
     gives_up: AtomicBool,
     idle: Notify,
+    pub(super) unreached: UnreachedWarnings,
 }
 
 impl Shared {
@@ -73,6 +75,7 @@ impl Shared {
             stopping: watch::Sender::new(false),
             gives_up: AtomicBool::new(false),
             idle: Notify::new(),
+            unreached: UnreachedWarnings::default(),
             options,
         }
     }
