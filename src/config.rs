@@ -155,6 +155,9 @@ pub struct WorkerConfig {
     /// When an attempt without progress is reported.
     #[serde(with = "duration")]
     pub stall_after: Duration,
+    /// When `execute` stops waiting for a tenant that was never reached. Zero: never.
+    #[serde(with = "duration")]
+    pub unreached_timeout: Duration,
 }
 
 /// What an operator's machines ask a worker.

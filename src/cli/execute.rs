@@ -1,5 +1,7 @@
 //! `iolaus execute`: one job, worked in this process, and its verdict.
 
+mod unreached;
+
 use clap::Args;
 use iolaus_activities::shell_word;
 use tracing::{Instrument, Span};
@@ -14,6 +16,8 @@ use super::{App, enqueue, render};
 use crate::client::Target;
 use crate::job::{IdConflictPolicy, NewJob};
 use crate::telemetry;
+
+pub(crate) use unreached::unreached;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -30,6 +34,8 @@ Examples:
     long_about = "Enqueue a job, work it in this process, print its verdict, exit by it.\n\n\
         No worker is needed. If a job of the same id is open for the same activity and tenant, it is worked here when no live worker \
         holds it, else waited for; the output then has `existing: true`, and `input_differs: true` if it was asked something else.\n\
+        A tenant that no attempt reaches (a wrong address, a redirect, a certificate) ends the command with 5 after \
+        worker.unreached_timeout; the job stays open.\n\
         SIGTERM and Ctrl-C give the job back and exit with 5; the same command continues where it stopped."
 )]
 pub(crate) struct Execute {

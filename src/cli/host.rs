@@ -3,16 +3,16 @@
 #[cfg(feature = "temporal")]
 mod cluster;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use iolaus_activities::tenant::Tenants;
-use iolaus_activities::{Clock, VerdictRecord, shipped};
+use iolaus_activities::{Clock, VerdictRecord, duration, shipped};
 
-use super::App;
 use super::exit::Problem;
 use super::signals::Signals;
-use crate::client::{ClientError, Enqueued, JobClient};
+use super::{App, execute};
+use crate::client::{ClientError, Enqueued, JobClient, Target};
 use crate::config::{Config, HostKind};
 use crate::embedded::{self, Embedded, EmbeddedOptions, WorkerOptions};
 use crate::executor::{self, CancelPlans};
@@ -74,7 +74,7 @@ pub(crate) enum Executed {
     /// The execution is closed.
     Verdict(Box<VerdictRecord>),
     /// The job is in the queue; this says why it is not closed.
-    NotYet(&'static str),
+    NotYet(String),
 }
 
 impl App {
@@ -242,23 +242,45 @@ impl Host {
 
     /// Works an open job here, until it is closed or this process is asked to stop. A cluster's workers work it there.
     pub(crate) async fn execute(&self, app: &App, enqueued: &Enqueued, signals: Signals) -> anyhow::Result<Executed> {
+        let target = Target::run(enqueued.job_id.clone(), enqueued.run_id);
         match &self.kind {
             Kind::Embedded(embedded) => {
                 let options = worker_options(&app.config, app.tenants()?);
-                let stop = async move { signals.stopped().await };
+                let (tenants, why) = (options.tenants.clone(), OnceLock::new());
+                let stop = async {
+                    let stopped = self.stopped(app, &target, &tenants, &signals).await;
+                    why.set(stopped.unwrap_or_else(|| "this process was asked to stop and gave the job back".to_owned())).ok();
+                };
                 Ok(match embedded::work(embedded, options, enqueued, stop).await? {
                     embedded::Executed::Verdict(verdict) => Executed::Verdict(verdict),
-                    embedded::Executed::NotYet => Executed::NotYet("this process was asked to stop and gave the job back"),
+                    embedded::Executed::NotYet => Executed::NotYet(why.into_inner().unwrap_or_default()),
                 })
             }
             #[cfg(feature = "temporal")]
             Kind::Temporal(_) => {
-                let target = crate::client::Target::run(enqueued.job_id.clone(), enqueued.run_id);
+                let tenants = Tenants::none();
                 tokio::select! {
                     biased;
-                    verdict = self.client.wait(target) => Ok(Executed::Verdict(Box::new(verdict?))),
-                    () = signals.stopped() => Ok(Executed::NotYet("this process was asked to stop; the cluster's workers go on")),
+                    verdict = self.client.wait(target.clone()) => Ok(Executed::Verdict(Box::new(verdict?))),
+                    why = self.stopped(app, &target, &tenants, &signals) => {
+                        let asked = "this process was asked to stop; the cluster's workers continue";
+                        Ok(Executed::NotYet(why.unwrap_or_else(|| asked.to_owned())))
+                    }
                 }
+            }
+        }
+    }
+
+    /// Ends when this process should stop to wait for a job: it was asked to, or no attempt reaches the tenant, which is then the answer.
+    async fn stopped(&self, app: &App, target: &Target, tenants: &Tenants, signals: &Signals) -> Option<String> {
+        let limit = app.config.worker.unreached_timeout;
+        tokio::select! {
+            biased;
+            () = signals.stopped() => None,
+            failure = execute::unreached(&self.client, target, tenants, limit, app.clock.as_ref()) => {
+                let hint = failure.suggested_action.map(|hint| format!("; hint: {hint}")).unwrap_or_default();
+                let limit = duration::format(limit);
+                Some(format!("no attempt reached the tenant for {limit}: {}{hint}; the job is open in the queue", failure.message))
             }
         }
     }

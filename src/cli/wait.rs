@@ -15,7 +15,8 @@ use super::out::Out;
 use super::signals::Signals;
 use super::{App, render};
 use crate::client::{
-    ClientError, Enqueued, JobClient, JobDetail, Missing, Pause, PauseKind, Presence, StepDetail, Target, TenantHold,
+    AttemptFailure, ClientError, Enqueued, JobClient, JobDetail, Missing, Pause, PauseKind, Presence, StepDetail, Target,
+    TenantHold,
 };
 use crate::job::{Job, JobState, Throttles};
 
@@ -90,7 +91,7 @@ pub(crate) async fn watch(app: &App, client: &Arc<dyn JobClient>, target: &Targe
         let (mut last, mut ended) = (String::new(), 0);
         while out.is_watched() {
             clock.sleep(LOOK).await;
-            if let Ok((whole, detail)) = at_hand(client, target).await {
+            if let Ok((whole, detail)) = current(client, target).await {
                 for line in steps_ended(&whole).skip(ended) {
                     out.progress(&render::plain_line(&line));
                     ended += 1;
@@ -142,7 +143,7 @@ pub(crate) async fn waits_for(app: &App, client: &Arc<dyn JobClient>, target: &T
 }
 
 async fn look(app: &App, client: &Arc<dyn JobClient>, target: &Target, by: By) -> Vec<Hold> {
-    match (at_hand(client, target).await, client.presence().await) {
+    match (current(client, target).await, client.presence().await) {
         (Ok((_, detail)), Ok(status)) => holds(&detail, &status, &app.config.limits, by, app.clock.now()),
         // It is stored a moment later.
         (Err(ClientError::NotFound(_)), _) => Vec::new(),
@@ -152,8 +153,8 @@ async fn look(app: &App, client: &Arc<dyn JobClient>, target: &Target, by: By) -
     }
 }
 
-/// A job, and what is at hand of it: itself, or the open step of a sequence.
-async fn at_hand(client: &Arc<dyn JobClient>, target: &Target) -> Result<(JobDetail, JobDetail), ClientError> {
+/// A job, and what is current of it: itself, or the open step of a sequence.
+pub(crate) async fn current(client: &Arc<dyn JobClient>, target: &Target) -> Result<(JobDetail, JobDetail), ClientError> {
     let whole = client.get(target.clone()).await?;
     let job = whole.at_hand();
     if job.run_id == whole.job.run_id {
@@ -206,7 +207,7 @@ fn holds(detail: &JobDetail, status: &Presence, limits: &Throttles, by: By, now:
             holds.push(Hold::new(Kind::Due, due.clone(), format!("{id} waits until it is due, at {due}")));
         }
         (JobState::Retryable, Some(failed)) if job.run_at > now => {
-            let why = format!("attempt {} failed: {}", failed.attempt, failed.failure.message);
+            let why = format!("attempt {} failed: {}{}", failed.attempt, failed.failure.message, hint(failed));
             holds.push(Hold::new(Kind::Due, due.clone(), format!("{id} waits for its next attempt, at {due}; {why}")));
         }
         (JobState::Running, _) if by == By::Us => holds.extend(holder(job, status)),
@@ -245,12 +246,18 @@ fn holder(job: &Job, status: &Presence) -> Option<Hold> {
     })
 }
 
+/// The hint of a failed attempt, to be added to what is said of it.
+fn hint(failed: &AttemptFailure) -> String {
+    failed.failure.suggested_action.as_ref().map(|hint| format!("; hint: {hint}")).unwrap_or_default()
+}
+
 /// How an open job goes, in a line.
 fn goes(detail: &JobDetail) -> String {
     let job = &detail.job;
     let more = match (job.state, &detail.progress, detail.failures.last()) {
         (JobState::Retryable, _, Some(failed)) => {
-            format!("; attempt {} failed: {}; next at {}", failed.attempt, failed.failure.message, render::moment(Some(job.run_at)))
+            let next = render::moment(Some(job.run_at));
+            format!("; attempt {} failed: {}; next at {next}{}", failed.attempt, failed.failure.message, hint(failed))
         }
         (JobState::Running, Some(progress), _) => format!(", attempt {}, {progress}", job.attempts),
         (JobState::Running, None, _) => format!(", attempt {}", job.attempts),

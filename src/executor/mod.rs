@@ -9,6 +9,7 @@ mod host;
 mod in_flight;
 mod name;
 mod signs;
+mod unreached;
 
 pub(crate) use attempt::timed_out;
 pub use attempt::{Assignment, AttemptStore, ExecutorSettings, Ran, SaveError, run_attempt};
@@ -16,6 +17,7 @@ pub use cancel::{Cancel, CancelPlans, MAX_UNDO_ATTEMPTS, Unanswered, unanswered}
 pub use decide::{Closing, Conclusion, Decision, cancelled, concluded, decide, discarded, rescued};
 pub use in_flight::InFlight;
 pub use name::{is_worker_here, of_this_worker};
+pub(crate) use unreached::UnreachedWarnings;
 
 use iolaus_activities::{ActivityOptions, Failure, Verdict};
 use jiff::Timestamp;

@@ -100,6 +100,7 @@ pub(super) async fn attempt(shared: Arc<Shared>, ctx: ActivityContext, input: Ra
     };
     let ended = shared.clock.monotonic();
     let decision = Box::pin(finish(&shared, &execution, &lease, ran, input, &stop).instrument(span.clone())).await;
+    shared.unreached.warn(&execution, &decision, shared.clock.as_ref());
     let (named, error) = decision.telling();
     telemetry::record_outcome(&span, named, error.as_deref());
     drop(span);

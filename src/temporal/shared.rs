@@ -11,7 +11,7 @@ use temporalio_client::Client;
 use tokio::sync::{Notify, watch};
 
 use super::{Temporal, served};
-use crate::executor::{CancelPlans, InFlight};
+use crate::executor::{CancelPlans, InFlight, UnreachedWarnings};
 use crate::telemetry::Metrics;
 
 /// Tasks after which an SDK worker is replaced. It keeps some hundred bytes of each.
@@ -64,6 +64,7 @@ pub(super) struct Shared {
     pub(super) cancel_plans: CancelPlans,
     gives_up: AtomicBool,
     idle: Notify,
+    pub(super) unreached: UnreachedWarnings,
 }
 
 impl Shared {
@@ -82,6 +83,7 @@ impl Shared {
             cancel_plans: CancelPlans::of(&options.registry),
             gives_up: AtomicBool::new(false),
             idle: Notify::new(),
+            unreached: UnreachedWarnings::default(),
             options,
         }
     }

@@ -72,7 +72,8 @@ async fn everything_passes_once(generation: Generation) {
     tenant.host.pass(DOWN).await;
     tenant.sandbox.clear_faults();
     let refused = tenant.sandbox.faults_fired();
-    assert!(refused > LOST + 50, "the tenant was asked while it was down: {refused} times");
+    // Once it is known to fail at everything, probes alone ask, twice a minute in the end.
+    assert!((LOST + 15..LOST + 120).contains(&refused), "the tenant was asked while it was down: {refused} times");
     // Not by jumps over the sleeps: with fifty under way, one's sleep would end another's request.
     let verdicts = async {
         let (mut runs, mut adopted) = (Vec::new(), 0);

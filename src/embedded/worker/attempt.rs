@@ -47,6 +47,7 @@ pub(super) async fn attempt(shared: Arc<Shared>, job: Box<Claimed>, stop: watch:
     // Boxed, like all that a wait does not need while it waits.
     let finished = Box::pin(finish(&shared, id, token, &execution, &ran, &stop).instrument(span.clone()));
     let decision = finished.await;
+    shared.unreached.warn(&execution, &decision, shared.clock.as_ref());
     let (named, error) = decision.telling();
     telemetry::record_outcome(&span, named, error.as_deref());
     drop(span);

@@ -448,3 +448,32 @@ fn a_gate_never_answers_with_the_verdict_of_another_question() {
     let own = place.run(&format!("execute publish_preflight {USER} {CONNECTION} {gate}")).json();
     assert!(own.get("existing").is_none() && own.get("input_differs").is_none(), "{own}");
 }
+
+#[test]
+fn execute_ends_soon_and_says_why_where_no_attempt_reaches_the_tenant() {
+    let mut place = Place::new();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = nobody.local_addr().expect("it is bound");
+    drop(nobody);
+    place.set("ATLAN_BASE_URL", format!("http://{address}"));
+    place.set("ATLAN_API_KEY", "some-key");
+    place.set("IOLAUS_WORKER__UNREACHED_TIMEOUT", "2s");
+    let line = "execute workflow_rerun type=tableau pick=newest until=submitted --job-id nightly";
+    let ran = place.run(line);
+    assert_eq!((ran.code, ran.json()["state"].as_str()), (5, Some("retryable")), "{ran:?}");
+    let hint = "hint: nothing listens there: check host and port of tenants.default.base_url";
+    let end = ran.stderr.lines().last().unwrap_or_default();
+    assert!(
+        end.starts_with("not yet, after ") && end.contains("no attempt reached the tenant for 2s") && end.contains(hint),
+        "{ran:?}"
+    );
+    let log: Vec<_> = ran.stderr.lines().filter(|line| line.contains("the tenant was not reached")).collect();
+    assert!(log.len() == 1 && log[0].contains("next_attempt") && log[0].contains("nothing listens there"), "{ran:?}");
+    // Nothing is lost: with the address put right, the same command continues with the same job.
+    let tenant = self::place();
+    place.set("ATLAN_BASE_URL", tenant.sandbox().base_url());
+    place.set("ATLAN_API_KEY", "sandbox-api-token");
+    let again = place.run(line);
+    assert!(again.code == 0 && again.json()["existing"] == true, "{again:?}");
+    assert_eq!(place.stored(), 1);
+}
