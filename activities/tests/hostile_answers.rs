@@ -41,11 +41,12 @@ fn answer(mut stream: TcpStream, body: &[u8]) -> Option<()> {
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
-        match line.trim_end().to_ascii_lowercase().split_once(": ") {
-            Some(("content-length", value)) => length = value.parse().ok()?,
-            Some(_) => {}
-            None if line.trim_end().is_empty() => break,
-            None => {}
+        let line = line.trim_end().to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.parse().ok()?;
         }
     }
     std::io::copy(&mut reader.take(length), &mut std::io::sink()).ok()?;
@@ -115,7 +116,7 @@ async fn every_read(tenant: &Tenant) {
 #[test]
 fn the_memory_for_any_answer_stays_within_ten_times_of_its_bytes() {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    for length in [60 * 1024, MIB] {
+    for length in [60 * 1024, 512 * 1024] {
         for (name, body) in bodies(length) {
             let (came, body) = (body.len(), Arc::new(body));
             let tenant = tenant(&serve(body.clone()));
@@ -247,7 +248,7 @@ fn mutated(random: &mut Random, bodies: &[Vec<u8>]) -> Vec<u8> {
 fn a_hundred_thousand_mutated_answers_neither_panic_nor_leave_memory_behind() {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let variable = |name: &str, usual: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
-    let (count, seed) = (variable("IOLAUS_FUZZ_BODIES", 20_000), variable("IOLAUS_FUZZ_SEED", 0x1015_2026).max(1));
+    let (count, seed) = (variable("IOLAUS_FUZZ_BODIES", 10_000), variable("IOLAUS_FUZZ_SEED", 0x1015_2026).max(1));
     let (bodies, mut random) = (recorded(), Random(seed));
     let before = ALLOCATOR.current_usage();
     ALLOCATOR.reset_peak_usage();

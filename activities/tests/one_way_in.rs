@@ -37,8 +37,8 @@ fn only_the_answer_module_touches_what_a_tenant_sends() {
         ".text().await",
         ".json().await",
         ".headers()",
-        "from_slice",
-        "from_reader",
+        "serde_json::from_slice",
+        "serde_json::from_reader",
         "read::<Value>",
         "effect::<Value>",
     ];

@@ -230,6 +230,11 @@ pub(super) fn is_denied(sent: &Sent) -> bool {
     matches!(sent, Sent::Answered(answer) if answer.status == 403 && !is_foreign(answer))
 }
 
+/// Whether the tenant does not understand the request.
+pub(super) fn is_bad_request(sent: &Sent) -> bool {
+    matches!(sent, Sent::Answered(answer) if answer.status == 400)
+}
+
 /// Whether the tenant did not accept the token.
 pub(super) fn is_unauthenticated(sent: &Sent) -> bool {
     matches!(sent, Sent::Answered(answer) if answer.status == 401)

@@ -163,6 +163,8 @@ struct Learned {
     identity: Option<(Arc<Identity>, Duration)>,
     /// Whether it has answered as a tenant that has apps.
     has_apps: bool,
+    /// Until when (monotonic) searches do not say which fields they read.
+    plain_searches: Option<Duration>,
     /// Operations that refuse a token which is accepted elsewhere: when (monotonic) first, and when last.
     refused_at: BTreeMap<&'static str, (Duration, Duration)>,
 }

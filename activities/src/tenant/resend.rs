@@ -10,13 +10,15 @@ use backoff::backoff::Backoff;
 use serde::de::DeserializeOwned;
 
 use super::Tenant;
-use super::classify::{is_denied, worth_resending};
+use super::classify::{is_bad_request, is_denied, worth_resending};
 use super::send::{Call, LONGEST_WAIT, Sent};
 use crate::clock::BoxFuture;
 use crate::failure::Failure;
 
 /// How often a read is sent at most.
 const SENDS: usize = 3;
+/// For how long a tenant is taken for one that does not understand `_source`.
+const PLAIN: Duration = Duration::from_secs(3600);
 
 impl Tenant {
     /// Sends a call that changes nothing, a few times if need be, and reads its answer. Boxed, so that thousands of waits that are not
@@ -27,8 +29,21 @@ impl Tenant {
 
     async fn read_at_last<T: DeserializeOwned + Send + 'static>(&self, call: &Call) -> Result<T, Failure> {
         let mut delays = delays();
+        let mut without_fields = false;
         loop {
             let sent = self.send(call).await;
+            if is_bad_request(&sent) && call.asks_for_fields() {
+                if !without_fields && !self.searches_are_plain() {
+                    // It may be that the tenant does not understand `_source`.
+                    self.search_plainly(true);
+                    without_fields = true;
+                    continue;
+                }
+                if without_fields {
+                    // It refuses the search without it too, so that was not the reason.
+                    self.search_plainly(false);
+                }
+            }
             // A probe has a time of its own for the next one.
             let again = worth_resending(call, &sent) && !call.is_probe();
             if is_denied(&sent) && delays.len() == 0 {
@@ -50,6 +65,19 @@ impl Tenant {
             let jittered = delay.mul_f64(self.clock.random().mul_add(0.5, 0.5));
             self.clock.sleep(jittered.max(wanted)).await;
         }
+    }
+}
+
+impl Tenant {
+    /// Whether searches are sent without the fields that they ask for, because the tenant does not understand that.
+    pub(super) fn searches_are_plain(&self) -> bool {
+        let now = self.clock.monotonic();
+        self.learned(|learned| learned.plain_searches.is_some_and(|until| now < until))
+    }
+
+    fn search_plainly(&self, plainly: bool) {
+        let until = self.clock.monotonic().saturating_add(PLAIN);
+        self.learned(|learned| learned.plain_searches = plainly.then_some(until));
     }
 }
 

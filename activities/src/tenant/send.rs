@@ -30,6 +30,9 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// No answer about one user, token or check is longer, in bytes.
 const SMALL: usize = 256 * 1024;
 
+/// The field of a search that names the fields to be shown.
+const FIELDS: &str = "_source";
+
 /// What a request carries.
 enum Payload {
     None,
@@ -112,6 +115,11 @@ impl Call {
     /// A call whose success may come without a body.
     pub(super) fn may_be_empty(self) -> Self {
         Self { or_empty: true, ..self }
+    }
+
+    /// Whether it is a search that says which fields it reads.
+    pub(super) fn asks_for_fields(&self) -> bool {
+        matches!(&self.body, Payload::Json(body) if body.get(FIELDS).is_some())
     }
 
     /// How long its answer may be.
@@ -355,7 +363,13 @@ impl Tenant {
         }
         match &call.body {
             Payload::None => {}
-            Payload::Json(body) => *request.body_mut() = Some(serde_json::to_vec(body).map_err(|error| broken(&error))?.into()),
+            Payload::Json(body) => {
+                let mut body = std::borrow::Cow::Borrowed(body);
+                if call.asks_for_fields() && self.searches_are_plain() {
+                    body.to_mut().as_object_mut().and_then(|body| body.remove(FIELDS));
+                }
+                *request.body_mut() = Some(serde_json::to_vec(&*body).map_err(|error| broken(&error))?.into());
+            }
             Payload::Form(form) => {
                 let form_type = HeaderValue::from_static("application/x-www-form-urlencoded;charset=UTF-8");
                 request.headers_mut().insert(CONTENT_TYPE, form_type);

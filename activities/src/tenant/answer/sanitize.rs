@@ -6,6 +6,9 @@ use std::fmt::Write;
 
 /// What is shorter is no secret: it is part of many a word.
 const LEAST_SECRET: usize = 6;
+/// The beginning of a secret counts from half of it on, but at least, and at most, from so many bytes on.
+const LEAST_BEGINNING: usize = 12;
+const LONGEST_BEGINNING: usize = 32;
 /// A part of a token that is shorter is not looked for by itself.
 const LEAST_PART: usize = 16;
 /// No field keeps more than a fraction of this, so the rest of a longer text is not even looked at.
@@ -55,10 +58,12 @@ fn beginning(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }
 
-/// A text without the beginning of a secret at its end, if it has one there.
+/// A text without the beginning of a secret at its end, if it has one there. Less than half of a short secret does not count: names of
+/// things often begin as the names of keys do.
 fn without_beginning_of<'a>(text: &'a str, secret: &str) -> Option<&'a str> {
+    let least = (secret.len() / 2).clamp(LEAST_BEGINNING, LONGEST_BEGINNING);
     let longest = secret.len().min(text.len() + 1);
-    (LEAST_SECRET..longest).rev().filter_map(|end| secret.get(..end)).find_map(|beginning| text.strip_suffix(beginning))
+    (least..longest).rev().filter_map(|end| secret.get(..end)).find_map(|beginning| text.strip_suffix(beginning))
 }
 
 /// Control characters, line and paragraph separators, and what reverses, isolates or hides text.

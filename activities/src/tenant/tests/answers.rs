@@ -134,6 +134,30 @@ async fn searches_ask_for_the_fields_that_are_read() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_does_not_understand_which_fields_are_read_is_searched_without_them() {
+    let server = Scripted::answering(|request: &Recorded| {
+        let refused = request.body.get("_source").is_some();
+        Some(if refused { Reply::json(400, &json!({"message": "unknown key"})) } else { Reply::ok(&hits(&[])) })
+    })
+    .await;
+    let tenant = server.tenant(&clock());
+    for _ in 0..2 {
+        tenant.runs_of("w", None).await.expect("an answer");
+        tenant.workflow("w").await.expect("an answer");
+    }
+    let asked: Vec<_> = server.requests().iter().map(|request| request.body.get("_source").is_some()).collect();
+    assert_eq!(asked, [true, false, false, false, false], "it is tried once");
+    // A search that is refused for another reason fails, and the next one asks for its fields again.
+    let server = Scripted::answering(|_| Some(Reply::json(400, &json!({"message": "no"})))).await;
+    let tenant = server.tenant(&clock());
+    for _ in 0..2 {
+        tenant.runs_of("w", None).await.expect_err("it is refused");
+    }
+    let asked: Vec<_> = server.requests().iter().map(|request| request.body.get("_source").is_some()).collect();
+    assert_eq!(asked, [true, false, true, false]);
+}
+
+#[tokio::test]
 async fn hits_that_are_null_beside_a_total_of_none_are_an_empty_list() {
     for (body, expected) in [
         (json!({"hits": {"total": {"value": 0}, "hits": null}}), Ok(0)),
