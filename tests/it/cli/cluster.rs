@@ -17,7 +17,7 @@ fn place() -> Option<(Place, Arc<Cluster>)> {
     let cluster = Cluster::shared()?;
     let mut place = Place::with_tenant(SandboxOptions::default());
     for (name, value) in
-        [("HOST__KIND", "temporal"), ("TEMPORAL__ADDRESS", cluster.address()), ("TEMPORAL__HEARTBEAT_TIMEOUT", "3s")]
+        [("HOST__KIND", "temporal"), ("TEMPORAL__ADDRESS", cluster.address()), ("TEMPORAL__HEARTBEAT_TIMEOUT", "10s")]
     {
         place.set(&format!("IOLAUS_{name}"), value);
     }

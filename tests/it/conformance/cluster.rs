@@ -16,7 +16,7 @@ use crate::support::cluster::{Cluster, TENANT_ATTRIBUTE};
 use crate::support::probe::Probe;
 
 /// Short, so that a cancel arrives soon and a dead worker is noticed soon.
-const HEARTBEAT: Duration = Duration::from_secs(3);
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Queue {
     temporal: Arc<Temporal>,

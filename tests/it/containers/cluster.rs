@@ -20,7 +20,7 @@ const OF_CLUSTER: [&str; 6] = [
     "--env",
     "IOLAUS_TEMPORAL__ADDRESS=temporal:7233",
     "--env",
-    "IOLAUS_TEMPORAL__HEARTBEAT_TIMEOUT=3s",
+    "IOLAUS_TEMPORAL__HEARTBEAT_TIMEOUT=10s",
 ];
 /// Preflights that are in hand at the same time.
 const PREFLIGHTS: usize = 12;
@@ -49,8 +49,9 @@ async fn on_a_cluster_a_worker_that_is_killed_in_mid_job_costs_no_job_its_one_ve
 
     let sandbox = stack.run(&format!("port sandbox {PORT}"));
     // Applied at once and answered late, so that every job is in hand, and the rerun's effect is there, when a worker dies.
-    for (path, times) in [("publish", PREFLIGHTS), ("submit", 1)] {
-        break_the_tenant(&sandbox, &json!({"path": path, "times": times, "action": {"kind": "delay", "ms": 6_000}})).await;
+    // The rerun's answer is so late that a busy machine has the time to find and kill its worker.
+    for (path, times, ms) in [("publish", PREFLIGHTS, 6_000), ("submit", 1, 60_000)] {
+        break_the_tenant(&sandbox, &json!({"path": path, "times": times, "action": {"kind": "delay", "ms": ms}})).await;
     }
     let producer = enqueue_and_wait(&bystander);
     let victim = until_submitted(&stack, &sandbox).await;

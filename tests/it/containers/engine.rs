@@ -17,7 +17,7 @@ const BASE: &str = "iolaus-test-base";
 /// Every image that is made from the base, and every container of one, inherits this label with the test's own value.
 const LABEL: &str = "iolaus.test";
 /// No command of the engine takes longer than this, in seconds, unless something is wrong.
-const PATIENCE: &str = "120";
+const PATIENCE: &str = "300";
 /// Where a program finds the authorities that it trusts; the first that is there is taken.
 const AUTHORITIES: [&str; 3] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
 
