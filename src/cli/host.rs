@@ -296,10 +296,13 @@ impl Host {
     }
 }
 
-/// Names the tenants whose jobs this worker leaves to others. The section `default` is always there, and may stay empty.
+/// Names what is unusual about a tenant's settings, and the tenants whose jobs this worker leaves to others. The section `default` is always there, and may stay empty.
 fn warn_of_unserved(tenants: &Tenants) {
     for tenant in tenants.names().filter_map(|name| tenants.get(name).ok()) {
         let (name, is_empty) = (tenant.name(), tenant.settings().base_url.trim().is_empty());
+        if let Some(warning) = tenant.warning() {
+            tracing::warn!(tenant = name, "{warning}");
+        }
         if let Some(setting) = tenant.unset().filter(|_| !(name == "default" && is_empty)) {
             let hint = how_to_set(name, setting);
             tracing::warn!(tenant = name, hint, "tenants.{name}.{setting} is not set: this worker serves no job of this tenant");

@@ -310,7 +310,7 @@ fn no_worker(status: &Presence, activity: &str, tenant: &str) -> Option<(String,
         let hint = format!("the workers serve {served}; set tenants.{tenant} in the configuration of a worker and restart it");
         return Some((problem, hint));
     }
-    let silent = status.workers.iter().filter(|worker| worker.activities.iter().any(|name| name == activity)).next_back();
+    let silent = status.workers.iter().rfind(|worker| worker.activities.iter().any(|name| name == activity));
     let silent = silent.map(|worker| {
         let last = timestamp::format(worker.last_beat);
         format!(" ({} is registered, and silent since {last})", worker.name)

@@ -30,7 +30,12 @@ impl HostStatus {
             match without_worker.iter_mut().find(|known| known.activity == *activity && known.tenant == *tenant) {
                 Some(known) => known.jobs += count,
                 None => {
-                    without_worker.push(WithoutWorker { activity: activity.clone(), tenant: tenant.clone(), jobs: *count, missing })
+                    without_worker.push(WithoutWorker {
+                        activity: activity.clone(),
+                        tenant: tenant.clone(),
+                        jobs: *count,
+                        missing,
+                    });
                 }
             }
         }

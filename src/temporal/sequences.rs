@@ -47,7 +47,7 @@ impl TemporalClient {
                 if answer.started {
                     return Ok(Enqueued::opened(job.job_id.clone(), run_id));
                 }
-                let seen = self.sequence(&Target::run(job.job_id.clone(), run_id)).await?;
+                let seen = Box::pin(self.sequence(&Target::run(job.job_id.clone(), run_id))).await?;
                 let definition = serde_json::to_value(&seen.order().definition).unwrap_or_default();
                 existing(job, &seen.job(), &definition)
             }

@@ -312,7 +312,7 @@ async fn five_hundred_reruns_at_a_dead_tenant_ask_it_a_few_times_and_go_on_when_
     sandbox.clear_faults();
     let back = clock.monotonic();
     host.pass_time(Duration::from_millis(500), host.until_sql(ALL_CLOSED)).await;
-    assert!(clock.monotonic() - back < Duration::from_secs(120), "they go on when a probe is answered");
+    assert!(clock.monotonic() < back + Duration::from_secs(120), "they go on when a probe is answered");
     for n in 0..500 {
         let verdict = host.client.wait(target(&format!("n-{n}"))).await.unwrap();
         assert!(verdict.status == Status::Passed && verdict.attempts <= 3, "{verdict:#?}");

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::TenantSettings;
 use super::answer::Sanitizer;
-use super::settings::Refusal;
+use super::settings::{Refusal, secret_form};
 use crate::failure::Failure;
 
 /// No token is used in the last part of its life: a fifth, but at most this.
@@ -251,10 +251,14 @@ fn secret(
     let given = given.map(|secret| trimmed(secret.expose_secret())).filter(|secret| !secret.expose_secret().is_empty());
     match (given, file) {
         (Some(_), Some(_)) => Err((file_key, format!("is set beside `{key}`"), "set one of the two")),
-        (Some(secret), None) => Ok(Some((Secret::Setting, secret))),
+        (Some(secret), None) => {
+            secret_form(key, secret.expose_secret())?;
+            Ok(Some((Secret::Setting, secret)))
+        }
         (None, Some(file)) => {
             let problem = |error| format!("{} cannot be read: {error}", file.display());
             let secret = read(file).map_err(|error| (file_key, problem(error), "name a readable file that holds the secret"))?;
+            secret_form(file_key, secret.expose_secret())?;
             Ok((!secret.expose_secret().is_empty()).then(|| (Secret::File(file.clone()), secret)))
         }
         (None, None) => Ok(None),

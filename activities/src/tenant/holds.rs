@@ -48,7 +48,7 @@ enum Reach {
     #[default]
     Untried,
     /// Since when (monotonic) it was tried, and how it failed last.
-    Unreached(Duration, Failure),
+    Unreached(Duration, Box<Failure>),
     Reached,
 }
 
@@ -122,7 +122,7 @@ impl Tenant {
     /// Since when (monotonic) this process tries to reach the tenant, and how it failed last, if no request ever reached it.
     pub fn unreached(&self) -> Option<(Duration, Failure)> {
         match &*self.held.reach.lock().unwrap_or_else(PoisonError::into_inner) {
-            Reach::Unreached(since, failure) => Some((*since, failure.clone())),
+            Reach::Unreached(since, failure) => Some((*since, failure.as_ref().clone())),
             Reach::Untried | Reach::Reached => None,
         }
     }
@@ -160,7 +160,7 @@ impl Tenant {
             Reach::Untried => self.clock.monotonic(),
             Reach::Unreached(since, _) => *since,
         };
-        *reach = Reach::Unreached(since, self.failure_of(call, sent));
+        *reach = Reach::Unreached(since, Box::new(self.failure_of(call, sent)));
     }
 
     /// The tenant fails whatever is asked of it: it is asked by probes alone until one is answered.

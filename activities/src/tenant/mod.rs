@@ -215,6 +215,12 @@ impl Tenant {
         }
     }
 
+    /// What is unusual about its settings and may still be right.
+    pub fn warning(&self) -> Option<SettingsError> {
+        let (key, problem, mend) = settings::warning(&self.settings)?;
+        Some(SettingsError { tenant: self.name.clone(), key, problem, mend })
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

@@ -2,6 +2,7 @@
 //! that no other room ever holds one.
 
 mod check;
+mod form;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use crate::duration;
 
 pub(super) use check::{Checked, Refusal, check};
+pub(super) use form::{secret as secret_form, warning};
 
 /// The settings of one tenant.
 ///

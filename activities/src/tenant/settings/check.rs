@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{SettingsError, TenantSettings};
+use super::{SettingsError, TenantSettings, form};
 use crate::tenant::credentials::Credentials;
 use crate::tenant::link::Bases;
 
@@ -19,6 +19,7 @@ pub(in crate::tenant) type Refusal = (&'static str, String, &'static str);
 pub(in crate::tenant) fn check(tenant: &str, settings: &TenantSettings) -> Result<Checked, SettingsError> {
     let refuse = |(key, problem, mend)| SettingsError { tenant: tenant.to_owned(), key, problem, mend };
     limits(settings).map_err(refuse)?;
+    form::address(settings).map_err(refuse)?;
     let bases = Bases::of(settings).map_err(refuse)?;
     let credentials = Credentials::of(settings).map_err(refuse)?;
     Ok(Checked { bases, credentials })

@@ -50,8 +50,8 @@ async fn a_tenant_that_fails_at_everything_is_asked_by_probes_alone_until_one_is
         "{hold:?}"
     );
     let before = clock.monotonic();
-    let held = tenant.workflow("w").await.expect_err("it is held");
-    assert_eq!((held.code.as_ref(), held.tenant_held, held.retryable), ("tenant.unavailable", true, true));
+    let failure = tenant.workflow("w").await.expect_err("it is held");
+    assert_eq!((failure.code.as_ref(), failure.tenant_held, failure.retryable), ("tenant.unavailable", true, true));
     assert!(tenant.ready("workflows.submit").await.is_err_and(|failure| failure.tenant_held), "no effect is begun");
     assert_eq!((server.requests().len(), clock.monotonic()), (10, before), "nothing is asked, and nothing waits");
 
