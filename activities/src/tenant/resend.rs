@@ -31,9 +31,11 @@ impl Tenant {
         let mut delays = delays();
         let mut without_fields = false;
         loop {
+            // Taken before it is sent: another search may learn meanwhile that the tenant does not understand it.
+            let plain = self.searches_are_plain();
             let sent = self.send(call).await;
             if is_bad_request(&sent) && call.asks_for_fields() {
-                if !without_fields && !self.searches_are_plain() {
+                if !without_fields && !plain {
                     // It may be that the tenant does not understand `_source`.
                     self.search_plainly(true);
                     without_fields = true;

@@ -147,6 +147,9 @@ async fn a_tenant_that_does_not_understand_which_fields_are_read_is_searched_wit
     }
     let asked: Vec<_> = server.requests().iter().map(|request| request.body.get("_source").is_some()).collect();
     assert_eq!(asked, [true, false, false, false, false], "it is tried once");
+    let tenant = server.tenant(&clock());
+    let (one, two, three) = tokio::join!(tenant.runs_of("w", None), tenant.workflow("w"), tenant.last_run("w"));
+    assert!(one.is_ok() && two.is_ok() && three.is_ok(), "searches at the same time learn it together");
     // A search that is refused for another reason fails, and the next one asks for its fields again.
     let server = Scripted::answering(|_| Some(Reply::json(400, &json!({"message": "no"})))).await;
     let tenant = server.tenant(&clock());
