@@ -69,9 +69,10 @@ struct Wire {
     roles: Vec<Role>,
 }
 
+/// A role without a name gives no right that is known here.
 #[derive(Deserialize)]
 struct Role {
-    name: String,
+    name: Option<String>,
 }
 
 impl Tenant {
@@ -166,5 +167,5 @@ fn whoami() -> Call {
 
 fn decode(body: &Value) -> Result<Identity, String> {
     let Wire { user_id, username, roles } = classify::decode(body)?;
-    Ok(Identity { user_id, username, roles: roles.into_iter().map(|role| role.name).collect() })
+    Ok(Identity { user_id, username, roles: roles.into_iter().filter_map(|role| role.name).collect() })
 }
