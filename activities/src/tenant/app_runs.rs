@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::text::clip;
 
 /// What the qualified name of every run begins with; the slug and the id of the run follow.
-const ROOT: &str = "default/apps/automation_engine/workflows/";
+pub(super) const ROOT: &str = "default/apps/automation_engine/workflows/";
 /// How many runs one page of a search holds.
 const PAGE: usize = 50;
 /// What a run that is at its end is shown as.
@@ -103,17 +103,12 @@ impl Tenant {
 
     async fn indexed_app_runs(&self, call: &Call) -> Result<Vec<Run>, Failure> {
         let body = self.read(call).await?;
-        let entities = match &body["entities"] {
-            Value::Array(entities) => entities.as_slice(),
-            // The metastore leaves the list out when it is empty, and then says so in another way.
-            Value::Null if body["approximateCount"].is_number() => &[],
-            _ => return Err(self.unexpected(call, "it has no list of entities")),
-        };
+        let entities = entities(&body).map_err(|problem| self.unexpected(call, problem))?;
         Ok(entities.iter().filter_map(|entity| decode(&entity["attributes"])).collect())
     }
 }
 
-fn search(operation: &'static str, from: usize, size: usize, filters: &[Value]) -> Call {
+pub(super) fn search(operation: &'static str, from: usize, size: usize, filters: &[Value]) -> Call {
     let exactly = |field: &str, value: &str| json!({"term": {field: {"value": value, "case_insensitive": false}}});
     let mut filter = vec![exactly("__state", "ACTIVE"), exactly("__typeName.keyword", "AppWorkflowRun")];
     filter.extend_from_slice(filters);
@@ -130,13 +125,22 @@ fn search(operation: &'static str, from: usize, size: usize, filters: &[Value]) 
     Call::post(operation, "api/meta/search/indexsearch", Some(body)).needs("the right to see runs")
 }
 
+/// The entities of a search. The metastore leaves the list out when it is empty, and then says so in another way.
+pub(super) fn entities(body: &Value) -> Result<&[Value], &'static str> {
+    match &body["entities"] {
+        Value::Array(entities) => Ok(entities),
+        Value::Null if body["approximateCount"].is_number() => Ok(&[]),
+        _ => Err("it has no list of entities"),
+    }
+}
+
 /// What the index is expected to call a run.
 pub(super) fn qualified_name(slug: &str, id: &str) -> String {
     format!("{ROOT}{slug}/{id}")
 }
 
 /// A name that is not built as expected names no run of an app.
-fn decode(attributes: &Value) -> Option<Run> {
+pub(super) fn decode(attributes: &Value) -> Option<Run> {
     let (slug, id) = attributes["qualifiedName"].as_str()?.strip_prefix(ROOT)?.split_once('/')?;
     let id = id.rsplit('/').next().filter(|id| !id.is_empty())?;
     let started_at = moment(&attributes["appWorkflowRunStartedAt"]);

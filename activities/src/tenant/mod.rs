@@ -12,8 +12,10 @@
 //! | `auth`, `preflight`, `workflows`, `runs`, `apps`, `app_runs`, `connections`, `tokens` | the areas of the API |
 //! | `oauth_clients`, `roles`, `personas` | the areas that only commands use |
 //! | `token_admin` | the one package whose workflows are created from here |
+//! | `workflow_list`, `app_list`, `run_list` | listings that only commands use; `listed` reads their pages |
 //! | `looks`, `app_looks` | looking at many runs in one request |
 
+mod app_list;
 mod app_looks;
 mod app_runs;
 mod apps;
@@ -23,6 +25,7 @@ mod connections;
 mod credentials;
 mod holds;
 mod link;
+mod listed;
 mod login;
 mod looks;
 mod measure;
@@ -32,11 +35,13 @@ mod personas;
 mod preflight;
 mod resend;
 mod roles;
+mod run_list;
 mod runs;
 mod send;
 mod settings;
 mod token_admin;
 mod tokens;
+mod workflow_list;
 mod workflows;
 
 #[cfg(test)]
@@ -56,14 +61,17 @@ use tokio::sync::{Semaphore, watch};
 use crate::clock::Clock;
 use crate::failure::{Category, Failure};
 
+pub use app_list::App;
 pub(crate) use apps::is_absence;
 pub use auth::{Identity, Ping};
 pub use connections::{AdminsWritten, Connection};
 pub use holds::Hold;
+pub use listed::{Listed, MOST_LISTED};
 pub use oauth_clients::{NewOAuthClient, OAuthClient, OAuthClientPage, OAuthCreation, oauth_client_command};
 pub use personas::Persona;
 pub use preflight::PreflightAnswer;
 pub use roles::{Role, role_named};
+pub use run_list::RunFilter;
 pub use runs::{Kind, Run, Standing};
 pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};

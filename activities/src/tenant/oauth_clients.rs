@@ -9,7 +9,7 @@ use super::Tenant;
 use super::classify::Effect;
 use super::runs::{segment, text};
 use super::send::Call;
-use super::tokens::records;
+use super::tokens::{records, total};
 use crate::failure::{Category, Failure};
 
 const CLIENTS: &str = "api/service/oauth-clients";
@@ -71,8 +71,10 @@ pub enum OAuthCreation {
 pub struct OAuthClientPage {
     /// How many there are in all, where the tenant says so.
     pub total: Option<u64>,
-    /// Those of this page.
+    /// Those of this page that have an id.
     pub clients: Vec<OAuthClient>,
+    /// How many records the page had. The next page begins after them.
+    pub records: usize,
 }
 
 impl Tenant {
@@ -109,16 +111,16 @@ impl Tenant {
         Ok(page.clients.into_iter().filter(possible).collect())
     }
 
-    /// One page of the clients. `sort` is `createdAt`, or `-createdAt` for the newest first.
+    /// One page of the clients. `sort` goes to the tenant as it is: a field such as `createdAt` or `displayName`, with `-` in front for
+    /// the reverse order.
     pub async fn oauth_clients(&self, offset: usize, limit: usize, sort: Option<&str>) -> Result<OAuthClientPage, Failure> {
         let sort = sort.map(|sort| format!("&sort={}", segment(sort))).unwrap_or_default();
         let target = format!("{CLIENTS}?count=true&offset={offset}&limit={limit}{sort}");
         let call = Call::get("oauth_clients.list", target).needs(NEEDS);
         let body = self.read(&call).await?;
         let records = records(&body).map_err(|problem| self.unexpected(&call, problem))?;
-        let clients = records.iter().map(client).collect::<Option<_>>();
-        let clients = clients.ok_or_else(|| self.unexpected(&call, "a client has no id"))?;
-        Ok(OAuthClientPage { total: body["filterRecord"].as_u64().or_else(|| body["totalRecord"].as_u64()), clients })
+        let clients = records.iter().filter_map(client).collect();
+        Ok(OAuthClientPage { total: total(&body), clients, records: records.len() })
     }
 
     /// One client.

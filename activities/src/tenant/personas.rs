@@ -1,9 +1,10 @@
-//! Personas by their name, through the metastore's search. A name may be that of several.
+//! Personas: by their name through the metastore's search, where a name may be that of several, and by their qualified name.
 
 use serde_json::{Value, json};
 
 use super::Tenant;
-use super::runs::text;
+use super::app_runs::entities;
+use super::runs::{segment, text};
 use super::send::Call;
 use crate::failure::Failure;
 
@@ -30,13 +31,27 @@ impl Tenant {
             "requestMetadata": {"saveSearchLog": false, "utmTags": ["iolaus"]}});
         let call = Call::post("personas.search", "api/meta/search/indexsearch", Some(body)).needs("the right to see personas");
         let answer = self.read(&call).await?;
-        let entities = match &answer["entities"] {
-            Value::Array(entities) => entities.as_slice(),
-            Value::Null if answer["approximateCount"].is_number() => &[],
-            _ => return Err(self.unexpected(&call, "it has no list of entities")),
-        };
+        let entities = entities(&answer).map_err(|problem| self.unexpected(&call, problem))?;
         let personas = entities.iter().filter_map(persona);
         Ok(personas.filter(|persona| persona.name == name).collect())
+    }
+
+    /// The active persona of this qualified name, read as an entity, which no index delays.
+    pub async fn persona(&self, qualified_name: &str) -> Result<Option<Persona>, Failure> {
+        let target = format!(
+            "api/meta/entity/uniqueAttribute/type/Persona?attr:qualifiedName={}&minExtInfo=false&ignoreRelationships=true",
+            segment(qualified_name)
+        );
+        let call = Call::get("personas.show", target).needs("the right to see personas");
+        let body = match self.read(&call).await {
+            Err(failure) if failure.code == "tenant.not_found" => return Ok(None),
+            body => body?,
+        };
+        if body["entity"]["status"] == "DELETED" {
+            return Ok(None);
+        }
+        let persona = persona(&body["entity"]).filter(|persona| persona.qualified_name == qualified_name);
+        persona.map(Some).ok_or_else(|| self.unexpected(&call, "it shows another persona"))
     }
 }
 

@@ -3,15 +3,18 @@
 use serde_json::Value;
 
 use super::Tenant;
+use super::listed::{Page, pages};
 use super::runs::{segment, text};
 use super::send::Call;
-use super::tokens::records;
+use super::tokens::{records, total};
 use crate::failure::Failure;
 
 /// As the vendor's client writes it, spaces included.
 const FILTER: &str = r#"{"$or": [{"level": "workspace"}, {"level": "admin-subrole"}]}"#;
 /// Roles in one page.
 const PAGE: usize = 100;
+/// A tenant has some dozens.
+const MOST_ROLES: usize = 10_000;
 
 /// A role of the tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,19 +28,25 @@ pub struct Role {
 impl Tenant {
     /// The roles of people and the parts of the admin's role.
     pub async fn roles(&self) -> Result<Vec<Role>, Failure> {
-        let mut roles = Vec::new();
-        for page in 0..self.settings.max_pages {
+        let call = |offset, limit| {
             let filter = segment(FILTER).replace("%20", "+");
-            let target = format!("api/service/roles?count=True&offset={}&limit={PAGE}&filter={filter}", page * PAGE);
-            let call = Call::get("roles.list", target).needs("the right to see roles");
-            let body = self.read(&call).await?;
-            let records = records(&body).map_err(|problem| self.unexpected(&call, problem))?;
-            roles.extend(records.iter().filter_map(role));
-            if records.len() < PAGE {
-                break;
-            }
-        }
-        Ok(roles)
+            let target = format!("api/service/roles?count=True&offset={offset}&limit={limit}&filter={filter}");
+            Call::get("roles.list", target).needs("the right to see roles")
+        };
+        let roles = pages(
+            MOST_ROLES,
+            PAGE,
+            |role: &Role| &role.name,
+            async |offset, _| {
+                let call = call(offset, PAGE);
+                let body = self.read(&call).await?;
+                let records = records(&body).map_err(|problem| self.unexpected(&call, problem))?;
+                Ok(Page { elements: records.len(), total: total(&body), rows: records.iter().filter_map(role).collect() })
+            },
+        )
+        .await?;
+        // A role that was not read would be taken for one that does not exist.
+        if roles.more { Err(self.incomplete(&call(0, PAGE), &roles)) } else { Ok(roles.rows) }
     }
 }
 

@@ -132,7 +132,7 @@ impl Run {
     }
 
     /// `id` stands in for a name that the document lacks.
-    fn decode(document: &Value, id: &Value) -> Option<Self> {
+    pub(super) fn decode(document: &Value, id: &Value) -> Option<Self> {
         let (metadata, status) = (&document["metadata"], &document["status"]);
         Some(Self {
             kind: Kind::Workflow,
@@ -203,7 +203,7 @@ pub(super) fn search(operation: &'static str, from: usize, size: usize, filter: 
     Call::post(operation, "api/service/runs/indexsearch", Some(body)).needs("the right to see workflow runs")
 }
 
-fn of_workflow(workflow: &str) -> Value {
+pub(super) fn of_workflow(workflow: &str) -> Value {
     let term = json!({"term": {"spec.workflowTemplateRef.name.keyword": {"value": workflow}}});
     json!({"nested": {"path": "spec", "query": term}})
 }

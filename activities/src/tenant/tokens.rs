@@ -1,11 +1,18 @@
 //! API tokens: `GET /api/service/apikeys`. Only who a token is; what it opens is neither read nor kept.
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::Tenant;
+use super::listed::{Page, pages};
 use super::runs::{segment, text};
 use super::send::Call;
 use crate::failure::Failure;
+
+/// How many tokens one page holds.
+const PAGE: usize = 100;
+/// More tokens of one name are not read.
+const MOST_TOKENS: usize = 1_000;
 
 /// An API token, as the tenant lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +21,12 @@ pub struct ApiToken {
     pub guid: String,
     /// Its client id, as in `apikey-11111111-2222-3333-4444-555555555555`.
     pub client_id: String,
+    /// What people call it; others may be called the same.
+    pub display_name: Option<String>,
+    /// When it was created, where the tenant says so.
+    pub created_at: Option<Timestamp>,
+    /// When it expires, where the tenant says so.
+    pub expires_at: Option<Timestamp>,
 }
 
 impl ApiToken {
@@ -32,10 +45,59 @@ impl Tenant {
         let body = self.read(&call).await?;
         let records = records(&body).map_err(|problem| self.unexpected(&call, problem))?;
         let Some(record) = records.iter().find(|record| record["id"] == guid) else { return Ok(None) };
-        let client_id = text(&record["attributes"]["clientId"]).or_else(|| text(&record["clientId"]));
-        let client_id = client_id.ok_or_else(|| self.unexpected(&call, "the token has no client id"))?;
-        Ok(Some(ApiToken { guid: guid.to_owned(), client_id }))
+        let token = decode(record).ok_or_else(|| self.unexpected(&call, "the token has no client id"))?;
+        Ok(Some(token))
     }
+
+    /// The tokens of exactly this display name, in the order of their creation.
+    pub async fn api_tokens_named(&self, name: &str) -> Result<Vec<ApiToken>, Failure> {
+        let call = |offset| {
+            let filter = segment(&json!({"displayName": name}).to_string());
+            let target = format!("api/service/apikeys?count=True&offset={offset}&limit={PAGE}&filter={filter}&sort=createdAt");
+            Call::get("tokens.find", target).needs("the right to see API tokens")
+        };
+        let found = pages(
+            MOST_TOKENS,
+            PAGE,
+            |token: &ApiToken| &token.guid,
+            async |offset, _| {
+                let call = call(offset);
+                let body = self.read(&call).await?;
+                let records = records(&body).map_err(|problem| self.unexpected(&call, problem))?;
+                Ok(Page { elements: records.len(), total: total(&body), rows: records.iter().filter_map(decode).collect() })
+            },
+        )
+        .await?;
+        // One that was not read could be the one that is meant.
+        if found.more || found.unreadable > 0 {
+            return Err(self.incomplete(&call(0), &found));
+        }
+        Ok(found.rows.into_iter().filter(|token| token.display_name.as_deref() == Some(name)).collect())
+    }
+}
+
+fn decode(record: &Value) -> Option<ApiToken> {
+    let attributes = &record["attributes"];
+    let told = |key: &str| text(&attributes[key]).or_else(|| text(&record[key]));
+    let created_at = number(&attributes["createdAt"]).and_then(|at| Timestamp::from_millisecond(at).ok());
+    let life = number(&attributes["access.token.lifespan"]).filter(|seconds| *seconds > 0).map(SignedDuration::from_secs);
+    Some(ApiToken {
+        guid: text(&record["id"])?,
+        client_id: told("clientId")?,
+        display_name: told("displayName"),
+        created_at,
+        expires_at: created_at.zip(life).and_then(|(at, life)| at.checked_add(life).ok()),
+    })
+}
+
+/// A number, which tenants write as a text too.
+fn number(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_str()?.trim().parse().ok())
+}
+
+/// How many records there are in all: those that pass the filter, where the listing tells of them.
+pub(super) fn total(body: &Value) -> Option<u64> {
+    body["filterRecord"].as_u64().or_else(|| body["totalRecord"].as_u64())
 }
 
 /// The records of a listing. A null beside a total is an empty list; anything else that is no list is no answer.
@@ -75,6 +137,39 @@ mod tests {
             let got = asked(body.clone()).await;
             let got = got.as_ref().map(Option::as_deref).map_err(|failure| failure.code.as_ref());
             assert_eq!(got, expected, "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn tokens_of_a_name_are_those_of_exactly_that_name_with_their_expiry() {
+        let record = |id: &str, name: &str, attributes: Value| json!({"id": id, "clientId": format!("apikey-{id}"), "displayName": name, "attributes": attributes});
+        let told = json!({"createdAt": "1767225600000", "access.token.lifespan": "3600", "displayName": "ci"});
+        let page = |records: &[Value]| Reply::ok(&json!({"totalRecord": 9, "filterRecord": 3, "records": records}));
+        let first = page(&[record("t-1", "ci", told), record("t-2", "CI", json!({}))]);
+        let server = Scripted::script([first, page(&[record("t-3", "ci", json!({"createdAt": "soon"}))])]).await;
+        let found = server.tenant(&clock()).api_tokens_named("ci").await.expect("an answer");
+        let expiry = |token: &ApiToken| token.expires_at.map(|at| at.to_string());
+        let found: Vec<_> = found.iter().map(|token| (token.guid.as_str(), token.username(), expiry(token))).collect();
+        let expected = [
+            ("t-1", "service-account-apikey-t-1".to_owned(), Some("2026-01-01T01:00:00Z".to_owned())),
+            ("t-3", "service-account-apikey-t-3".to_owned(), None),
+        ];
+        assert_eq!(found, expected);
+        let target = "/api/service/apikeys?count=True&offset=2&limit=100&filter=%7B%22displayName%22%3A%22ci%22%7D&sort=createdAt";
+        assert_eq!(server.requests()[1].target, target);
+    }
+
+    #[tokio::test]
+    async fn a_list_of_tokens_that_is_not_whole_is_no_answer() {
+        for records in [json!([{"id": "t-1", "clientId": "apikey-1"}]), json!([{"id": "t-1"}, {"id": "t-2", "clientId": "a"}])] {
+            let body = json!({"totalRecord": 2, "records": records});
+            let server = Scripted::answering(move |request| {
+                let none = json!({"totalRecord": 2, "records": []});
+                Some(Reply::ok(if request.target.contains("offset=0") { &body } else { &none }))
+            });
+            let server = server.await;
+            let failure = server.tenant(&clock()).api_tokens_named("ci").await.expect_err("one may be missing");
+            assert_eq!(failure.code, "tenant.unreadable");
         }
     }
 }

@@ -57,7 +57,8 @@ pub enum Creation {
     UnknownFate(Failure),
 }
 
-/// The full name of a package: `snowflake` and `atlan-snowflake` are `@atlan/snowflake`; what starts with `@` stays.
+/// The full name of a package: `snowflake` and `atlan-snowflake` are `@atlan/snowflake`, `csa-asset-import` is `@csa/asset-import`; what
+/// starts with `@` stays.
 ///
 /// ```
 /// # use iolaus_activities::tenant::package_name;
@@ -68,6 +69,9 @@ pub fn package_name(written: &str) -> String {
     let written = written.trim();
     if written.starts_with('@') {
         return written.to_owned();
+    }
+    if let Some(package) = written.strip_prefix("csa-") {
+        return format!("@csa/{package}");
     }
     format!("@atlan/{}", written.strip_prefix("atlan-").unwrap_or(written))
 }
@@ -209,7 +213,7 @@ fn search(operation: &'static str, size: usize, filter: &Value) -> Call {
     Call::post(operation, "api/service/workflows/indexsearch", Some(body)).needs("the right to see workflows")
 }
 
-fn decode(source: &Value) -> Option<Workflow> {
+pub(super) fn decode(source: &Value) -> Option<Workflow> {
     let metadata = &source["metadata"];
     Some(Workflow {
         name: text(&metadata["name"])?,
@@ -237,6 +241,19 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(package_of_name(name).as_deref(), package, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_package_is_found_by_every_way_to_write_it() {
+        for (written, package) in [
+            ("snowflake", "@atlan/snowflake"),
+            ("atlan-snowflake", "@atlan/snowflake"),
+            ("@atlan/snowflake", "@atlan/snowflake"),
+            ("csa-api-token-connection-admin", "@csa/api-token-connection-admin"),
+            ("@csa/api-token-connection-admin", "@csa/api-token-connection-admin"),
+        ] {
+            assert_eq!(package_name(written), package, "{written}");
         }
     }
 }

@@ -1,0 +1,136 @@
+//! Listings of the tenant, read page by page until the caller has enough, everything was read, or a bound is reached. What was left out
+//! is always counted, so that a command can say so.
+
+use std::collections::BTreeSet;
+
+use super::Tenant;
+use super::send::Call;
+use crate::failure::{Category, Failure};
+
+/// The most rows that one listing returns: searches of the tenant answer nothing beyond this window.
+pub const MOST_LISTED: usize = 10_000;
+/// A tenant whose pages hold one row each is read no longer than this.
+const MOST_PAGES: usize = 1_000;
+
+/// What a listing returned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed<T> {
+    /// The rows, in the tenant's order.
+    pub rows: Vec<T>,
+    /// How many there are in all, where the tenant says so.
+    pub total: Option<u64>,
+    /// Whether the tenant has more rows than were read.
+    pub more: bool,
+    /// Rows that were read and are not among `rows`, since they have no name.
+    pub unreadable: usize,
+}
+
+/// One page as it was fetched.
+pub(super) struct Page<T> {
+    /// How many elements it had. The next page begins after them, whether they could be read or not.
+    pub(super) elements: usize,
+    /// How many there are in all, where the page says so.
+    pub(super) total: Option<u64>,
+    /// Those that could be read.
+    pub(super) rows: Vec<T>,
+}
+
+impl<T> Listed<T> {
+    fn new() -> Self {
+        Self { rows: Vec::new(), total: None, more: true, unreadable: 0 }
+    }
+}
+
+/// Reads pages of at most `page` elements from `fetch(offset, size)` until there are `limit` rows or no more. A row that was seen before
+/// is left out: elements that are added while we read push others to the next page.
+pub(super) async fn pages<T>(
+    limit: usize,
+    page: usize,
+    name: impl Fn(&T) -> &str,
+    mut fetch: impl AsyncFnMut(usize, usize) -> Result<Page<T>, Failure>,
+) -> Result<Listed<T>, Failure> {
+    let (mut listed, mut seen, mut offset) = (Listed::new(), BTreeSet::new(), 0);
+    for _ in 0..MOST_PAGES {
+        let size = page.min(limit.saturating_sub(listed.rows.len())).min(MOST_LISTED.saturating_sub(offset));
+        if size == 0 {
+            break;
+        }
+        let found = fetch(offset, size).await?;
+        offset += found.elements;
+        listed.total = found.total.or(listed.total);
+        listed.unreadable += found.elements.saturating_sub(found.rows.len());
+        listed.rows.extend(found.rows.into_iter().filter(|row| seen.insert(name(row).to_owned())));
+        listed.more = match listed.total {
+            Some(total) => u64::try_from(offset).unwrap_or(u64::MAX) < total,
+            None => found.elements >= size,
+        };
+        if !listed.more || found.elements == 0 {
+            break;
+        }
+    }
+    Ok(listed)
+}
+
+impl Tenant {
+    /// A listing that has to be complete to be of use, and is not.
+    pub(super) fn incomplete<T>(&self, call: &Call, listed: &Listed<T>) -> Failure {
+        let total = listed.total.map_or_else(|| "more".to_owned(), |total| total.to_string());
+        let message = format!("tenant `{}` listed {} of {total} rows for {}", self.name, listed.rows.len(), call.operation);
+        Failure::new("tenant.unreadable", Category::DependencyUnavailable, message).with_source(call.source())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tenant that has rows of these names, gives at most `most` in a page, and says `total`.
+    async fn listed(names: &[&str], most: usize, total: Option<u64>, limit: usize) -> (Listed<String>, Vec<(usize, usize)>) {
+        let mut asked = Vec::new();
+        let found = pages(limit, 3, String::as_str, async |offset, size| {
+            asked.push((offset, size));
+            let page: Vec<_> = names.iter().skip(offset).take(size.min(most)).collect();
+            let rows = page.iter().filter(|name| !name.is_empty()).map(|name| (**name).to_owned()).collect();
+            Ok(Page { elements: page.len(), total, rows })
+        });
+        (found.await.expect("an answer"), asked)
+    }
+
+    #[tokio::test]
+    async fn a_page_that_is_shorter_than_asked_does_not_end_a_listing_whose_total_is_larger() {
+        let (found, asked) = listed(&["a", "b", "c", "d"], 1, Some(4), 100).await;
+        assert_eq!((found.rows.len(), found.more, asked.len()), (4, false, 4));
+        let (found, asked) = listed(&["a", "b", "c", "d"], 9, None, 100).await;
+        assert_eq!((found.rows.len(), found.more, asked), (4, false, vec![(0, 3), (3, 3)]));
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_gives_less_than_its_total_is_not_asked_for_ever_and_the_rest_is_counted() {
+        let (found, asked) = listed(&["a", "b"], 9, Some(7), 100).await;
+        assert_eq!((found.rows.len(), found.total, found.more, asked.len()), (2, Some(7), true, 2));
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_than_the_caller_wants() {
+        let (found, asked) = listed(&["a", "b", "c", "d", "e"], 9, Some(5), 4).await;
+        assert_eq!((found.rows.len(), found.more, asked), (4, true, vec![(0, 3), (3, 1)]));
+    }
+
+    #[tokio::test]
+    async fn one_element_that_cannot_be_read_does_not_lose_the_rest_and_a_row_seen_twice_is_one() {
+        let (found, _) = listed(&["a", "", "b", "a", "c"], 9, Some(5), 100).await;
+        assert_eq!((found.rows, found.unreadable, found.more), (["a", "b", "c"].map(str::to_owned).to_vec(), 1, false));
+    }
+
+    #[tokio::test]
+    async fn a_listing_ends_at_its_bound_and_says_that_there_is_more() {
+        let mut number = 0;
+        let found = pages(usize::MAX, 100, String::as_str, async |_, size| {
+            let rows = (0..size).map(|n| format!("{number}-{n}")).collect();
+            number += 1;
+            Ok(Page { elements: size, total: None, rows })
+        });
+        let found = found.await.expect("an answer");
+        assert_eq!((found.rows.len(), found.more), (MOST_LISTED, true));
+    }
+}
