@@ -113,6 +113,7 @@ impl Cli {
     pub fn configure(&self, environment: &Environment) -> Result<Config, ConfigError> {
         match self.command {
             Command::Demo(_) | Command::Schema(_) | Command::Completions(_) | Command::Sandbox(_) => demo::configure(environment),
+            Command::Doctor(_) => Config::load_leniently(self.global.config.clone(), environment),
             _ => Config::load(self.global.config.clone(), environment),
         }
     }

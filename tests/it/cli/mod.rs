@@ -6,6 +6,7 @@ mod bad_input;
 #[cfg(feature = "temporal")]
 mod cluster;
 mod demo;
+mod doctor;
 mod jobs;
 mod metrics;
 mod oauth_clients;

@@ -169,8 +169,7 @@ fn help_tells_the_commands_and_the_exit_codes() {
       resume         Take a pause back
       workflows      Find and show workflows of a tenant
       oauth-clients  Create, list, show, change and purge OAuth clients of a tenant
-      doctor         Check configuration, queue, tenants and permissions, and tell the mend of what is
-                     wrong
+      doctor         Check configuration, queue, tenants and permissions, and suggest fixes
       sandbox        Play a tenant on loopback, until told to stop
       schema         Print JSON Schemas of what goes in and what comes out, or the reference of the
                      configuration
