@@ -3,6 +3,7 @@
 
 mod args;
 mod bench;
+mod clean;
 mod completions;
 mod demo;
 mod doctor;

@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+use super::clean;
+
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum OutputFormat {
@@ -65,7 +67,7 @@ impl Out {
 
     /// One value as one line of JSON.
     pub(crate) fn json(self, value: &impl Serialize) -> io::Result<()> {
-        self.line(&serde_json::to_string(value)?)
+        self.line(&clean::json(serde_json::to_string(value)?))
     }
 
     /// A value as JSON, or what people get.
@@ -75,7 +77,7 @@ impl Out {
 
     /// The same for what is shown once and lost otherwise: a reader that went away is an error here.
     pub(crate) fn delivered(self, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
-        let line = if self.is_json() { serde_json::to_string(value)? } else { text() };
+        let line = if self.is_json() { clean::json(serde_json::to_string(value)?) } else { text() };
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "{}", line.trim_end_matches('\n')).and_then(|()| stdout.flush())
     }
@@ -83,7 +85,7 @@ impl Out {
     /// One line that is no data.
     pub(crate) fn note(self, text: &str) {
         // If stderr is gone there is nobody to tell.
-        writeln!(io::stderr(), "{text}").ok();
+        writeln!(io::stderr(), "{}", clean::lines(text)).ok();
     }
 
     /// An error and its mend.
