@@ -42,7 +42,7 @@ impl Tenant {
     /// All apps, in the tenant's order, at most `limit` of them. A failure if the tenant has no apps at all.
     pub async fn list_apps(&self, limit: usize) -> Result<Listed<App>, Failure> {
         let limit = limit.min(MOST_LISTED);
-        let mut listed = Listed { rows: Vec::new(), total: None, more: true, unreadable: 0 };
+        let mut listed = Listed::new();
         let mut cursor: Option<String> = None;
         while listed.more && listed.rows.len() < limit {
             let call = list(PAGE.min(limit - listed.rows.len()), cursor.as_deref());

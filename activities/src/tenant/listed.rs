@@ -36,8 +36,31 @@ pub(super) struct Page<T> {
 }
 
 impl<T> Listed<T> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { rows: Vec::new(), total: None, more: true, unreadable: 0 }
+    }
+
+    /// Both lists in one.
+    #[must_use]
+    pub fn joined(mut self, other: Self) -> Self {
+        self.total = self.known_total().zip(other.known_total()).map(|(one, two)| one.saturating_add(two));
+        self.more |= other.more;
+        self.unreadable += other.unreadable;
+        self.rows.extend(other.rows);
+        self
+    }
+
+    /// No more than so many rows.
+    pub fn truncate(&mut self, limit: usize) {
+        if self.rows.len() > limit {
+            self.total = self.known_total();
+            self.more = true;
+            self.rows.truncate(limit);
+        }
+    }
+
+    fn known_total(&self) -> Option<u64> {
+        self.total.or_else(|| (!self.more).then(|| u64::try_from(self.rows.len()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -132,5 +155,14 @@ mod tests {
         });
         let found = found.await.expect("an answer");
         assert_eq!((found.rows.len(), found.more), (MOST_LISTED, true));
+    }
+
+    #[test]
+    fn two_lists_in_one_say_how_many_there_are_in_all_where_both_are_known() {
+        let list = |rows: usize, total, more| Listed { rows: vec![0; rows], total, more, unreadable: 1 };
+        let mut joined = list(3, Some(3), false).joined(list(2, None, false));
+        joined.truncate(4);
+        assert_eq!((joined.rows.len(), joined.total, joined.more, joined.unreadable), (4, Some(5), true, 2));
+        assert_eq!(list(3, Some(3), false).joined(list(2, None, true)).total, None);
     }
 }

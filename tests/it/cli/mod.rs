@@ -14,4 +14,5 @@ mod sandbox;
 mod secrets;
 mod sequences;
 mod surface;
+mod tenant;
 mod traces;
