@@ -377,12 +377,11 @@ fn no_text_of_the_tenant_reaches_a_terminal_with_its_control_and_bidi_characters
     let nasty = "x\u{1b}[2J\u{9b}31m\u{202e}\u{2066}\u{200f}\nforged";
     let hostile = |place: &Place| {
         answer(place, "/whoami", &json!({"userId": nasty, "username": nasty, "roles": [{"name": nasty}]}));
-        let hit = json!({"_id": "w", "_source": {"metadata": {"name": nasty, "creationTimestamp": "2026-01-01T00:00:00Z",
+        let hit = json!({"_id": "w", "_source": {"metadata": {"name": "w", "creationTimestamp": "2026-01-01T00:00:00Z",
             "labels": {"workflows.argoproj.io/creator": nasty}}, "status": {"phase": nasty, "message": nasty}}});
         let hits = json!({"hits": {"total": {"value": 1, "relation": "eq"}, "hits": [hit]}});
         answer(place, "/indexsearch", &hits);
-        let record = json!({"id": nasty, "clientId": nasty, "displayName": nasty, "attributes": {}});
-        answer(place, "/apikeys", &json!({"totalRecord": 1, "records": [record]}));
+        let record = json!({"clientId": "c", "displayName": nasty, "createdBy": nasty});
         answer(place, "/oauth-clients", &json!({"totalRecord": 1, "records": [record]}));
     };
     for command in ["whoami", "workflows list", "runs list", "oauth-clients list"] {
