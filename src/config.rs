@@ -1,6 +1,7 @@
 //! Configuration: the compiled-in defaults, then a file, then the environment. An unknown key, a wrong type or an impossible value is
 //! an error that names the key, where it was set, and the mend. The reference of all keys is `config/default.toml`.
 
+mod lenient;
 mod load;
 mod logins;
 mod variables;
@@ -51,6 +52,9 @@ pub struct Config {
     /// The file that was read, if any.
     #[serde(skip)]
     pub file: Option<PathBuf>,
+    /// What was refused and put aside. Empty, but for [`Config::load_leniently`].
+    #[serde(skip)]
+    pub problems: Vec<ConfigError>,
 }
 
 /// Where jobs live.
@@ -223,6 +227,11 @@ impl Config {
     /// Reads what is configured. `file` must exist if it is given; so must the file that `IOLAUS_CONFIG` names.
     pub fn load(file: Option<PathBuf>, environment: &Environment) -> Result<Self, ConfigError> {
         load::load(file, environment)
+    }
+
+    /// The same as far as it can be used: what is refused is left at its default and named in `problems`.
+    pub fn load_leniently(file: Option<PathBuf>, environment: &Environment) -> Result<Self, ConfigError> {
+        lenient::load(file, environment)
     }
 
     /// The section of a tenant.

@@ -1,13 +1,15 @@
-//! `iolaus doctor`: what is wrong, one line each, with the mend.
+//! `iolaus doctor`: what is wrong, one line each, with a hint. Whatever is wrong, the checks that follow are still made.
+
+mod tenant;
+
+use std::io;
 
 use clap::Args;
-use iolaus_activities::tenant::{Generation, Ping, Tenant};
-use iolaus_activities::{Category, Failure, shell_word, timestamp};
-use jiff::SignedDuration;
+use iolaus_activities::{shell_word, timestamp};
 use serde::Serialize;
 
 use super::App;
-use super::exit::Exit;
+use super::exit::{self, Exit};
 use super::input::utf8;
 use super::render::plain_line;
 use crate::client::{ClientError, HostStatus, Missing, PauseKind, TenantHold, WithoutWorker};
@@ -17,14 +19,13 @@ Examples:
   iolaus doctor
   iolaus doctor --tenant acme --output json
 
-Exit codes: 0 all is well (warnings included), 3 trouble with a tenant, 6 the queue is unusable";
+Exit codes: 0 all is well (warnings included), 2 the configuration is wrong, 3 trouble with a tenant,
+6 the queue is unusable";
 
-/// Roles that may do everything that the shipped activities do.
-const ROLES: [&str; 2] = ["$admin", "$api-token-default-access"];
 /// A name that nothing has: asking for it proves that asking works.
 const NOTHING: &str = "iolaus-doctor";
 
-/// Check configuration, queue, tenants and permissions, and tell the mend of what is wrong
+/// Check configuration, queue, tenants and permissions, and suggest fixes
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Doctor {
@@ -71,47 +72,67 @@ impl Finding {
     }
 }
 
-impl Doctor {
-    pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        app.intake()?;
-        let mut findings = vec![configuration(app)];
-        let tell = |finding: &Finding| if app.out.is_json() { Ok(()) } else { app.out.line(&finding.line()) };
-        tell(&findings[0])?;
-        let mut exit = Exit::Passed;
-        for finding in queue(app).await {
-            tell(&finding)?;
-            if finding.state == State::Fail {
-                exit = Exit::Unusable;
-            }
-            findings.push(finding);
+/// What was found so far. For people each finding is written at once.
+struct Report<'a> {
+    app: &'a App,
+    findings: Vec<Finding>,
+    exit: Exit,
+}
+
+impl Report<'_> {
+    /// Adds a finding; a failed one makes the command exit with `exit`, or with a worse code.
+    fn add(&mut self, finding: Finding, exit: Exit) -> io::Result<()> {
+        if !self.app.out.is_json() {
+            self.app.out.line(&finding.line())?;
         }
-        let tenants = app.tenants()?;
-        let names: Vec<String> = match &self.tenant {
-            Some(name) => vec![name.clone()],
-            None => tenants.names().map(String::from).collect(),
-        };
-        for name in names {
-            for finding in of_tenant(app, &*tenants.get(&name)?).await {
-                tell(&finding)?;
-                if finding.state == State::Fail {
-                    exit = exit.worst(Exit::Unresolved);
-                }
-                findings.push(finding);
-            }
+        if finding.state == State::Fail {
+            self.exit = self.exit.worst(exit);
         }
-        if app.out.is_json() {
-            app.out.json(&serde_json::json!({"well": exit == Exit::Passed, "findings": findings}))?;
-        }
-        Ok(exit)
+        self.findings.push(finding);
+        Ok(())
     }
 }
 
-fn configuration(app: &App) -> Finding {
-    let message = match &app.config.file {
-        Some(file) => format!("{} and the environment", file.display()),
-        None => "the built-in defaults and the environment; there is no file".to_owned(),
-    };
-    Finding::new("configuration", State::Ok, message)
+impl Doctor {
+    pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
+        let mut report = Report { app, findings: Vec::new(), exit: Exit::Passed };
+        for finding in configuration(app) {
+            report.add(finding, Exit::Usage)?;
+        }
+        for finding in queue(app).await {
+            report.add(finding, Exit::Unusable)?;
+        }
+        let names: Vec<&String> = match &self.tenant {
+            Some(name) => vec![name],
+            None => app.config.tenants.keys().collect(),
+        };
+        for name in names {
+            tenant::check(name, &mut report).await?;
+        }
+        if app.out.is_json() {
+            app.out.json(&serde_json::json!({"well": report.exit == Exit::Passed, "findings": report.findings}))?;
+        }
+        Ok(report.exit)
+    }
+}
+
+/// Every mistake of the configuration, or where it comes from if there is none.
+fn configuration(app: &App) -> Vec<Finding> {
+    let wrong = |message: String, hint| Finding { mend: hint, ..Finding::new("configuration", State::Fail, message) };
+    let problems = app.config.problems.iter().map(|problem| wrong(problem.to_string(), Some(problem.mend.clone())));
+    let mut findings: Vec<Finding> = problems.collect();
+    if let Err(error) = app.intake() {
+        let (_, hint) = exit::explain(&error);
+        findings.push(wrong(error.to_string(), hint));
+    }
+    if findings.is_empty() {
+        let message = match &app.config.file {
+            Some(file) => format!("{} and the environment", file.display()),
+            None => "the built-in defaults and the environment; there is no file".to_owned(),
+        };
+        findings.push(Finding::new("configuration", State::Ok, message));
+    }
+    findings
 }
 
 async fn queue(app: &App) -> Vec<Finding> {
@@ -175,89 +196,6 @@ fn workers(status: &HostStatus) -> Vec<Finding> {
             .mend(mend)
     }));
     findings
-}
-
-async fn of_tenant(app: &App, tenant: &Tenant) -> Vec<Finding> {
-    let what = |part: &str| format!("tenant {} {part}", tenant.name());
-    let ping = match tenant.ping().await {
-        Ok(ping) => ping,
-        Err(failure) => return unreachable(app, tenant, &failure),
-    };
-    let address = &tenant.settings().base_url;
-    let reached = format!("{address} answered in {} ms", ping.round_trip.as_millis());
-    let who = &ping.identity;
-    let roles = if who.roles.is_empty() { "no role".to_owned() } else { who.roles.join(", ") };
-    let accepted = format!("accepted as {} with {roles}", if who.username.is_empty() { "(no name)" } else { &who.username });
-    let mut findings = vec![
-        Finding::new(what("address"), State::Ok, reached),
-        Finding::new(what("credentials"), State::Ok, accepted),
-        clock(&what("clock"), tenant, ping.clock_ahead),
-    ];
-    findings.extend(abilities(tenant, &ping).await);
-    findings
-}
-
-fn unreachable(app: &App, tenant: &Tenant, failure: &Failure) -> Vec<Finding> {
-    let part = match failure.category {
-        Category::Auth | Category::Permission => "credentials",
-        _ => "address",
-    };
-    let mut finding = Finding::new(format!("tenant {} {part}", tenant.name()), State::Fail, failure.to_string());
-    finding.mend.clone_from(&failure.suggested_action);
-    // The section that is always there may stay empty beside others.
-    if tenant.settings().base_url.trim().is_empty() && tenant.name() == "default" && app.config.tenants.len() > 1 {
-        finding.state = State::Warn;
-    }
-    vec![finding]
-}
-
-fn clock(what: &str, tenant: &Tenant, ahead: Option<SignedDuration>) -> Finding {
-    let Some(ahead) = ahead else {
-        return Finding::new(what, State::Warn, "the tenant shows no Date header; its clock is taken to be ours");
-    };
-    let seconds = ahead.as_secs();
-    let tolerance = tenant.settings().clock_tolerance;
-    if ahead.unsigned_abs() > tolerance {
-        let mend = format!("synchronise this machine's clock (NTP), or raise tenants.{}.clock_tolerance", tenant.name());
-        return Finding::new(what, State::Warn, format!("{seconds} s ahead of ours; times are moved by that")).mend(mend);
-    }
-    Finding::new(what, State::Ok, format!("{seconds} s ahead of ours"))
-}
-
-/// What each activity needs of the tenant and of these credentials, and whether it is there.
-async fn abilities(tenant: &Tenant, ping: &Ping) -> Vec<Finding> {
-    let who = &ping.identity;
-    let what = |activity: &str| format!("tenant {} {activity}", tenant.name());
-    let privileged = who.roles.iter().any(|role| ROLES.contains(&role.as_str()));
-    let preflight = if who.username.starts_with("service-account-") {
-        Finding::new(what("publish_preflight"), State::Ok, "needs a service account, and this is one")
-    } else {
-        Finding::new(what("publish_preflight"), State::Fail, "needs credentials of a service account, and this is a person")
-            .mend("use an API token of the tenant: its user name begins with service-account-")
-    };
-    let grant = if privileged {
-        Finding::new(what("token_admin_grant"), State::Ok, "needs an administrator of the connection; the role allows to try")
-    } else {
-        Finding::new(what("token_admin_grant"), State::Warn, "needs an administrator of the connection; no role here makes one")
-            .mend("use an API token that administers the connection, or one of a tenant's admin")
-    };
-    let endpoint = if privileged { "workflows/submit" } else { "package-workflows/submit" };
-    let (may_search, may_look) = (what("workflow_rerun"), what("await_completion"));
-    let (find, look) = if tenant.settings().generation == Generation::Native {
-        let find = asked(may_search, "may see apps".to_owned(), tenant.has_app(NOTHING).await);
-        (find, asked(may_look, "may see runs of apps".to_owned(), tenant.app_run(NOTHING).await))
-    } else {
-        let find = asked(may_search, format!("may search workflows; submits by {endpoint}"), tenant.workflow(NOTHING).await);
-        (find, asked(may_look, "may search runs".to_owned(), tenant.look(NOTHING).await))
-    };
-    vec![look, preflight, grant, find]
-}
-
-fn asked<T>(what: String, fine: String, answer: Result<T, Failure>) -> Finding {
-    match answer {
-        Ok(_) => Finding::new(what, State::Ok, fine),
-        Err(failure) => Finding { mend: failure.suggested_action.clone(), ..Finding::new(what, State::Fail, failure.to_string()) },
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 
 mod args;
 mod bench;
+mod clean;
 mod completions;
+mod confirm;
 mod demo;
 mod doctor;
 mod enqueue;
@@ -16,12 +18,16 @@ mod oauth_clients;
 pub mod out;
 mod pause;
 mod render;
+mod runs;
 mod sandbox;
 mod schema;
 mod sequence;
 mod signals;
 mod status;
+mod tenant_args;
+mod tokens;
 mod wait;
+mod whoami;
 mod worker;
 mod workflows;
 
@@ -86,8 +92,13 @@ enum Command {
     Resume(pause::Resume),
     #[command(subcommand)]
     Workflows(workflows::Workflows),
+    #[command(subcommand)]
+    Runs(runs::Runs),
     #[command(subcommand, name = "oauth-clients")]
     OAuthClients(oauth_clients::OAuthClients),
+    #[command(subcommand)]
+    Tokens(tokens::Tokens),
+    Whoami(whoami::Whoami),
     Doctor(doctor::Doctor),
     Sandbox(sandbox::Sandbox),
     Schema(schema::Schema),
@@ -113,6 +124,7 @@ impl Cli {
     pub fn configure(&self, environment: &Environment) -> Result<Config, ConfigError> {
         match self.command {
             Command::Demo(_) | Command::Schema(_) | Command::Completions(_) | Command::Sandbox(_) => demo::configure(environment),
+            Command::Doctor(_) => Config::load_leniently(self.global.config.clone(), environment),
             _ => Config::load(self.global.config.clone(), environment),
         }
     }
@@ -144,7 +156,10 @@ impl Cli {
             Command::Pause(pause) => pause.run(&app).await,
             Command::Resume(resume) => resume.run(&app).await,
             Command::Workflows(workflows) => workflows.run(&app).await,
+            Command::Runs(runs) => runs.run(&app).await,
             Command::OAuthClients(clients) => clients.run(&app).await,
+            Command::Tokens(tokens) => tokens.run(&app).await,
+            Command::Whoami(whoami) => whoami.run(&app).await,
             Command::Doctor(doctor) => doctor.run(&app).await,
             Command::Sandbox(sandbox) => sandbox.run(&app).await,
             Command::Schema(schema) => schema.run(&app),

@@ -5,13 +5,17 @@ mod create;
 mod purge;
 
 use clap::{Args, Subcommand};
-use iolaus_activities::tenant::OAuthClient;
+use iolaus_activities::tenant::{OAuthClient, OAuthClientPage};
 use serde::Serialize;
 
 use super::App;
 use super::exit::Exit;
 use super::input::utf8;
 use super::render::table;
+use super::tenant_args::{OfTenant, not_empty, path_name};
+
+/// A listing is read no further than this, so that a tenant that always has more cannot hold a command for ever.
+const MOST_PAGES: usize = 10_000;
 
 /// Create, list, show, change and purge OAuth clients of a tenant
 #[derive(Debug, Clone, Subcommand)]
@@ -34,16 +38,21 @@ pub(crate) enum OAuthClients {
 #[command(after_help = "\
 Examples:
   iolaus oauth-clients list
-  iolaus oauth-clients list --sort createdAt --offset 100 --limit 50")]
+  iolaus oauth-clients list --sort displayName --offset 100 --limit 50
+
+Exit codes: 0; 3 the tenant could not be asked, or gave fewer clients than it says there are")]
 pub(crate) struct List {
-    /// How many in a page, 1 to 100
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=100))]
-    limit: u8,
+    /// The most clients to list in all [default: every one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// How many to ask for in one request, 1 to 100
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u8).range(1..=100))]
+    page_size: u8,
     /// How many to leave out before the first
     #[arg(long, value_name = "N", default_value_t = 0)]
     offset: u32,
-    /// createdAt, or -createdAt for the newest first
-    #[arg(long, value_name = "ORDER", default_value = "-createdAt", allow_hyphen_values = true, value_parser = ["createdAt", "-createdAt"])]
+    /// The field to sort by, as the tenant names it, as in createdAt or displayName; with - in front the other way round
+    #[arg(long, value_name = "FIELD", default_value = "-createdAt", allow_hyphen_values = true, value_parser = not_empty())]
     sort: String,
     #[command(flatten)]
     tenant: OfTenant,
@@ -70,7 +79,7 @@ pub(crate) struct Update {
     #[command(flatten)]
     client: Named,
     /// The new name
-    #[arg(long, value_name = "NAME", value_parser = create::not_empty())]
+    #[arg(long, value_name = "NAME", value_parser = not_empty())]
     name: Option<String>,
     /// The new description; may be empty
     #[arg(long, value_name = "TEXT", value_parser = utf8())]
@@ -81,17 +90,10 @@ pub(crate) struct Update {
 #[derive(Debug, Clone, Args)]
 struct Named {
     /// The client's id, as in oauth-client-1f3a
-    #[arg(value_name = "CLIENT_ID", value_parser = create::not_empty())]
+    #[arg(value_name = "CLIENT_ID", value_parser = path_name())]
     client_id: String,
     #[command(flatten)]
     tenant: OfTenant,
-}
-
-#[derive(Debug, Clone, Args)]
-struct OfTenant {
-    /// The tenant to ask
-    #[arg(long, value_name = "NAME", default_value = "default", value_parser = utf8())]
-    tenant: String,
 }
 
 /// A client as it is shown.
@@ -130,44 +132,85 @@ impl OAuthClients {
 
 impl List {
     async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        let tenant = app.tenants()?.get(&self.tenant.tenant)?;
-        let mut offset = usize::try_from(self.offset)?;
-        let (mut listed, mut total) = (0, None);
-        for number in 0..tenant.settings().max_pages {
-            let page = tenant.oauth_clients(offset, usize::from(self.limit), Some(&self.sort)).await?;
-            total = page.total.or(total);
-            let done = page.clients.is_empty();
-            // The first page is there even if it is empty: whoever reads JSON gets one value at least.
-            if number == 0 || !done {
-                let oauth_clients: Vec<_> = page.clients.iter().map(shown).collect();
-                let rows: Vec<_> = oauth_clients.iter().map(row).collect();
-                let page = ShownPage { total, offset, oauth_clients };
-                app.out.data(&page, || table(&["CLIENT ID", "NAME", "ROLE", "CREATED", "CREATED BY"], &rows))?;
+        let tenant = self.tenant.open(app)?;
+        let limit = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut progress = Progress { offset: usize::try_from(self.offset)?, listed: 0, total: None, unreadable: 0 };
+        for number in 0..MOST_PAGES {
+            let size = usize::from(self.page_size).min(limit - progress.listed);
+            if size == 0 {
+                break;
             }
-            listed += page.clients.len();
-            offset += page.clients.len();
-            if done || total.is_some_and(|total| u64::try_from(offset).unwrap_or(u64::MAX) >= total) {
+            let page = tenant.oauth_clients(progress.offset, size, Some(&self.sort)).await?;
+            // The first page is printed even if it is empty: a reader of JSON gets one value at least.
+            if number == 0 || !page.clients.is_empty() {
+                print(app, &page, progress.offset)?;
+            }
+            progress.add(&page);
+            if page.records == 0 || progress.left(size, &page) == Some(0) {
                 break;
             }
         }
-        let left = total.is_none_or(|total| u64::try_from(offset).unwrap_or(u64::MAX) < total) && listed > 0;
-        let more = if left { format!("; --offset {offset} may show more") } else { String::new() };
-        let total = total.map_or_else(|| "an unknown number".to_owned(), |total| total.to_string());
-        app.out.note(&format!("{listed} of {total} OAuth clients of tenant {} are shown{more}", self.tenant.tenant));
-        Ok(Exit::Passed)
+        Ok(progress.report(app, tenant.name(), limit))
     }
+}
+
+/// How far a listing is.
+struct Progress {
+    offset: usize,
+    listed: usize,
+    total: Option<u64>,
+    unreadable: usize,
+}
+
+impl Progress {
+    fn add(&mut self, page: &OAuthClientPage) {
+        self.total = page.total.or(self.total);
+        self.offset += page.records;
+        self.listed += page.clients.len();
+        self.unreadable += page.records - page.clients.len();
+    }
+
+    /// How many clients were not read, as far as that is known.
+    fn left(&self, size: usize, page: &OAuthClientPage) -> Option<u64> {
+        let offset = u64::try_from(self.offset).unwrap_or(u64::MAX);
+        self.total.map(|total| total.saturating_sub(offset)).or_else(|| (page.records < size).then_some(0))
+    }
+
+    /// Says what was listed, and what was not. A list that was cut off by the tenant is not a success.
+    fn report(&self, app: &App, tenant: &str, limit: usize) -> Exit {
+        let offset = u64::try_from(self.offset).unwrap_or(u64::MAX);
+        let complete = self.total.is_none_or(|total| offset >= total);
+        let more = if complete { String::new() } else { format!("; --offset {} shows more", self.offset) };
+        let total = self.total.map_or_else(|| "an unknown number".to_owned(), |total| total.to_string());
+        app.out.note(&format!("{} of {total} OAuth clients of tenant {tenant} are shown{more}", self.listed));
+        if self.unreadable > 0 {
+            app.out.note(&format!("left out {} records that name no client", self.unreadable));
+        }
+        if complete || self.listed >= limit {
+            return Exit::Passed;
+        }
+        app.out.note(&format!("tenant {tenant} listed fewer clients than it says there are"));
+        Exit::Unresolved
+    }
+}
+
+fn print(app: &App, page: &OAuthClientPage, offset: usize) -> anyhow::Result<()> {
+    let oauth_clients: Vec<_> = page.clients.iter().map(shown).collect();
+    let rows: Vec<_> = oauth_clients.iter().map(row).collect();
+    let shown = ShownPage { total: page.total, offset, oauth_clients };
+    Ok(app.out.data(&shown, || table(&["CLIENT ID", "NAME", "ROLE", "CREATED", "CREATED BY"], &rows))?)
 }
 
 impl Get {
     async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        let tenant = app.tenants()?.get(&self.client.tenant.tenant)?;
+        let tenant = self.client.tenant.open(app)?;
         show(app, &tenant.oauth_client(&self.client.client_id).await?)
     }
 }
 
 impl Update {
     async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        let tenant = app.tenants()?.get(&self.client.tenant.tenant)?;
+        let tenant = self.client.tenant.open(app)?;
         let (name, description) = (self.name.as_deref(), self.description.as_deref());
         show(app, &tenant.update_oauth_client(&self.client.client_id, name, description).await?)
     }

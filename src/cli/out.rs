@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+use super::clean;
 use crate::job::cut;
 
 /// A line on stderr, in bytes.
@@ -70,7 +71,7 @@ impl Out {
 
     /// One value as one line of JSON.
     pub(crate) fn json(self, value: &impl Serialize) -> io::Result<()> {
-        self.line(&serde_json::to_string(value)?)
+        self.line(&clean::json(serde_json::to_string(value)?))
     }
 
     /// A value as JSON, or what people get.
@@ -80,7 +81,7 @@ impl Out {
 
     /// The same for what is shown once and lost otherwise: a reader that went away is an error here.
     pub(crate) fn delivered(self, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
-        let line = if self.is_json() { serde_json::to_string(value)? } else { text() };
+        let line = if self.is_json() { clean::json(serde_json::to_string(value)?) } else { text() };
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "{}", line.trim_end_matches('\n')).and_then(|()| stdout.flush())
     }
@@ -89,7 +90,7 @@ impl Out {
     pub(crate) fn note(self, text: &str) {
         let text = cut(text, NOTE_LIMIT);
         // If stderr is gone there is nobody to tell.
-        writeln!(io::stderr(), "{text}").ok();
+        writeln!(io::stderr(), "{}", clean::lines(&text)).ok();
     }
 
     /// An error and its mend.

@@ -7,6 +7,7 @@ use iolaus_activities::{FailureRecord, Status, VerdictRecord, clip, duration, ti
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::clean;
 use crate::client::{JobDetail, StepDetail};
 use crate::job::{NewJob, SEQUENCE};
 use crate::sequence::Definition;
@@ -170,9 +171,9 @@ pub(crate) fn status(status: Status, colour: bool) -> String {
     if colour { format!("\u{1b}[1;{code}m{}\u{1b}[0m", status.as_str()) } else { status.as_str().to_owned() }
 }
 
-/// Without line breaks and other control characters.
+/// One line, without characters that act on a terminal.
 pub(crate) fn plain_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    clean::line(text)
 }
 
 /// As a person says it.

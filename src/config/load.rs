@@ -18,12 +18,31 @@ const EVERY_KEY: &str = "`iolaus schema config` prints every key";
 const RELATED: usize = 3;
 
 pub(super) fn load(file: Option<PathBuf>, environment: &Environment) -> Result<Config, ConfigError> {
+    load_from(named_file(file, environment)?, environment, &BTreeSet::new())
+}
+
+/// The file that is named, or else the usual one if it is there.
+pub(super) fn named_file(file: Option<PathBuf>, environment: &Environment) -> Result<Option<PathBuf>, ConfigError> {
     let named = file.or_else(|| non_empty(environment, "IOLAUS_CONFIG").map(PathBuf::from));
     if let Some(file) = named.as_ref().filter(|file| !file.is_file()) {
         return Err(plain(&file.display().to_string(), "there is no such file", "check --config and IOLAUS_CONFIG"));
     }
-    let file = named.or_else(|| usual_file(environment));
+    Ok(named.or_else(|| usual_file(environment)))
+}
+
+/// Reads this file, if any, and the environment; the keys in `without` are left at their defaults, whatever is said of them.
+pub(super) fn load_from(
+    file: Option<PathBuf>,
+    environment: &Environment,
+    without: &BTreeSet<String>,
+) -> Result<Config, ConfigError> {
     let mut merged = merge(file.as_deref(), environment)?;
+    if !without.is_empty() {
+        let defaults = merge(None, &Environment::new())?;
+        for key in without {
+            reset(&mut merged, &defaults, "", key);
+        }
+    }
     logins::prefer_the_later(&mut merged);
     check_keys(&merged)?;
     let value = Value::new(None, ValueKind::Table(merged.clone()));
@@ -77,6 +96,28 @@ fn database_path(config: &Config, merged: &Map<String, Value>, environment: &Env
         return Err(at(merged, "database.path", &problem, "write an absolute path"));
     }
     Ok(path.clone())
+}
+
+/// Gives a key its default, or removes it where it has none, and a section that is empty then.
+fn reset(table: &mut Map<String, Value>, defaults: &Map<String, Value>, section: &str, key: &str) {
+    let whole = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+    match key.split_once('.') {
+        Some((name, rest)) => {
+            let below = whole[..whole.len() - rest.len() - 1].to_owned();
+            if let Some(ValueKind::Table(inner)) = table.get_mut(name).map(|value| &mut value.kind) {
+                reset(inner, defaults, &below, rest);
+                if inner.is_empty() && !is_section(&below) {
+                    table.remove(name);
+                }
+            } else {
+                table.remove(name);
+            }
+        }
+        None => match find(defaults, &whole) {
+            Some(default) => drop(table.insert(key.to_owned(), default.clone())),
+            None => drop(table.remove(key)),
+        },
+    }
 }
 
 fn check_keys(merged: &Map<String, Value>) -> Result<(), ConfigError> {

@@ -266,3 +266,30 @@ fn limits_of_what_is_not_there_or_out_of_range_are_refused_by_key() {
         .expect("it loads");
     assert!((set.limits.tenants["default"].max_starts_per_second - 0.5).abs() < f64::EPSILON);
 }
+
+#[test]
+fn every_mistake_of_a_configuration_is_named_and_the_rest_is_used() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let lenient = |toml: &str, pairs: &[(&str, &str)]| {
+        let file = directory.path().join("mine.toml");
+        std::fs::write(&file, toml).expect("written");
+        let config = Config::load_leniently(Some(file), &environment(pairs)).expect("something can be used");
+        let keys = config.problems.iter().map(|problem| problem.key.clone().unwrap_or_default()).collect::<Vec<_>>();
+        (config, keys)
+    };
+    let toml = "[wrker]\nslots = 1\n[worker]\nslots_work = 0\nslots_waits = 7\n[tenants.acme]\nbase_url = 'https://h'\ngeneration = 'old'\n";
+    let (config, mut keys) = lenient(toml, &[("IOLAUS_LOG__FORMAT", "xml"), ("IOLAUS_DATABASE__RETENTION", "1s")]);
+    keys.sort();
+    assert_eq!(keys, ["database.retention", "log.format", "tenants.acme.generation", "worker.slots_work", "wrker.slots"]);
+    assert_eq!((config.worker.slots_work, config.worker.slots_waits), (32, 7));
+    assert_eq!(config.tenant("acme").expect("it is there").base_url, "https://h");
+
+    let (config, keys) = lenient("no toml at all", &[("IOLAUS_WORKER__SLOTS_WORK", "8")]);
+    assert_eq!((config.worker.slots_work, keys.len(), config.file), (8, 1, None));
+    let (config, keys) = lenient("", &[]);
+    assert_eq!((config.problems.len(), keys.len()), (0, 0));
+    let absent = Config::load_leniently(Some("/nowhere/mine.toml".into()), &environment(&[])).expect("the defaults");
+    assert!(absent.problems.len() == 1 && absent.problems[0].to_string().contains("/nowhere/mine.toml"));
+    let homeless = Config::load_leniently(None, &Environment::new()).expect_err("there is no place for a queue");
+    assert_eq!(homeless.key.as_deref(), Some("database.path"));
+}

@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::text::clip;
 
 /// What the qualified name of every run begins with; the slug and the id of the run follow.
-const ROOT: &str = "default/apps/automation_engine/workflows/";
+pub(super) const ROOT: &str = "default/apps/automation_engine/workflows/";
 /// How many runs one page of a search holds.
 const PAGE: usize = 50;
 /// What a run that is at its end is shown as.
@@ -173,7 +173,7 @@ impl Tenant {
         let (mut runs, mut from): (Vec<Run>, usize) = (Vec::new(), 0);
         for _ in 0..self.settings.max_pages {
             let page = |size| search("app_runs.find", from, size, &[prefix.clone(), counts.clone()]);
-            let Found { items, count, more } = self.page::<Entities<RunEntity>>(PAGE, from, page).await?;
+            let Found { items, count, more, .. } = self.page::<Entities<RunEntity>>(PAGE, from, page).await?;
             let found: Vec<_> = items.into_iter().filter_map(RunEntity::into_run).collect();
             let past = found.iter().any(|run| run.created_at.zip(bound).is_some_and(|(created, bound)| created < bound));
             let before = runs.len();
@@ -225,7 +225,7 @@ fn native_status(id: &str) -> Call {
     Call::get("app_runs.steps", target).needs("the right to see runs")
 }
 
-fn search(operation: &'static str, from: usize, size: usize, filters: &[Value]) -> Call {
+pub(super) fn search(operation: &'static str, from: usize, size: usize, filters: &[Value]) -> Call {
     let exactly = |field: &str, value: &str| json!({"term": {field: {"value": value, "case_insensitive": false}}});
     let mut filter = vec![exactly("__state", "ACTIVE"), exactly("__typeName.keyword", "AppWorkflowRun")];
     filter.extend_from_slice(filters);
@@ -249,7 +249,7 @@ pub(super) fn qualified_name(slug: &str, id: &str) -> String {
 
 impl RunEntity {
     /// A name that is not built as expected names no run of an app.
-    fn into_run(self) -> Option<Run> {
+    pub(super) fn into_run(self) -> Option<Run> {
         let attributes = self.attributes.0;
         let qualified_name = attributes.qualified_name.0?;
         let (slug, id) = qualified_name.strip_prefix(ROOT)?.split_once('/')?;

@@ -1,7 +1,10 @@
 //! The frames in which the tenant's services list things: hits of a search, entities of the metastore, records of a listing.
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::answer::{Count, Element, Exact, Lenient, List, NAME, Text, Time};
 
@@ -14,6 +17,11 @@ pub(super) trait Page: DeserializeOwned + Send + 'static {
 
     /// How many results there are in all, where the tenant says so.
     fn total(&self) -> Option<u64>;
+
+    /// How many results the tenant says there are, exactly or not.
+    fn told(&self) -> Option<u64> {
+        self.total()
+    }
 
     /// What can be read of the results, and how many there are. None: this is no page, and never taken for "nothing found".
     fn into_items(self) -> Option<(Vec<Self::Item>, usize)>;
@@ -30,15 +38,19 @@ pub(super) struct Hits<T> {
 #[derive(Debug, Deserialize)]
 #[serde(bound(deserialize = "T: Element + Default"), default)]
 struct HitList<T> {
-    total: Lenient<Total>,
+    total: HitTotal,
     hits: List<Lenient<T>>,
 }
 
 impl<T> Default for HitList<T> {
     fn default() -> Self {
-        Self { total: Lenient::default(), hits: List::default() }
+        Self { total: HitTotal::default(), hits: List::default() }
     }
 }
+
+/// How many hits there are in all: an object with a `value`, or, where the service is set so, the number itself.
+#[derive(Debug, Default)]
+struct HitTotal(Option<u64>);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -46,12 +58,55 @@ struct Total {
     value: Count,
 }
 
+impl<'de> Deserialize<'de> for HitTotal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(HitTotalVisitor)
+    }
+}
+
+struct HitTotalVisitor;
+
+macro_rules! no_total {
+    ($($name:ident($type:ty))*) => {$(
+        fn $name<E>(self, _: $type) -> Result<HitTotal, E> {
+            Ok(HitTotal(None))
+        }
+    )*};
+}
+
+impl<'de> Visitor<'de> for HitTotalVisitor {
+    type Value = HitTotal;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    no_total! { visit_bool(bool) visit_i64(i64) visit_f64(f64) visit_str(&str) }
+
+    fn visit_u64<E>(self, total: u64) -> Result<HitTotal, E> {
+        Ok(HitTotal(Some(total)))
+    }
+
+    fn visit_unit<E>(self) -> Result<HitTotal, E> {
+        Ok(HitTotal(None))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<HitTotal, A::Error> {
+        while sequence.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(HitTotal(None))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<HitTotal, A::Error> {
+        Total::deserialize(MapAccessDeserializer::new(map)).map(|total| HitTotal(total.value.whole()))
+    }
+}
+
 impl<T: Element + Default> Page for Hits<T> {
     type Item = T;
     const LACKS: &'static str = "it has no list of hits";
 
     fn total(&self) -> Option<u64> {
-        self.hits.total.value.whole()
+        self.hits.total.0
     }
 
     fn into_items(self) -> Option<(Vec<T>, usize)> {
@@ -79,6 +134,10 @@ impl<T: Element + Default> Page for Entities<T> {
         None
     }
 
+    fn told(&self) -> Option<u64> {
+        self.count.whole()
+    }
+
     fn into_items(self) -> Option<(Vec<T>, usize)> {
         self.entities.or_empty(self.count.0.is_some()).map(objects)
     }
@@ -102,6 +161,11 @@ impl<T: Element + Default> Page for Records<T> {
 
     fn total(&self) -> Option<u64> {
         self.filtered.whole().filter(|filtered| *filtered > 0).or(self.total.whole())
+    }
+
+    /// Zero records that pass the filter are none, however many there are without it; but some tenants count no filtered ones at all.
+    fn told(&self) -> Option<u64> {
+        self.filtered.whole().or(self.total.whole())
     }
 
     fn into_items(self) -> Option<(Vec<T>, usize)> {

@@ -17,9 +17,11 @@
 //! | `oauth_clients`, `roles`, `personas` | the areas that only commands use |
 //! | `packages` | what packages are called |
 //! | `token_admin` | the one package whose workflows are created from here |
+//! | `workflow_list`, `app_list`, `run_list` | listings that only commands use; `listed` reads their pages |
 //! | `looks`, `app_looks` | looking at many runs in one request |
 
 mod answer;
+mod app_list;
 mod app_looks;
 mod app_runs;
 mod apps;
@@ -32,6 +34,7 @@ mod diagnosis;
 mod documents;
 mod holds;
 mod link;
+mod listed;
 mod login;
 mod looks;
 mod measure;
@@ -43,12 +46,14 @@ mod personas;
 mod preflight;
 mod resend;
 mod roles;
+mod run_list;
 mod runs;
 mod send;
 mod settings;
 mod target;
 mod token_admin;
 mod tokens;
+mod workflow_list;
 mod workflows;
 
 #[cfg(test)]
@@ -69,17 +74,20 @@ use crate::clock::Clock;
 use crate::failure::{Category, Failure};
 
 pub use answer::decode_as_every_answer;
+pub use app_list::App;
 pub(crate) use apps::is_absence;
 pub use auth::{Identity, Ping};
 pub use connections::{AdminsWritten, Connection};
 pub use diagnosis::never_reached;
 pub use holds::Hold;
+pub use listed::{Listed, MOST_LISTED};
 pub use oauth_clients::{NewOAuthClient, OAuthClient, OAuthClientPage, OAuthCreation, oauth_client_command};
 pub(crate) use packages::find_command;
 pub use packages::{package_name, where_to_look};
 pub use personas::Persona;
 pub use preflight::PreflightAnswer;
 pub use roles::{Role, role_named};
+pub use run_list::RunFilter;
 pub use runs::{Kind, Run, Standing};
 pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};

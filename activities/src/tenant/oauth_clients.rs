@@ -76,8 +76,10 @@ pub enum OAuthCreation {
 pub struct OAuthClientPage {
     /// How many there are in all, where the tenant says so.
     pub total: Option<u64>,
-    /// Those of this page.
+    /// Those of this page that have an id.
     pub clients: Vec<OAuthClient>,
+    /// How many records the page had. The next page begins after them.
+    pub records: usize,
 }
 
 impl Tenant {
@@ -116,15 +118,16 @@ impl Tenant {
         Ok(page.clients.into_iter().filter(possible).collect())
     }
 
-    /// One page of the clients. `sort` is `createdAt`, or `-createdAt` for the newest first.
+    /// One page of the clients. `sort` goes to the tenant as it is: a field such as `createdAt` or `displayName`, with `-` in front for
+    /// the reverse order.
     pub async fn oauth_clients(&self, offset: usize, limit: usize, sort: Option<&str>) -> Result<OAuthClientPage, Failure> {
         let sort = sort.map(|sort| format!("&sort={}", encoded(sort))).unwrap_or_default();
         let target = format!("{CLIENTS}?count=true&offset={offset}&limit={limit}{sort}");
         let call = Call::get("oauth_clients.list", target).needs(NEEDS);
         let page: Records<ClientRecord> = self.read(&call).await?;
         let total = page.total();
-        let (records, _) = page.into_items().ok_or_else(|| self.unexpected(&call, Records::<ClientRecord>::LACKS))?;
-        Ok(OAuthClientPage { total, clients: records.into_iter().filter_map(ClientRecord::into_client).collect() })
+        let (found, records) = page.into_items().ok_or_else(|| self.unexpected(&call, Records::<ClientRecord>::LACKS))?;
+        Ok(OAuthClientPage { total, clients: found.into_iter().filter_map(ClientRecord::into_client).collect(), records })
     }
 
     /// One client.

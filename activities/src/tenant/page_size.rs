@@ -4,6 +4,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
 use super::Tenant;
 use super::classify::is_oversized;
 use super::documents::Page;
@@ -59,6 +61,10 @@ pub(super) struct Found<T> {
     pub(super) count: usize,
     /// Whether more results may follow behind those of this page.
     pub(super) more: bool,
+    /// How many results the tenant says there are in all.
+    pub(super) told: Option<u64>,
+    /// Whether it counts them exactly.
+    pub(super) exact: bool,
 }
 
 impl Tenant {
@@ -69,21 +75,31 @@ impl Tenant {
         from: usize,
         search: impl Fn(usize) -> Call,
     ) -> Result<Found<P::Item>, Failure> {
+        let (call, asked, page): (_, _, P) = self.read_page(wanted, search).await?;
+        let (total, told) = (page.total(), page.told());
+        let (items, count) = page.into_items().ok_or_else(|| self.unexpected(&call, P::LACKS))?;
+        // A short page is the last one, unless the tenant counts more than it has shown.
+        let counted = total.is_some_and(|total| u64::try_from(from + count).is_ok_and(|shown| shown < total));
+        let more = count > 0 && (count >= asked || counted);
+        Ok(Found { items, count, more, told, exact: total.is_some() && total == told })
+    }
+
+    /// Reads one answer of at most `wanted` results, and of fewer if it is too long. Also returns the request that was answered, and how
+    /// many results it asked for.
+    pub(super) async fn read_page<T: DeserializeOwned + Send + 'static>(
+        &self,
+        wanted: usize,
+        search: impl Fn(usize) -> Call,
+    ) -> Result<(Call, usize, T), Failure> {
         loop {
             let asked = wanted.min(self.page_size.at(self.clock.monotonic()));
             let call = search(asked);
-            match self.read::<P>(&call).await {
+            match self.read::<T>(&call).await {
                 Err(failure) if is_oversized(&failure) && self.page_size.shrink(asked, self.clock.monotonic()) => {
                     tracing::warn!(tenant = self.name, results = asked, %failure, "too many results for one answer; asking for fewer");
                 }
                 Err(failure) => return Err(failure),
-                Ok(page) => {
-                    let total = page.total();
-                    let (items, count) = page.into_items().ok_or_else(|| self.unexpected(&call, P::LACKS))?;
-                    // A short page is the last one, unless the tenant counts more than it has shown.
-                    let counted = total.is_some_and(|total| u64::try_from(from + count).is_ok_and(|shown| shown < total));
-                    return Ok(Found { items, count, more: count > 0 && (count >= asked || counted) });
-                }
+                Ok(page) => return Ok((call, asked, page)),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Personas by their name, through the metastore's search. A name may be that of several.
+//! Personas: by their name through the metastore's search, where a name may be that of several, and by their qualified name.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -7,6 +7,7 @@ use super::Tenant;
 use super::answer::{Element, Exact, Lenient};
 use super::documents::Entities;
 use super::send::Call;
+use super::target::encoded;
 use crate::failure::Failure;
 
 /// More personas of one name than this are not looked at.
@@ -37,11 +38,38 @@ impl Tenant {
         let personas = found.items.into_iter().filter_map(PersonaEntity::into_persona);
         Ok(personas.filter(|persona| persona.name == name).collect())
     }
+
+    /// The active persona of this qualified name, read as an entity, which no index delays.
+    pub async fn persona(&self, qualified_name: &str) -> Result<Option<Persona>, Failure> {
+        let target = format!(
+            "api/meta/entity/uniqueAttribute/type/Persona?attr:qualifiedName={}&minExtInfo=false&ignoreRelationships=true",
+            encoded(qualified_name)
+        );
+        let call = Call::get("personas.show", target).needs("the right to see personas");
+        let shown: ShownPersona = match self.read(&call).await {
+            Err(failure) if failure.code == "tenant.not_found" => return Ok(None),
+            shown => shown?,
+        };
+        let Lenient(entity) = shown.entity;
+        if entity.status.0.as_deref() == Some("DELETED") {
+            return Ok(None);
+        }
+        let persona = entity.into_persona().filter(|persona| persona.qualified_name == qualified_name);
+        persona.map(Some).ok_or_else(|| self.unexpected(&call, "it shows another persona"))
+    }
+}
+
+/// The answer to a request for one persona.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ShownPersona {
+    entity: Lenient<PersonaEntity>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct PersonaEntity {
+    status: Exact,
     attributes: Lenient<Attributes>,
 }
 

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::Tenant;
 use super::answer::{Element, Exact, NAME, Text};
 use super::documents::Records;
+use super::listed::{MOST_LISTED, Page, pages};
 use super::send::Call;
 use super::target::encoded;
 use crate::failure::Failure;
@@ -26,21 +27,23 @@ pub struct Role {
 impl Tenant {
     /// The roles of people and the parts of the admin's role.
     pub async fn roles(&self) -> Result<Vec<Role>, Failure> {
-        let (mut roles, mut offset) = (Vec::new(), 0);
-        for _ in 0..self.settings.max_pages {
-            let page = |size| {
-                let filter = encoded(FILTER).replace("%20", "+");
-                let target = format!("api/service/roles?count=True&offset={offset}&limit={size}&filter={filter}");
-                Call::get("roles.list", target).needs("the right to see roles")
-            };
-            let found = self.page::<Records<RoleRecord>>(PAGE, offset, page).await?;
-            roles.extend(found.items.into_iter().filter_map(RoleRecord::into_role));
-            if !found.more {
-                break;
-            }
-            offset += found.count;
-        }
-        Ok(roles)
+        let call = |offset, size| {
+            let filter = encoded(FILTER).replace("%20", "+");
+            let target = format!("api/service/roles?count=True&offset={offset}&limit={size}&filter={filter}");
+            Call::get("roles.list", target).needs("the right to see roles")
+        };
+        let roles = pages(
+            MOST_LISTED,
+            PAGE,
+            |role: &Role| &role.name,
+            async |offset, _| {
+                let found = self.page::<Records<RoleRecord>>(PAGE, offset, |size| call(offset, size)).await?;
+                Ok(Page::of(found, RoleRecord::into_role))
+            },
+        )
+        .await?;
+        // A role that was not read would be taken for one that does not exist.
+        if roles.more { Err(self.incomplete(&call(0, PAGE), &roles)) } else { Ok(roles.rows) }
     }
 }
 

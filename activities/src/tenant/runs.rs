@@ -202,7 +202,7 @@ pub(super) struct RunHit {
 impl Element for RunHit {}
 
 impl RunHit {
-    fn into_run(self) -> Option<Run> {
+    pub(super) fn into_run(self) -> Option<Run> {
         self.source.0.into_run(self.id.0)
     }
 }
@@ -282,8 +282,8 @@ impl Tenant {
 
     /// One page of a search for runs.
     pub(super) async fn runs(&self, wanted: usize, from: usize, search: impl Fn(usize) -> Call) -> Result<Found<Run>, Failure> {
-        let Found { items, count, more } = self.page::<Hits<RunHit>>(wanted, from, search).await?;
-        Ok(Found { items: items.into_iter().filter_map(RunHit::into_run).collect(), count, more })
+        let Found { items, count, more, told, exact } = self.page::<Hits<RunHit>>(wanted, from, search).await?;
+        Ok(Found { items: items.into_iter().filter_map(RunHit::into_run).collect(), count, more, told, exact })
     }
 
     /// The runs of a search that fits into one answer, or fails because it does not.
@@ -295,7 +295,7 @@ impl Tenant {
 }
 
 /// The fields of a run's document that [`RunDocument`] reads: documents can be large.
-const SOURCE: [&str; 8] = [
+pub(super) const SOURCE: [&str; 8] = [
     "metadata.name",
     "metadata.creationTimestamp",
     "metadata.labels",
@@ -316,7 +316,7 @@ pub(super) fn search(operation: &'static str, from: usize, size: usize, filter: 
     Call::post(operation, "api/service/runs/indexsearch", Some(body)).needs("the right to see workflow runs")
 }
 
-fn of_workflow(workflow: &str) -> Value {
+pub(super) fn of_workflow(workflow: &str) -> Value {
     let term = json!({"term": {"spec.workflowTemplateRef.name.keyword": {"value": workflow}}});
     json!({"nested": {"path": "spec", "query": term}})
 }

@@ -348,3 +348,10 @@ async fn each_exchange_is_a_client_span_that_the_tenant_can_join() {
     assert_eq!(attribute(&spans[1], "server.address").as_deref(), Some("127.0.0.1"));
     assert!(!format!("{spans:?}").contains("test-api-key"));
 }
+
+#[tokio::test]
+async fn a_role_without_a_name_does_not_hide_who_we_are() {
+    let me = json!({"userId": "u", "username": "jane", "roles": [{"id": "r", "name": null}, {"name": "$admin"}, {"id": "s"}]});
+    let server = Scripted::script([Reply::ok(&me)]).await;
+    assert_eq!(server.tenant(&clock()).whoami().await.expect("it answers").roles, ["$admin"]);
+}

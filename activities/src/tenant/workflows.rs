@@ -77,6 +77,12 @@ pub(super) struct WorkflowHit {
 
 impl Element for WorkflowHit {}
 
+impl WorkflowHit {
+    pub(super) fn into_workflow(self) -> Option<Workflow> {
+        self.source.0.into_workflow()
+    }
+}
+
 impl Document {
     fn into_workflow(self) -> Option<Workflow> {
         let metadata = self.metadata.0;
@@ -173,7 +179,7 @@ impl Tenant {
 }
 
 /// The fields of a workflow's document that [`Workflow`] shows: documents can be large.
-const SOURCE: [&str; 4] = ["metadata.name", "metadata.creationTimestamp", "metadata.labels", "metadata.annotations"];
+pub(super) const SOURCE: [&str; 4] = ["metadata.name", "metadata.creationTimestamp", "metadata.labels", "metadata.annotations"];
 
 fn search(operation: &'static str, size: usize, filter: &Value, source: &[&str]) -> Call {
     let body = json!({

@@ -7,19 +7,18 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use clap::builder::NonEmptyStringValueParser;
 use iolaus_activities::tenant::{NewOAuthClient, OAuthClient, OAuthCreation, Tenant, oauth_client_command, role_named};
 use iolaus_activities::{Failure, shell_word};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
-use super::OfTenant;
 use crate::cli::App;
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::input::utf8;
 use crate::cli::render::table;
 use crate::cli::signals::Signals;
+use crate::cli::tenant_args::{OfTenant, not_empty};
 
 /// Bytes that a secret may need on disk.
 const ROOM: usize = 1024;
@@ -64,14 +63,9 @@ struct Handed<'a> {
     secret_file: Option<&'a Path>,
 }
 
-/// A word that is not empty.
-pub(super) fn not_empty() -> NonEmptyStringValueParser {
-    NonEmptyStringValueParser::new()
-}
-
 impl Create {
     pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        let tenant = app.tenants()?.get(&self.tenant.tenant)?;
+        let tenant = self.tenant.open(app)?;
         let new = NewOAuthClient {
             display_name: self.name.clone(),
             description: self.description.clone(),
@@ -127,12 +121,21 @@ async fn role(tenant: &Tenant, wanted: &str) -> anyhow::Result<String> {
 async fn personas(tenant: &Tenant, wanted: &[String]) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::with_capacity(wanted.len());
     for wanted in wanted {
-        let name = if wanted.starts_with("default/") { wanted.clone() } else { persona(tenant, wanted).await? };
+        let name = if wanted.starts_with("default/") { qualified(tenant, wanted).await? } else { persona(tenant, wanted).await? };
         if !names.contains(&name) {
             names.push(name);
         }
     }
     Ok(names)
+}
+
+/// A qualified name, if there is such a persona.
+async fn qualified(tenant: &Tenant, wanted: &str) -> anyhow::Result<String> {
+    if let Some(persona) = tenant.persona(wanted).await? {
+        return Ok(persona.qualified_name);
+    }
+    let problem = Problem::usage(format!("tenant {} has no persona with the qualified name {wanted:?}", tenant.name()));
+    Err(problem.hint("give the persona's name as it is written there: --persona NAME").into())
 }
 
 async fn persona(tenant: &Tenant, wanted: &str) -> anyhow::Result<String> {

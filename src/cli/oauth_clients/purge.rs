@@ -1,14 +1,13 @@
-//! `iolaus oauth-clients purge`: irreversible, so a person is asked, and a program has to say that it means it.
-
-use std::io::{self, IsTerminal};
+//! `iolaus oauth-clients purge`: irreversible, so a person is asked, and a program has to confirm that it means it.
 
 use clap::Args;
 use serde::Serialize;
 
 use super::Named;
 use crate::cli::App;
-use crate::cli::exit::{Exit, Problem};
-use crate::cli::render::plain_line;
+use crate::cli::clean;
+use crate::cli::confirm;
+use crate::cli::exit::Exit;
 
 /// Purge an OAuth client and its tokens. This cannot be undone; you are asked, unless --yes
 #[derive(Debug, Clone, Args)]
@@ -32,51 +31,22 @@ struct Purged<'a> {
 
 impl Purge {
     pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        let tenant = app.tenants()?.get(&self.client.tenant.tenant)?;
+        let tenant = self.client.tenant.open(app)?;
         let client_id = &self.client.client_id;
         let mut purged = self.yes;
         if !purged {
-            if !(io::stdin().is_terminal() && app.out.is_watched()) {
-                let problem = Problem::usage(format!("purging {client_id} cannot be undone, and nobody is there to be asked"));
-                return Err(problem.hint("say that you mean it: --yes").into());
+            if !confirm::can_ask(app) {
+                return Err(confirm::no_terminal(&format!("purging {client_id} cannot be undone")).into());
             }
             let name = tenant.oauth_client(client_id).await?.display_name;
-            app.out
-                .note(&plain_line(&format!("{name} ({client_id}) of tenant {} and all its tokens will be gone.", tenant.name())));
-            app.out.draw("This cannot be undone. Purge it? [y/N] ");
-            purged = is_yes(&answer().await?);
+            let what = format!("{name} ({client_id}) of tenant {} and all its tokens will be gone.", tenant.name());
+            purged = confirm::ask(app, &what, "This cannot be undone. Purge it?").await?;
         }
         if purged {
             tenant.purge_oauth_client(client_id).await?;
         }
         let told = if purged { "is purged" } else { "is left as it is" };
-        app.out.data(&Purged { client_id, purged }, || format!("{client_id} {told}"))?;
+        app.out.data(&Purged { client_id, purged }, || clean::line(&format!("{client_id} {told}")))?;
         Ok(if purged { Exit::Passed } else { Exit::Cancelled })
-    }
-}
-
-/// One line of stdin.
-async fn answer() -> anyhow::Result<String> {
-    let read = || {
-        let mut line = String::new();
-        io::stdin().read_line(&mut line).map(|_| line)
-    };
-    Ok(tokio::task::spawn_blocking(read).await??)
-}
-
-/// Everything that is no clear yes is a no.
-fn is_yes(line: &str) -> bool {
-    matches!(line.trim().to_lowercase().as_str(), "y" | "yes")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_clear_yes_is_one() {
-        for (line, expected) in [("y\n", true), (" YES \n", true), ("", false), ("\n", false), ("n\n", false), ("yess\n", false)] {
-            assert_eq!(is_yes(line), expected, "{line:?}");
-        }
     }
 }

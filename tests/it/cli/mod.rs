@@ -6,6 +6,7 @@ mod bad_input;
 #[cfg(feature = "temporal")]
 mod cluster;
 mod demo;
+mod doctor;
 mod jobs;
 mod metrics;
 mod oauth_clients;
@@ -13,4 +14,5 @@ mod sandbox;
 mod secrets;
 mod sequences;
 mod surface;
+mod tenant;
 mod traces;

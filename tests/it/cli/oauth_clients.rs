@@ -184,7 +184,52 @@ fn an_unknown_role_or_persona_makes_no_post_and_tells_what_there_is() {
         .filter(|request| request.method == "POST" && request.target.contains("/oauth-clients"));
     assert_eq!(posts.count(), 0);
     assert_eq!(create(&place, &["--persona", "default/rEaDeRs2TWUqhVcZHC3zoV"]).code, 0);
-    assert_eq!(create(&place, &["--persona", "default/none"]).code, 3, "the tenant refuses it");
+}
+
+#[test]
+fn a_persona_that_is_named_by_its_qualified_name_is_checked_before_anything_is_created() {
+    let place = place();
+    let ran = create(&place, &["--persona", "default/nope"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
+    insta::assert_snapshot!(ran.stderr, @r#"
+    error: tenant default has no persona with the qualified name "default/nope"
+    hint: give the persona's name as it is written there: --persona NAME
+    "#);
+    assert!(!place.sandbox().requests().iter().any(|request| request.method == "POST"), "nothing is created");
+}
+
+#[test]
+fn a_limit_is_a_maximum_of_clients_in_all_and_without_one_none_is_left_out() {
+    let place = place();
+    let record = |n: usize| json!({"clientId": format!("oauth-client-{n}"), "displayName": format!("c {n}")});
+    let serve = |from: usize, size: usize, to: usize| {
+        let records: Vec<_> = (from..to.min(from + size)).map(record).collect();
+        let body = json!({"totalRecord": 450, "filterRecord": 450, "records": records});
+        let action = json!({"kind": "status", "status": 200, "body": body});
+        fault(&place, json!({"path": format!("offset={from}&limit={size}&"), "action": action}));
+    };
+    let listed = |ran: &Ran| {
+        let pages = ran.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        pages.map(|page| page["oauth_clients"].as_array().expect("a list").len()).sum::<usize>()
+    };
+    (0..450).step_by(100).for_each(|from| serve(from, 100, 450));
+    let ran = place.run("oauth-clients list");
+    assert_eq!((ran.code, listed(&ran)), (0, 450));
+    assert_eq!(ran.stderr, "450 of 450 OAuth clients of tenant default are shown\n");
+
+    serve(0, 20, 450);
+    serve(20, 10, 450);
+    let ran = place.run("oauth-clients list --limit 30 --page-size 20 --sort -displayName");
+    assert_eq!((ran.code, listed(&ran)), (0, 30));
+    assert_eq!(ran.stderr, "30 of 450 OAuth clients of tenant default are shown; --offset 30 shows more\n");
+    assert!(place.sandbox().requests().pop().is_some_and(|request| request.target.ends_with("&sort=-displayName")));
+
+    // A tenant that gives fewer than it says there are.
+    serve(0, 100, 60);
+    serve(60, 100, 60);
+    let ran = place.run("oauth-clients list");
+    assert_eq!((ran.code, listed(&ran)), (3, 60));
+    assert!(ran.stderr.contains("--offset 60 shows more") && ran.stderr.contains("fewer clients than it says"), "{ran:?}");
 }
 
 #[test]
@@ -243,7 +288,7 @@ fn pages_are_printed_as_they_are_fetched_and_the_total_is_told() {
     let place = place();
     create(&place, &[]);
     create(&place, &[]);
-    let ran = place.run("oauth-clients list --limit 2 --sort createdAt");
+    let ran = place.run("oauth-clients list --page-size 2 --sort createdAt");
     let pages: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let names: Vec<Vec<_>> = pages
         .iter()
@@ -278,8 +323,8 @@ fn a_purge_without_anybody_to_ask_is_refused_and_nothing_is_sent() {
     let ran = place.run("oauth-clients purge oauth-client-sandbox");
     assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
     insta::assert_snapshot!(ran.stderr, @r#"
-    error: purging oauth-client-sandbox cannot be undone, and nobody is there to be asked
-    hint: say that you mean it: --yes
+    error: purging oauth-client-sandbox cannot be undone, and there is no terminal to ask at
+    hint: confirm it with --yes
     "#);
     assert!(place.sandbox().requests().is_empty());
 }

@@ -167,10 +167,12 @@ fn help_tells_the_commands_and_the_exit_codes() {
       jobs           List, show, wait for, cancel and retry jobs
       pause          Stop claiming jobs of an activity or a tenant, on all workers, until it is resumed
       resume         Take a pause back
-      workflows      Find and show workflows of a tenant
+      workflows      List, find and show workflows of a tenant
+      runs           List, show and stop runs of a tenant's workflows
       oauth-clients  Create, list, show, change and purge OAuth clients of a tenant
-      doctor         Check configuration, queue, tenants and permissions, and tell the mend of what is
-                     wrong
+      tokens         Find API tokens of a tenant
+      whoami         Show which user a tenant takes the configured credentials for, and its roles
+      doctor         Check configuration, queue, tenants and permissions, and suggest fixes
       sandbox        Play a tenant on loopback, until told to stop
       schema         Print JSON Schemas of what goes in and what comes out, or the reference of the
                      configuration

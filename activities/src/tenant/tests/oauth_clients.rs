@@ -109,6 +109,49 @@ async fn the_roles_of_all_pages_can_be_chosen() {
 }
 
 #[tokio::test]
+async fn roles_are_read_until_the_total_and_one_without_a_name_loses_no_other() {
+    let role = |name: Value| json!({"name": name, "description": "a role"});
+    let page = |roles: &[Value]| Reply::ok(&json!({"totalRecord": 4, "records": roles}));
+    let first = page(&[role(json!("$a")), role(json!(null))]);
+    let server = Scripted::script([first, page(&[role(json!("$b"))]), page(&[role(json!("$c"))])]).await;
+    let roles = server.tenant(&clock()).roles().await.expect("an answer");
+    assert_eq!(roles.iter().map(|role| role.name.as_str()).collect::<Vec<_>>(), ["$a", "$b", "$c"]);
+    let offsets = server.requests().into_iter().map(|request| request.target.contains("&offset=2&limit=100"));
+    assert_eq!(offsets.collect::<Vec<_>>(), [false, true, false]);
+
+    let server = Scripted::script([page(&[role(json!("$a"))]), page(&[])]).await;
+    let failure = server.tenant(&clock()).roles().await.expect_err("a list that is cut off is no answer");
+    assert!(failure.code == "tenant.unreadable" && failure.message.contains("1 of 4"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn one_client_without_an_id_loses_no_other_and_counts_for_the_next_page() {
+    let records = [record("a", "ci", &json!(null)), json!({"displayName": "no id"}), record("b", "ci", &json!(null))];
+    let server = Scripted::script([Reply::ok(&json!({"totalRecord": 3, "records": records}))]).await;
+    let page = server.tenant(&clock()).oauth_clients(0, 20, Some("-displayName")).await.expect("an answer");
+    assert_eq!((page.clients.len(), page.records, page.total), (2, 3, Some(3)));
+    assert!(server.requests()[0].target.ends_with("&sort=-displayName"));
+}
+
+#[tokio::test]
+async fn a_persona_is_known_by_its_qualified_name_only_if_the_tenant_shows_that_one() {
+    let entity = |name: &str, status: &str| {
+        Reply::ok(&json!({"entity": {"status": status, "attributes": {"name": "Readers", "qualifiedName": name}}}))
+    };
+    for (reply, expected) in [
+        (entity("default/x", "ACTIVE"), Ok(true)),
+        (entity("default/x", "DELETED"), Ok(false)),
+        (Reply::json(404, &json!({"errorCode": "ATLAS-404-00-009"})), Ok(false)),
+        (entity("default/y", "ACTIVE"), Err("tenant.unreadable")),
+        (Reply::ok(&json!({})), Err("tenant.unreadable")),
+    ] {
+        let server = Scripted::script([reply]).await;
+        let found = server.tenant(&clock()).persona("default/x").await;
+        assert_eq!(found.as_ref().map(Option::is_some).map_err(|failure| failure.code.as_ref()), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_persona_of_another_name_is_not_taken_and_an_answer_without_entities_is_none() {
     let entity = |name| json!({"attributes": {"name": name, "qualifiedName": "default/x"}});
     for (body, expected) in [
