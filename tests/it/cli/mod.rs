@@ -7,6 +7,7 @@ mod bad_input;
 mod cluster;
 mod demo;
 mod doctor;
+mod hostile;
 mod jobs;
 mod metrics;
 mod oauth_clients;

@@ -15,3 +15,9 @@ CREATE INDEX effects_old ON effects(at);
 
 -- Attempts that a cancelled execution was given only to undo what it did.
 ALTER TABLE jobs ADD COLUMN undo_attempts INTEGER NOT NULL DEFAULT 0;
+
+-- Which tenants a worker serves, as a JSON list. A worker without a row takes the jobs of any tenant. Gone with the worker's row.
+CREATE TABLE worker_tenants (
+  worker_id INTEGER PRIMARY KEY,
+  tenants   TEXT NOT NULL
+) STRICT;
