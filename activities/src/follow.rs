@@ -14,7 +14,7 @@ use crate::failure::{Category, Failure};
 use crate::tenant::{Kind, Run, Standing, Tenant};
 use crate::timestamp;
 
-pub(crate) use telling::{command, conclude, facts, resume, runs_command, stop_command, with_the_tenants_words};
+pub(crate) use telling::{command, conclude, facts, resume, runs_command, stop_command, tokens_command, with_the_tenants_words};
 
 /// How often a long wait gives a sign of life; well within every heartbeat timeout that is of use.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
@@ -117,13 +117,13 @@ impl<'a> Follow<'a> {
                 Err(stop) => return Err(Box::pin(self.stopped(ctx, stop, &seen)).await),
                 Ok(Err(failure)) => match self.tolerated(ctx, &mut patience, &seen, failure) {
                     Ok(wait) => wait,
-                    Err(failure) => match self.last_look(ctx, &mut seen, failure).await? {
-                        Some(run) => return Ok(run),
-                        None => {
-                            patience = Patience::default();
-                            Duration::ZERO
+                    Err(failure) => {
+                        if let Some(run) = self.last_look(ctx, &mut seen, failure).await? {
+                            return Ok(run);
                         }
-                    },
+                        patience = Patience::default();
+                        Duration::ZERO
+                    }
                 },
                 Ok(Ok(found)) => {
                     patience = Patience::default();

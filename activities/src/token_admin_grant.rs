@@ -14,10 +14,10 @@ use serde_json::{Map, Value, json};
 use crate::activity::{Activity, ActivityError, ActivityOptions, CancelPlan, InputError, Timeouts};
 use crate::context::{ActivityContext, Stop};
 use crate::failure::{Category, Failure};
-use crate::follow::{Patience, alive, command};
+use crate::follow::{Patience, alive, command, tokens_command};
 use crate::inputs::check_name;
 use crate::submission::Effort;
-use crate::tenant::{Connection, Generation, Kind, TOKEN_ADMIN_PACKAGE, Tenant, Tenants, is_absence};
+use crate::tenant::{ApiToken, Connection, Generation, Kind, TOKEN_ADMIN_PACKAGE, Tenant, Tenants, is_absence};
 use crate::text::{clip, shell_word};
 use crate::timestamp;
 use crate::verdict::Verdict;
@@ -48,8 +48,12 @@ pub struct TokenAdminGrant {
 pub struct TokenAdminGrantInput {
     /// The connection, as in `default/snowflake/1234567890`.
     pub connection_qualified_name: String,
-    /// The guid of the API token. It is not the uuid within `apikey-…`.
+    /// The guid of the API token. It is not the uuid within `apikey-…`. Either this or `api_token_name` is given.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub api_token_guid: String,
+    /// The display name of the API token, which must be that of one token alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_token_name: Option<String>,
     /// How it is granted.
     #[serde(default)]
     pub method: Method,
@@ -93,6 +97,8 @@ struct Grant<'a> {
     tenant: &'a Tenant,
     input: &'a TokenAdminGrantInput,
     begun: Timestamp,
+    /// The token's guid.
+    token: String,
     /// The user that the token's holder is.
     user: String,
 }
@@ -129,7 +135,16 @@ impl Activity for TokenAdminGrant {
             && name.trim() == name;
         let reason = "must be a qualified name such as default/snowflake/1234567890";
         InputError::unless(fine, "connection_qualified_name", reason)?;
-        check_name("api_token_guid", &input.api_token_guid)
+        match input.api_token_name.as_deref() {
+            None => check_name("api_token_guid", &input.api_token_guid),
+            Some(_) if !input.api_token_guid.is_empty() => {
+                Err(InputError::new("api_token_name", "must not be given beside `api_token_guid`"))
+            }
+            Some(name) => {
+                let fine = (1..=256).contains(&name.len()) && name.trim() == name && !name.contains(char::is_control);
+                InputError::unless(fine, "api_token_name", "must be a display name: 1 to 256 bytes without control characters")
+            }
+        }
     }
 
     /// There is a checkpoint once something may have been sent.
@@ -145,8 +160,9 @@ impl Activity for TokenAdminGrant {
         check_generation(&tenant, &input)?;
         let saved: Option<Checkpoint> = ctx.checkpoint()?;
         let begun = saved.as_ref().map_or_else(|| ctx.now(), |saved| saved.begun);
-        let user = find_user(ctx, &tenant, &input).await?;
-        let grant = Grant { ctx, tenant: &tenant, input: &input, begun, user };
+        let token = find_token(ctx, &tenant, &input).await?;
+        let (token, user) = (token.guid.clone(), token.username());
+        let grant = Grant { ctx, tenant: &tenant, input: &input, begun, token, user };
         let connection = grant.look("reading the connection").await??;
         let way = match saved {
             Some(Checkpoint { way, .. }) if grant.is_seen(&connection) => return Ok(grant.seen(&connection, &way)),
@@ -312,7 +328,7 @@ impl Grant<'_> {
 
     /// The command that asks for the same again, by this method.
     fn again(&self, method: Method) -> String {
-        let TokenAdminGrantInput { connection_qualified_name: connection, api_token_guid: token, .. } = self.input;
+        let (connection, token) = (&self.input.connection_qualified_name, &self.token);
         let method = match method {
             Method::Auto => "",
             Method::Package => " method=package",
@@ -337,15 +353,31 @@ impl Grant<'_> {
     }
 }
 
-async fn find_user(ctx: &ActivityContext, tenant: &Tenant, input: &TokenAdminGrantInput) -> Result<String, ActivityError> {
+async fn find_token(ctx: &ActivityContext, tenant: &Tenant, input: &TokenAdminGrantInput) -> Result<ApiToken, ActivityError> {
     let progress = Progress { step: "finding the token", connection: &input.connection_qualified_name };
-    let guid = &input.api_token_guid;
-    let found = alive(ctx, &progress, tenant.api_token(guid)).await??;
-    found.map(|token| token.username()).ok_or_else(|| {
-        let message = format!("tenant `{}` has no API token with guid {guid}", tenant.name());
-        let failure = Failure::new("token.not_found", Category::NotFound, message);
-        failure.suggest("give the token's own guid, which is not the uuid within its client id apikey-…").into()
-    })
+    let Some(name) = &input.api_token_name else {
+        let guid = &input.api_token_guid;
+        let found = alive(ctx, &progress, tenant.api_token(guid)).await??;
+        return found.ok_or_else(|| {
+            let message = format!("tenant `{}` has no API token with guid {guid}", tenant.name());
+            let failure = Failure::new("token.not_found", Category::NotFound, message);
+            failure.suggest("give the token's own guid, which is not the uuid within its client id apikey-…").into()
+        });
+    };
+    let mut found = alive(ctx, &progress, tenant.api_tokens_named(name)).await??;
+    match (found.pop(), found.len()) {
+        (Some(token), 0) => Ok(token),
+        (None, _) => {
+            let message = format!("tenant `{}` has no API token named {name}", tenant.name());
+            let failure = Failure::new("token.not_found", Category::NotFound, message);
+            Err(failure.suggest(tokens_command(ctx.tenant(), name)).into())
+        }
+        (Some(_), others) => {
+            let message = format!("tenant `{}` has {} API tokens named {name}; give api_token_guid", tenant.name(), others + 1);
+            let failure = Failure::new("token.ambiguous", Category::Precondition, message);
+            Err(failure.suggest(tokens_command(ctx.tenant(), name)).into())
+        }
+    }
 }
 
 fn check_generation(tenant: &Tenant, input: &TokenAdminGrantInput) -> Result<(), Failure> {

@@ -136,7 +136,7 @@ impl List {
         let limit = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let mut progress = Progress { offset: usize::try_from(self.offset)?, listed: 0, total: None, unreadable: 0 };
         for number in 0..MOST_PAGES {
-            let size = usize::from(self.page_size).min(limit - progress.listed);
+            let size = usize::from(self.page_size).min(limit.saturating_sub(progress.listed));
             if size == 0 {
                 break;
             }

@@ -72,6 +72,11 @@ pub(crate) fn stop_command(tenant: &str, run: &str) -> String {
     on_tenant(tenant, format!("iolaus runs stop {}", shell_word(run)))
 }
 
+/// The command that finds API tokens by their display name.
+pub(crate) fn tokens_command(tenant: &str, name: &str) -> String {
+    on_tenant(tenant, format!("iolaus tokens find {}", shell_word(name)))
+}
+
 fn on_tenant(tenant: &str, command: String) -> String {
     if tenant == "default" { command } else { format!("{command} --tenant {}", shell_word(tenant)) }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Tenant;
 use super::answer::{Count, Element, Exact, Lenient};
 use super::documents::{Page as _, Records};
-use super::listed::{Page, pages};
+use super::listed::{Listed, Page};
 use super::send::Call;
 use super::target::encoded;
 use crate::failure::Failure;
@@ -59,16 +59,20 @@ impl Tenant {
             let target = format!("api/service/apikeys?count=True&offset={offset}&limit={size}&filter={filter}&sort=createdAt");
             Call::get("tokens.find", target).needs("the right to see API tokens")
         };
-        let found = pages(
-            MOST_TOKENS,
-            PAGE,
-            |token: &ApiToken| &token.guid,
-            async |offset, _| {
-                let found = self.page::<Records<TokenRecord>>(PAGE, offset, |size| call(offset, size)).await?;
-                Ok(Page::of(found, TokenRecord::into_token))
-            },
-        )
-        .await?;
+        // Not `pages`: the future of its async closure is not `Send`, which an activity's has to be.
+        let (mut found, mut offset) = (Listed::new(), 0);
+        for _ in 0..MOST_TOKENS / PAGE {
+            let page = self.page::<Records<TokenRecord>>(PAGE, offset, |size| call(offset, size)).await?;
+            let page = Page::of(page, TokenRecord::into_token);
+            offset += page.elements;
+            found.total = page.total.or(found.total);
+            found.unreadable += page.elements.saturating_sub(page.rows.len());
+            found.rows.extend(page.rows);
+            found.more = page.more;
+            if !page.more {
+                break;
+            }
+        }
         // One that was not read could be the one that is meant.
         if found.more || found.unreadable > 0 {
             return Err(self.incomplete(&call(0, PAGE), &found));

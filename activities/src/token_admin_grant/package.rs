@@ -80,7 +80,7 @@ impl Grant<'_> {
         let again = self.again(self.input.method);
         while !creating.created {
             let name = creating.effort.workflow.clone();
-            let workflow = token_admin_workflow(&name, &self.input.connection_qualified_name, &self.input.api_token_guid);
+            let workflow = token_admin_workflow(&name, &self.input.connection_qualified_name, &self.token);
             let checkpoint = |effort: &Effort| self.state(false, effort);
             let submitter = Submitter { ctx: self.ctx, tenant: self.tenant, rules: self.rules(&again), checkpoint: &checkpoint };
             match submitter.create(&mut creating.effort, &workflow).await? {

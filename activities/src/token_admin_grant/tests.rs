@@ -364,6 +364,43 @@ async fn the_package_is_created_followed_and_its_effect_read_back() {
 }
 
 #[tokio::test]
+async fn a_token_is_found_by_its_name_if_that_is_of_one_token_alone() {
+    let token = |id: &str, name: &str| json!({"id": id, "clientId": format!("apikey-{id}"), "displayName": name, "attributes": {"clientId": format!("apikey-{id}")}});
+    for (listed, code) in [
+        (vec![token("t-1", "ci")], None),
+        (vec![token("t-1", "ci"), token("t-2", "ci")], Some("token.ambiguous")),
+        (vec![token("t-1", "ci 2")], Some("token.not_found")),
+    ] {
+        let clock = clock();
+        let user = "service-account-apikey-t-1";
+        let server = Scripted::answering(move |request| {
+            Some(if request.target.contains("/apikeys") {
+                Reply::ok(&json!({"totalRecord": listed.len(), "records": listed}))
+            } else {
+                Reply::ok(&json!({"entity": {"guid": "c", "status": "ACTIVE",
+                    "attributes": {"qualifiedName": CONNECTION, "name": "prod", "adminUsers": [user]}}}))
+            })
+        })
+        .await;
+        let host = TestHost::new(clock.clone());
+        let input = json!({"connection_qualified_name": CONNECTION, "api_token_name": "ci"});
+        let ended = drive(&clock, host.attempt(TokenAdminGrant::new(server.tenants(&clock)), input)).await;
+        match (ended, code) {
+            (Ok(verdict), None) => assert_eq!(fact(&verdict, "token_user"), user),
+            (Err(ActivityError::Failed(failure)), Some(code)) => {
+                assert_eq!((failure.code.as_ref(), failure.suggested_action.as_deref()), (code, Some("iolaus tokens find ci")));
+            }
+            (ended, code) => panic!("{ended:?} instead of {code:?}"),
+        }
+    }
+    let info = ActivityInfo::of::<TokenAdminGrant>();
+    let both = json!({"connection_qualified_name": CONNECTION, "api_token_guid": TOKEN, "api_token_name": "ci"});
+    assert_eq!(info.prepare(both).expect_err("it is refused").field, "api_token_name");
+    let neither = json!({"connection_qualified_name": CONNECTION});
+    assert_eq!(info.prepare(neither).expect_err("it is refused").field, "api_token_guid");
+}
+
+#[tokio::test]
 async fn a_direct_grant_writes_the_list_that_it_read_and_the_token() {
     let case = Case::new(|world| world.admins = vec!["jane".into(), "joe".into()]).await;
     let verdict = case.attempt("direct").await.expect("a verdict");

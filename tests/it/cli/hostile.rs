@@ -438,10 +438,10 @@ fn one(base: &str, worlds: &Worlds, activity: Activity, number: usize) {
     ] {
         place.set(&format!("IOLAUS_TENANTS__DEFAULT__{setting}"), value);
     }
-    let mut words = vec!["execute".to_owned()];
-    words.extend(activity.command());
-    words.extend(["--maximum-attempts=3", "--initial-interval=10ms", "--maximum-interval=100ms"].map(str::to_owned));
-    let ran = place.iolaus(&words);
+    let mut command = vec!["execute".to_owned()];
+    command.extend(activity.command());
+    command.extend(["--maximum-attempts=3", "--initial-interval=10ms", "--maximum-interval=100ms"].map(str::to_owned));
+    let ran = place.iolaus(&command);
     check(activity, number, worlds.lock().expect("no panic").get(&(activity, number)), &ran);
     let said = [("stdout".to_owned(), ran.stdout.into_bytes()), ("stderr".to_owned(), ran.stderr.into_bytes())];
     let kept = place.files().into_iter().map(|(path, bytes)| (path.display().to_string(), bytes));

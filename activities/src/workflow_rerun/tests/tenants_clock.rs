@@ -35,7 +35,7 @@ async fn since_is_exact_where_the_tenants_clock_is_known_and_the_sentence_gives_
         let verdict = case.attempt(json!({"since": "2026-01-01T00:00:00.700Z", "until": "submitted"})).await.expect("a verdict");
         assert_eq!(fact(&verdict, "run") == "theirs", adopted, "{dated} {ago}: {}", verdict.message());
         let created = case.world().runs[0].created;
-        let both = format!("{} and since=2026-01-01T00:00:00.700Z", format!("{},", timestamp::format(created)));
+        let both = format!("{}, and since=2026-01-01T00:00:00.700Z", timestamp::format(created));
         assert_eq!(verdict.message().contains(&both), adopted, "{}", verdict.message());
         assert_eq!(verdict.message().contains("up to 5s are allowed"), adopted && ago > 0, "{}", verdict.message());
     }

@@ -74,7 +74,11 @@ impl File {
 
     /// A new worker takes the job.
     fn claim(&self) -> (i64, Claimed) {
-        let registration = WorkerRegistration { name: "w".into(), activities: vec!["probe"], tenants: Default::default() };
+        let registration = WorkerRegistration {
+            name: "w".into(),
+            activities: vec!["probe"],
+            tenants: crate::embedded::store::served::ServedTenants::default(),
+        };
         let worker = self.tx(|tx| tx.register_worker(&registration)).unwrap();
         let (mut claimed, _) = self.tx(|tx| claim::claim(tx, &request(worker, 1), 0)).unwrap();
         (worker, claimed.pop().expect("the job"))
