@@ -452,15 +452,14 @@ fn a_gate_never_answers_with_the_verdict_of_another_question() {
 #[test]
 fn execute_ends_soon_and_says_why_where_no_attempt_reaches_the_tenant() {
     let mut place = Place::new();
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let address = nobody.local_addr().expect("it is bound");
-    drop(nobody);
-    place.set("ATLAN_BASE_URL", format!("http://{address}"));
+    place.set("ATLAN_BASE_URL", format!("http://127.0.0.1:{}", crate::support::port::free_port()));
     place.set("ATLAN_API_KEY", "some-key");
     place.set("IOLAUS_WORKER__UNREACHED_TIMEOUT", "2s");
     let line = "execute workflow_rerun type=tableau pick=newest until=submitted --job-id nightly";
     let ran = place.run(line);
-    assert_eq!((ran.code, ran.json()["state"].as_str()), (5, Some("retryable")), "{ran:?}");
+    // The end comes between two attempts or within one, which is then given back.
+    let open = ran.json()["state"].as_str().is_some_and(|state| ["retryable", "available"].contains(&state));
+    assert!(ran.code == 5 && open, "{ran:?}");
     let hint = "hint: nothing listens there: check host and port of tenants.default.base_url";
     let end = ran.stderr.lines().last().unwrap_or_default();
     assert!(
