@@ -176,7 +176,7 @@ impl Activity {
 }
 
 /// The tenant behind one address.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct World {
     asked: usize,
     runs: Vec<String>,
@@ -348,8 +348,8 @@ fn is_right(behaviour: Behaviour) -> bool {
     use Spelling as S;
     match behaviour {
         Behaviour::Spelled(spelling) => !matches!(spelling, S::ShortLength | S::LongLength | S::BrokenChunks),
-        // A compression that was not asked for and cannot be undone.
-        Behaviour::Header(header) => !header.contains("br"),
+        // A body that is JSON is read, whatever a header says of it.
+        Behaviour::Header(_) => true,
         _ => false,
     }
 }
@@ -444,7 +444,8 @@ fn one(base: &str, worlds: &Worlds, activity: Activity, number: usize) {
     let attempts = if activity == Activity::Await { "--maximum-attempts=1" } else { "--maximum-attempts=2" };
     command.extend([attempts, "--initial-interval=10ms", "--maximum-interval=100ms"].map(str::to_owned));
     let ran = place.iolaus(&command);
-    check(activity, number, worlds.lock().expect("no panic").get(&(activity, number)), &ran);
+    let world = worlds.lock().expect("no panic").get(&(activity, number)).cloned();
+    check(activity, number, world.as_ref(), &ran);
     let said = [("stdout".to_owned(), ran.stdout.into_bytes()), ("stderr".to_owned(), ran.stderr.into_bytes())];
     let kept = place.files().into_iter().map(|(path, bytes)| (path.display().to_string(), bytes));
     for (name, bytes) in said.into_iter().chain(kept) {
