@@ -275,6 +275,17 @@ async fn a_tenant_never_has_more_jobs_at_once_than_it_may() {
     worker.drain().await.unwrap();
 }
 
+/// Lets time pass until the tenant is held.
+async fn until_held(host: &TestHost) {
+    for _ in 0..60 {
+        if host.sql::<bool>(HELD) {
+            return;
+        }
+        host.clock.advance(Duration::from_secs(1)).await;
+    }
+    panic!("the tenant is not held within a minute");
+}
+
 /// A tenant that is down answers every request with 503, and says no time. Five hundred reruns do not ask it five hundred times.
 #[tokio::test]
 async fn five_hundred_reruns_at_a_dead_tenant_ask_it_a_few_times_and_go_on_when_it_is_back() {
@@ -287,19 +298,13 @@ async fn five_hundred_reruns_at_a_dead_tenant_ask_it_a_few_times_and_go_on_when_
         host.enqueue(JobRequest { job_id: Some(format!("n-{n}")), ..request("workflow_rerun", input) }).await.unwrap();
     }
     let worker = host.worker().await;
-    // Reads are sent again after some hundred milliseconds.
     let second = async |asked: &mut Vec<usize>| {
         let before = sandbox.requests().len();
-        for _ in 0..10 {
-            clock.advance(Duration::from_millis(100)).await;
-        }
+        clock.advance(Duration::from_secs(1)).await;
         asked.push(sandbox.requests().len() - before);
     };
     let mut asked = Vec::new();
-    while !host.sql::<bool>(HELD) {
-        second(&mut asked).await;
-    }
-    asked.clear();
+    until_held(&host).await;
     for _ in 0..60 {
         second(&mut asked).await;
     }
@@ -311,8 +316,10 @@ async fn five_hundred_reruns_at_a_dead_tenant_ask_it_a_few_times_and_go_on_when_
 
     sandbox.clear_faults();
     let back = clock.monotonic();
-    host.pass_time(Duration::from_millis(500), host.until_sql(ALL_CLOSED)).await;
-    assert!(clock.monotonic() < back + Duration::from_secs(120), "they go on when a probe is answered");
+    while !host.sql::<bool>(ALL_CLOSED) {
+        clock.advance(Duration::from_secs(1)).await;
+        assert!(clock.monotonic() < back + Duration::from_secs(120), "they continue when a probe is answered");
+    }
     for n in 0..500 {
         let verdict = host.client.wait(target(&format!("n-{n}"))).await.unwrap();
         assert!(verdict.status == Status::Passed && verdict.attempts <= 3, "{verdict:#?}");
@@ -333,29 +340,26 @@ async fn an_effect_of_unknown_fate_outlasts_a_tenant_that_fails_at_everything() 
     fault(json!({"path": "/submit", "action": {"kind": "cut_after_applying"}}));
     fault(json!({"path": "/submit", "nth": 2, "times": 0, "action": {"kind": "status", "status": 503}}));
     let worker = host.worker().await;
-    let step = Duration::from_millis(250);
-    host.pass_time(step, async {
-        while submissions(&sandbox).is_empty() {
-            host.client.presence().await.unwrap();
+    let seconds = async |until: &dyn Fn() -> bool| {
+        for _ in 0..120 {
+            if until() {
+                return;
+            }
+            clock.advance(Duration::from_secs(1)).await;
         }
-    })
-    .await;
+        panic!("that does not come about within two minutes");
+    };
+    seconds(&|| !submissions(&sandbox).is_empty()).await;
     fault(json!({"times": 0, "action": {"kind": "status", "status": 503}}));
     for n in 0..20 {
         host.enqueue(job(&format!("n-{n}"), "default", ENABLED)).await.unwrap();
     }
-    host.pass_time(step, host.until_sql(HELD)).await;
-    host.pass_time(step, async {
-        let until = clock.monotonic() + Duration::from_secs(300);
-        while clock.monotonic() < until {
-            host.client.presence().await.unwrap();
-        }
-    })
-    .await;
+    until_held(&host).await;
+    clock.advance(Duration::from_secs(300)).await;
     sandbox.clear_faults();
-    host.pass_time(step, host.until_sql("SELECT count(*) = 1 FROM jobs WHERE job_id = 'lost' AND finished_at IS NOT NULL")).await;
+    seconds(&|| host.sql::<bool>("SELECT count(*) = 1 FROM jobs WHERE job_id = 'lost' AND finished_at IS NOT NULL")).await;
     let verdict = host.client.wait(target("lost")).await.unwrap();
     assert_eq!((verdict.status, submissions(&sandbox).len()), (Status::Passed, 1), "{verdict:#?}");
-    host.pass_time(step, host.until_sql(ALL_CLOSED)).await;
+    seconds(&|| host.sql::<bool>(ALL_CLOSED)).await;
     worker.drain().await.unwrap();
 }
