@@ -68,8 +68,9 @@ impl Tenant {
             found.total = page.total.or(found.total);
             found.unreadable += page.elements.saturating_sub(page.rows.len());
             found.rows.extend(page.rows);
-            found.more = page.more;
-            if !page.more {
+            let counted = found.total.map(|total| u64::try_from(offset).unwrap_or(u64::MAX) < total);
+            found.more = counted.map_or(page.more, |more| more || (!page.exact && page.more)) || page.cut > 0;
+            if !found.more || page.elements == 0 {
                 break;
             }
         }
