@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(reserve("a", 0, None, 10), Reserved::Saved);
         assert_eq!(names(&reserve("b", 10, None, 10)), ["a"]);
         assert_eq!(register.reserve("other tenant", &owner("b"), &reservation(0, None), at(10)), Reserved::Saved);
-        assert_eq!(reserve("a", 0, None, 12), Reserved::Saved, "its own intent is in nobody's way but others'");
+        assert_eq!(reserve("a", 0, None, 12), Reserved::Saved, "an execution's own intent does not keep it away");
         assert_eq!(names(&reserve("b", 12, None, 13)), ["a"], "it was renewed");
         assert_eq!(reserve("b", 13, None, 40), Reserved::Saved, "an intent that is too old is in the way no more");
         assert_eq!(names(&reserve("c", 0, None, 41)), ["b", "a"], "the newest first");

@@ -1,8 +1,7 @@
 //! An address that leads nowhere, or elsewhere, is said to be wrong at the first request.
 
-use std::net::TcpListener;
-
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
 
 use super::super::diagnosis::never_reached;
 use super::super::scripted::{Reply, Scripted, clock, drive, tenants};
@@ -33,9 +32,10 @@ async fn speaking_http() -> String {
 
 #[tokio::test]
 async fn the_first_failure_says_what_is_wrong_with_the_address() {
-    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let refused = format!("http://{}", nobody.local_addr().expect("it is bound"));
-    drop(nobody);
+    // Bound for the whole test and never listened on, so that no other test is given the port.
+    let closed = TcpSocket::new_v4().expect("a socket");
+    closed.bind("127.0.0.1:0".parse().expect("an address")).expect("a port is free");
+    let refused = format!("http://{}", closed.local_addr().expect("it is bound"));
     let redirecting = Scripted::answering(|_| Some(Reply::text(301, "").header("location", "https://acme.example.com/"))).await;
     let rows = [
         (refused, "tenant.unreachable", "nothing listens there"),
