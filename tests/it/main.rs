@@ -18,6 +18,7 @@ mod faults;
 mod files;
 mod grant;
 mod held;
+mod interleavings;
 mod kills;
 mod kubernetes;
 mod lifecycle;
