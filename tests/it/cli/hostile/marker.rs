@@ -80,8 +80,13 @@ fn cases(base: &str) -> (String, String) {
         let command = activity.command();
         let input: BTreeMap<_, _> = command[1..].iter().filter_map(|word| word.split_once('=')).collect();
         let mut input = json!(input);
-        if let Activity::Rerun = activity {
-            input["idempotent"] = json!(false);
+        match activity {
+            Activity::Rerun => {
+                input["idempotent"] = json!(false);
+                input["timeout"] = json!("3s");
+            }
+            Activity::Await => input["timeout"] = json!("3s"),
+            Activity::Preflight | Activity::Grant => {}
         }
         for number in 0..marks().len() {
             let tenant = format!("t{}_{number}", activity as usize);
@@ -92,7 +97,8 @@ fn cases(base: &str) -> (String, String) {
                 activity as usize
             )
             .expect("a text");
-            let options = json!({"maximum_attempts": 2, "initial_interval": "10ms", "maximum_interval": "100ms"});
+            let options = json!({"maximum_attempts": 2, "initial_interval": "10ms", "maximum_interval": "100ms",
+                "schedule_to_close": "20s"});
             let job = json!({"activity": command[0], "tenant": tenant, "job_id": tenant, "input": input, "options": options});
             writeln!(jobs, "{job}").expect("a text");
         }
@@ -118,7 +124,7 @@ fn no_metric_shows_what_a_tenant_says_and_no_output_shows_our_key_or_control_cha
     place.set("IOLAUS_HTTP__LISTEN", "127.0.0.1:0");
     let mut worker = place.start("worker");
     let address = address(&mut worker);
-    let ran = place.run(&format!("enqueue --jobs {} --wait --output json", jobs.display()));
+    let ran = place.run(&format!("enqueue --jobs {} --wait --timeout 90s --output json", jobs.display()));
     assert_eq!(ran.stdout.matches("\"attempts\":").count(), number, "a verdict for each job: {ran:?}");
     check_shown("enqueue", &ran.stdout);
     check_shown("enqueue", &ran.stderr);
