@@ -74,10 +74,8 @@ fn round() -> (usize, usize) {
             place.spawn(&format!("execute token_admin_grant {words} --output json"), Stdio::piped())
         })
         .collect();
-    let verdicts: Vec<VerdictRecord> = started
-        .into_iter()
-        .map(|child| serde_json::from_slice(&child::output(child, "a direct grant").stdout).unwrap())
-        .collect();
+    let verdicts: Vec<VerdictRecord> =
+        started.into_iter().map(|child| serde_json::from_slice(&child::output(child, "a direct grant").stdout).unwrap()).collect();
     let (effects, admins) = (tenant.sandbox().effects(), tenant.sandbox().admin_users(CONNECTION));
     assert!(admins.iter().any(|admin| admin == "jane"), "nobody took away who was there before: {admins:?}");
     let (mut passed, mut lost) = (0, 0);

@@ -109,11 +109,9 @@ async fn interleaving(seed: u64) {
 fn told(id: String, plan: &Plan, host: &TestHost, ended: Result<Verdict, ActivityError>) -> Job {
     let intent = |save: &Value| Some(save["effort"]["intent"]["request_id"].as_str()?.to_owned());
     let ended = match ended {
-        Ok(verdict) => Ended::Verdict {
-            passed: verdict.is_passed(),
-            message: verdict.message().to_owned(),
-            facts: verdict.facts().clone(),
-        },
+        Ok(verdict) => {
+            Ended::Verdict { passed: verdict.is_passed(), message: verdict.message().to_owned(), facts: verdict.facts().clone() }
+        }
         Err(ActivityError::Cancelled { message, facts }) => Ended::Cancelled { message, facts },
         Err(ActivityError::Failed(failure)) => Ended::Unresolved { code: failure.code.to_string() },
         Err(ActivityError::Interrupted) => unreachable!("it is attempted again"),
