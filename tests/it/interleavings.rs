@@ -187,7 +187,7 @@ impl Interleaving {
         let mut processes = Vec::new();
         let deaths = [(); 2].map(|()| {
             let (tells, dies) = mpsc::unbounded_channel();
-            let pauses = (0..20).map(|_| Duration::from_millis(random.u64(100..5_000))).collect();
+            let pauses = (0..20).map(|_| Duration::from_millis(random.u64(100..25_000))).collect();
             let tenant = TenantSettings { requests_per_second: 0, ..settings(&sandbox) };
             let process = Process { client: client.clone(), tenant, pauses, dies, over: over.subscribe() };
             processes.push(tokio::spawn(process.live()));
@@ -286,8 +286,7 @@ async fn interleaving(seed: u64) {
     let mut one = Interleaving::start(&mut random).await;
     let client = one.client.clone();
     for process in 0..2 {
-        // So that no job is left alone for longer than its intent keeps the others away.
-        for _ in 0..random.usize(..2) {
+        for _ in 0..random.usize(..3) {
             one.plan(process, Death::random(&mut random));
         }
     }
