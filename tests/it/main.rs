@@ -18,6 +18,7 @@ mod faults;
 mod files;
 mod grant;
 mod held;
+mod http_server;
 mod kills;
 mod kubernetes;
 mod lifecycle;
@@ -35,6 +36,7 @@ mod reruns;
 mod retries;
 mod sequences;
 mod served;
+mod signals;
 mod storm;
 mod support;
 #[cfg(feature = "temporal")]

@@ -67,6 +67,30 @@ fn without(secrets: &[&str], said: &[(String, Vec<u8>)]) {
 }
 
 #[test]
+fn a_key_that_is_pasted_where_a_file_is_named_is_not_shown() {
+    let mut place = Place::with_tenant(SandboxOptions::default());
+    place.set("IOLAUS_LOG", "trace");
+    place.set("IOLAUS_TENANTS__DEFAULT__API_KEY_FILE", "k-hush-hush");
+    for command in [&format!("execute publish_preflight {USER} {CONNECTION}"), "worker", "doctor", "whoami"] {
+        let ran = place.run(command);
+        assert_eq!(ran.code, 2, "{command}: {ran:?}");
+        assert!(format!("{}{}", ran.stdout, ran.stderr).contains("api_key_file"), "{command}: {ran:?}");
+        assert!(!ran.stdout.contains("hush") && !ran.stderr.contains("hush"), "{command}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_password_in_the_address_of_a_collector_is_not_shown_and_the_variable_is_named() {
+    let mut place = Place::with_tenant(SandboxOptions::default());
+    place.set("IOLAUS_LOG", "trace");
+    place.set("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:k-hush-hush@127.0.0.1:1");
+    let ran = place.run(&format!("execute publish_preflight {USER} {CONNECTION}"));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("OTEL_EXPORTER_OTLP_ENDPOINT holds a user or a password"), "{ran:?}");
+    assert!(!ran.stdout.contains("hush") && !ran.stderr.contains("hush"), "{ran:?}");
+}
+
+#[test]
 fn no_api_key_is_left_anywhere_after_everything_was_run() {
     let said = everything_said_and_kept(Place::with_tenant(SandboxOptions::default()));
     without(&["sandbox-api-token"], &said);
