@@ -21,6 +21,8 @@ use super::Limits;
 const HEAD_LIMIT: usize = 16 * 1024;
 /// The rest of the process's descriptors is kept for work: one in so many may be a connection of this server.
 const DESCRIPTOR_SHARE: u64 = 4;
+/// For so many connections one more may be about to close.
+const CLOSING_SHARE: usize = 4;
 /// After an accept that failed, as without a free descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -60,14 +62,16 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
         if (full || accepted.is_err())
             && let Some(victim) = victim(&connections)
         {
-            connections[victim].abort.abort();
-            // Its descriptor is free once its task is gone, which takes a moment, unless another one ends before.
-            if let Some(ended) = tasks.join_next_with_id().await {
-                forget(&mut connections, id_of(ended));
-            }
+            connections.remove(victim).abort.abort();
         } else if full {
             // Every connection is being answered; the new one is closed.
             continue;
+        }
+        // A descriptor is free once its task is gone. Waiting for each by itself would let the queue of the kernel overflow.
+        while tasks.len().saturating_sub(connections.len()) > most / CLOSING_SHARE
+            && let Some(ended) = tasks.join_next_with_id().await
+        {
+            forget(&mut connections, id_of(ended));
         }
         match accepted {
             Ok((stream, _)) => {
