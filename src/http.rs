@@ -22,12 +22,14 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use iolaus_activities::Clock;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::telemetry::Meters;
 
 /// A probe that takes longer is answered with no.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Connections that may wait to be accepted. One that finds no room tries again only a second later.
+const BACKLOG: u32 = 4_096;
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Who knows whether work is done here.
@@ -60,8 +62,11 @@ pub struct Bound {
 
 impl Bound {
     /// Takes the address. Clients that connect wait until [`serve`](Self::serve).
-    pub async fn to(listen: SocketAddr, limits: Limits) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
+    pub fn to(listen: SocketAddr, limits: Limits) -> std::io::Result<Self> {
+        let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(listen)?;
+        let listener = socket.listen(BACKLOG)?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address, limits })
     }

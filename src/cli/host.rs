@@ -222,7 +222,7 @@ impl Host {
 
     /// Takes the address of the probes, where the configuration names one. Before a worker starts, so that none says that it is ready and
     /// then ends.
-    pub(crate) async fn bind_http(app: &App) -> anyhow::Result<Option<Bound>> {
+    pub(crate) fn bind_http(app: &App) -> anyhow::Result<Option<Bound>> {
         let http = &app.config.http;
         let Some(listen) = http.listen else { return Ok(None) };
         let limits = http::Limits {
@@ -231,7 +231,7 @@ impl Host {
             request_timeout: http.request_timeout,
             idle_timeout: http.idle_timeout,
         };
-        match Bound::to(listen, limits).await {
+        match Bound::to(listen, limits) {
             Ok(bound) => Ok(Some(bound)),
             Err(error) if !http.chosen => {
                 tracing::warn!(%listen, %error, "no probes and no metrics here: set http.listen to a free address, or to \"\"");

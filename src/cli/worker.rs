@@ -29,7 +29,7 @@ impl Worker {
         app.intake()?;
         app.require_any_tenant()?;
         let host = app.open()?;
-        let bound = Host::bind_http(app).await?;
+        let bound = Host::bind_http(app)?;
         let worker = host.start_worker(app).await?;
         // Answers while the worker drains, too: that it is not ready is an answer.
         let _server = bound.map(|bound| Host::serve_http(app, bound, &worker));

@@ -42,10 +42,10 @@ impl Readiness for Gate {
     }
 }
 
-async fn server(limits: Limits) -> (Server, Arc<ManualClock>, Arc<Gate>) {
+fn server(limits: Limits) -> (Server, Arc<ManualClock>, Arc<Gate>) {
     let clock = Arc::new(ManualClock::at("2026-11-27T00:00:00Z".parse().unwrap()));
     let gate = Arc::new(Gate(Semaphore::new(0)));
-    let bound = Bound::to(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await.unwrap();
+    let bound = Bound::to(SocketAddr::from(([127, 0, 0, 1], 0)), limits).unwrap();
     (bound.serve(gate.clone(), Meters::new(), clock.clone()), clock, gate)
 }
 
@@ -73,7 +73,7 @@ async fn is_closed(stream: &mut tokio::net::TcpStream) -> bool {
 #[tokio::test]
 async fn a_client_that_sends_half_a_request_or_none_is_cut_after_header_timeout() {
     let _watched = Watched::new();
-    let (server, clock, _gate) = server(LIMITS).await;
+    let (server, clock, _gate) = server(LIMITS);
     let mut half = connect(&server, HALF).await;
     let mut silent = connect(&server, b"").await;
     let mut fine = connect(&server, WHOLE).await;
@@ -87,7 +87,7 @@ async fn a_client_that_sends_half_a_request_or_none_is_cut_after_header_timeout(
 #[tokio::test]
 async fn a_connection_that_is_kept_without_a_request_is_cut_after_idle_timeout() {
     let _watched = Watched::new();
-    let (server, clock, _gate) = server(LIMITS).await;
+    let (server, clock, _gate) = server(LIMITS);
     let mut kept = connect(&server, WHOLE).await;
     until(&mut kept, "alive").await;
     // Half a request starts no time of its own.
@@ -101,7 +101,7 @@ async fn a_connection_that_is_kept_without_a_request_is_cut_after_idle_timeout()
 async fn a_request_that_is_not_answered_in_time_is_cut_after_request_timeout() {
     let _watched = Watched::new();
     let limits = Limits { request_timeout: Duration::from_millis(500), ..LIMITS };
-    let (server, clock, _gate) = server(limits).await;
+    let (server, clock, _gate) = server(limits);
     let mut asked = connect(&server, b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let mut fine = connect(&server, WHOLE).await;
     until(&mut fine, "alive").await;
@@ -112,7 +112,7 @@ async fn a_request_that_is_not_answered_in_time_is_cut_after_request_timeout() {
 #[tokio::test]
 async fn for_a_new_connection_the_oldest_without_a_request_is_closed_then_an_idle_one_and_never_one_that_is_answered() {
     let _watched = Watched::new();
-    let (server, _clock, gate) = server(Limits { max_connections: 3, ..LIMITS }).await;
+    let (server, _clock, gate) = server(Limits { max_connections: 3, ..LIMITS });
     let mut idle = connect(&server, WHOLE).await;
     until(&mut idle, "alive").await;
     let mut half = connect(&server, HALF).await;

@@ -11,7 +11,7 @@ fn full(place: &Place, line: &str) -> Ran {
 
 fn told(ran: &Ran, parts: &[&str]) {
     assert!(ran.stderr.contains("stdout cannot be written"), "{ran:?}");
-    assert!(!ran.stderr.contains("queue"), "{ran:?}");
+    assert!(!ran.stderr.contains("unusable"), "{ran:?}");
     for part in parts {
         assert!(ran.stderr.contains(part), "`{part}` is missing: {ran:?}");
     }
