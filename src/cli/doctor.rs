@@ -2,8 +2,6 @@
 
 mod tenant;
 
-use std::io;
-
 use clap::Args;
 use iolaus_activities::{shell_word, timestamp};
 use serde::Serialize;
@@ -11,6 +9,7 @@ use serde::Serialize;
 use super::App;
 use super::exit::{self, Exit};
 use super::input::utf8;
+use super::out::OutputLost;
 use super::render::plain_line;
 use crate::client::{ClientError, HostStatus, Missing, PauseKind, TenantHold, WithoutWorker};
 
@@ -81,7 +80,7 @@ struct Report<'a> {
 
 impl Report<'_> {
     /// Adds a finding; a failed one makes the command exit with `exit`, or with a worse code.
-    fn add(&mut self, finding: Finding, exit: Exit) -> io::Result<()> {
+    fn add(&mut self, finding: Finding, exit: Exit) -> Result<(), OutputLost> {
         if !self.app.out.is_json() {
             self.app.out.line(&finding.line())?;
         }

@@ -22,8 +22,9 @@ mod runs;
 mod sandbox;
 mod schema;
 mod sequence;
-mod signals;
+pub mod signals;
 mod status;
+mod strict_json;
 mod tenant_args;
 mod tokens;
 mod wait;
@@ -118,6 +119,16 @@ impl Cli {
     /// The streams, as `--output` wants them.
     pub fn out(&self) -> Out {
         Out::of_process(self.global.output)
+    }
+
+    /// Whether a signal asks this command to stop in order. It ends all others.
+    pub fn drains(&self) -> bool {
+        match &self.command {
+            Command::Worker(_) | Command::Execute(_) | Command::Sandbox(_) => true,
+            Command::Sequence(sequence) => sequence.drains(),
+            Command::Jobs(jobs) => matches!(jobs, jobs::Jobs::Wait(_)),
+            _ => false,
+        }
     }
 
     /// What is configured. Commands that need nothing of it are not stopped by a mistake in it.

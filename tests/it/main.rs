@@ -18,6 +18,7 @@ mod faults;
 mod files;
 mod grant;
 mod held;
+mod http_server;
 mod interleavings;
 mod kills;
 mod kubernetes;
@@ -36,6 +37,7 @@ mod reruns;
 mod retries;
 mod sequences;
 mod served;
+mod signals;
 mod storm;
 mod support;
 #[cfg(feature = "temporal")]

@@ -75,6 +75,9 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 /// Plans do not depend on what is bound. Otherwise SQLite compares each value with the conditions of the partial indexes, and for that
 /// prepares a cached statement again at every use.
 fn keep_plans(conn: &Connection) -> rusqlite::Result<()> {
+    // What the schema of a file says, which may have been planted, runs no unsafe function, and nothing here writes past SQL.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
