@@ -90,8 +90,8 @@ mod tests {
     use super::*;
     use iolaus_activities::ManualClock;
 
-    #[test]
-    fn a_log_over_its_limit_is_warned_of_once_in_ten_minutes() {
+    #[tokio::test]
+    async fn a_log_over_its_limit_is_warned_of_once_in_ten_minutes() {
         let dir = tempfile::tempdir().unwrap();
         let database = dir.path().join("t.db");
         let clock = Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap()));
@@ -101,7 +101,7 @@ mod tests {
         assert!(!watch.check(&database), "it is at its limit");
         std::fs::write(files::beside(&database, "wal"), [0; 101]).unwrap();
         assert!(watch.check(&database) && !watch.check(&database));
-        clock.advance(WARNING_INTERVAL);
+        clock.advance(WARNING_INTERVAL).await;
         assert!(watch.check(&database));
     }
 

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::row::JobRow;
 
-/// Findings that one pass keeps. The rest is counted by its code; a repair takes as many in each pass.
-pub(super) const KEPT: usize = 10_000;
+/// Findings of one code that are kept. The rest is counted; a repair takes as many in each pass.
+const KEPT: usize = 5_000;
 
 /// One thing that is not as it should be.
 #[derive(Debug, Clone, Serialize)]
@@ -106,24 +106,56 @@ impl Fix {
 /// Findings as they come.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Findings {
-    pub(super) kept: Vec<Finding>,
-    pub(super) by_code: BTreeMap<&'static str, u64>,
+    of_code: BTreeMap<&'static str, OfCode>,
+}
+
+/// Findings of one code.
+#[derive(Debug, Clone, Default)]
+struct OfCode {
+    kept: Vec<Finding>,
+    count: u64,
+    errors: u64,
 }
 
 impl Findings {
     pub(super) fn add(&mut self, finding: Finding) {
-        *self.by_code.entry(finding.code).or_default() += 1;
-        if self.kept.len() < KEPT {
-            self.kept.push(finding);
+        let of = self.of_code.entry(finding.code).or_default();
+        of.count += 1;
+        of.errors += u64::from(finding.severity == Severity::Error);
+        if of.kept.len() < KEPT {
+            of.kept.push(finding);
         }
     }
 
     pub(super) fn append(&mut self, other: Self) {
-        for (code, count) in other.by_code {
-            *self.by_code.entry(code).or_default() += count;
+        for (code, more) in other.of_code {
+            let of = self.of_code.entry(code).or_default();
+            of.count += more.count;
+            of.errors += more.errors;
+            let room = KEPT.saturating_sub(of.kept.len());
+            of.kept.extend(more.kept.into_iter().take(room));
         }
-        let room = KEPT.saturating_sub(self.kept.len());
-        self.kept.extend(other.kept.into_iter().take(room));
+    }
+
+    /// How many there are of each code.
+    pub(super) fn by_code(&self) -> BTreeMap<&'static str, u64> {
+        self.of_code.iter().map(|(code, of)| (*code, of.count)).collect()
+    }
+
+    /// Whether there is nothing but warnings.
+    pub(super) fn is_clean(&self) -> bool {
+        self.of_code.values().all(|of| of.errors == 0)
+    }
+
+    pub(super) fn has(&self, code: &str) -> bool {
+        self.of_code.contains_key(code)
+    }
+
+    /// Those that are kept, in the order of their rows.
+    pub(super) fn kept(&self) -> Vec<Finding> {
+        let mut kept: Vec<Finding> = self.of_code.values().flat_map(|of| of.kept.iter().cloned()).collect();
+        kept.sort_by_key(|finding| (finding.row, finding.code));
+        kept
     }
 }
 

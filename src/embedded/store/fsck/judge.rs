@@ -47,7 +47,7 @@ impl<'c> Judge<'c> {
     pub(super) fn execution(&mut self, job: &JobRow, verdict: &Verdict) -> Result<(), StoreError> {
         if !job.unreadable.is_empty() {
             let problems: Vec<String> = job.unreadable.iter().map(|(column, problem)| format!("{column} {problem}")).collect();
-            let fix = if job.is_open() && !matches!(verdict, Verdict::Of { .. }) { Fix::SetAside } else { Fix::MakeReadable };
+            let fix = if matches!(verdict, Verdict::Of { .. }) { Fix::MakeReadable } else { set_aside(job) };
             self.add("job.unreadable", "jobs", problems.join("; "), fix, job);
             return Ok(());
         }
@@ -178,7 +178,7 @@ impl<'c> Judge<'c> {
             // Steps are forgotten after their sequence: a closed one may be without it for a moment.
             None if !state.is_open() => {}
             None => {
-                let fix = Fix::Set { table: "jobs", column: "parent_id", value: None };
+                let fix = Fix::Set { table: "jobs", column: "parent_id", value: self.sequence_of(&job.job_id)? };
                 self.add("sequence.gone", "jobs", format!("it is an open step of sequence {parent}, which is not there"), fix, job);
             }
             Some((sequence, activity, is_open)) => {
@@ -200,9 +200,16 @@ impl<'c> Judge<'c> {
         Ok(())
     }
 
+    /// The open sequence that an id says that it is a step of.
+    fn sequence_of(&self, job_id: &str) -> Result<Option<i64>, StoreError> {
+        let Some((sequence, _)) = job_id.rsplit_once('/') else { return Ok(None) };
+        let sql = "SELECT id FROM jobs WHERE job_id = ?1 AND activity = ?2 AND finished_at IS NULL ORDER BY id DESC LIMIT 1";
+        Ok(self.conn.prepare_cached(sql)?.query_row([sequence, SEQUENCE], |row| row.get(0)).optional()?)
+    }
+
     /// Its input, options and labels. `None`: there is no row.
     pub(super) fn input(&mut self, job: &JobRow, row: Option<&Row<'_>>) -> Result<(), StoreError> {
-        let fix = if job.is_open() { Fix::SetAside } else { Fix::MakeReadable };
+        let fix = set_aside(job);
         let Some(row) = row else {
             self.add("input.missing", "job_inputs", "it has no row with its input".to_owned(), fix, job);
             return Ok(());
@@ -222,12 +229,12 @@ impl<'c> Judge<'c> {
             options.as_str().unwrap_or_default().clone_into(&mut self.options);
         }
         let input = row.get_ref(1)?.as_str().unwrap_or_default();
-        if job.activity == SEQUENCE
-            && job.is_open()
-            && let Err(error) = serde_json::from_str::<Definition>(input)
-        {
-            self.add("input.undecodable", "job_inputs", format!("it is no sequence that this version reads: {error}"), fix, job);
-        } else if input.len() > limits::INPUT && job.activity != SEQUENCE {
+        if job.activity == SEQUENCE {
+            if let Some(error) = serde_json::from_str::<Definition>(input).err().filter(|_| job.is_open()) {
+                let message = format!("it is no sequence that this version reads, and ends with its open step: {error}");
+                self.found.add(Finding::new("input.no_sequence", "job_inputs", message, Fix::Nothing).of(job).warning());
+            }
+        } else if input.len() > limits::INPUT {
             let message = format!("its input has {} bytes; {} are the most", input.len(), limits::INPUT);
             self.found.add(Finding::new("limit.exceeded", "job_inputs", message, Fix::Nothing).of(job).warning());
         }
@@ -319,6 +326,11 @@ pub(super) fn state_of(status: Status) -> JobState {
         Status::Unresolved => JobState::Discarded,
         Status::Cancelled => JobState::Cancelled,
     }
+}
+
+/// What is done about an execution that cannot be read. A sequence ends with its open step by itself.
+fn set_aside(job: &JobRow) -> Fix {
+    if job.is_open() && job.activity != SEQUENCE { Fix::SetAside } else { Fix::MakeReadable }
 }
 
 pub(super) fn delete(table: &'static str) -> Fix {

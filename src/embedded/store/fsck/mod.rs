@@ -100,7 +100,7 @@ pub(crate) fn check(options: &FsckOptions, clock: &dyn Clock) -> Result<FsckRepo
 /// Checks a bounded number of executions, however many there are: how many were looked at, and what was found.
 pub(crate) fn sample(conn: &Connection) -> Result<(usize, Vec<Finding>), StoreError> {
     let (found, looked_at) = scan::sample(conn)?;
-    Ok((looked_at, found.kept))
+    Ok((looked_at, found.kept()))
 }
 
 /// What one reading of a file found.
@@ -110,22 +110,19 @@ struct Scan {
 }
 
 impl Scan {
-    fn report(self, options: &FsckOptions) -> FsckReport {
-        let listed = u64::try_from(self.found.kept.len()).unwrap_or(u64::MAX);
+    fn report(&self, options: &FsckOptions) -> FsckReport {
+        let (findings, by_code) = (self.found.kept(), self.found.by_code());
+        let listed = u64::try_from(findings.len()).unwrap_or(u64::MAX);
         FsckReport {
             place: options.path.display().to_string(),
-            ok: is_clean(&self.found),
+            ok: self.found.is_clean(),
             executions: self.counted.executions,
-            unlisted: self.found.by_code.values().sum::<u64>().saturating_sub(listed),
-            by_code: self.found.by_code,
-            findings: self.found.kept,
+            unlisted: by_code.values().sum::<u64>().saturating_sub(listed),
+            by_code,
+            findings,
             repair: None,
         }
     }
-}
-
-fn is_clean(found: &Findings) -> bool {
-    found.kept.iter().all(|finding| finding.severity == Severity::Warning)
 }
 
 /// A part of the work.
@@ -159,11 +156,10 @@ fn scan(options: &FsckOptions, clock: &dyn Clock, has_turn: bool) -> Result<Scan
     })?;
     let Outcome { mut found, counted, counts, entries } = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
     // Of a damaged file not every row was seen: what is counted then means nothing.
-    if !found.by_code.contains_key(DAMAGED) {
+    if !found.has(DAMAGED) {
         found.append(tables::indexes(&entries, &counted));
         found.append(tables::counts(counts, &counted));
     }
-    found.kept.sort_by_key(|finding| (finding.row, finding.code));
     Ok(Scan { found, counted })
 }
 

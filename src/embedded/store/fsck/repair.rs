@@ -14,7 +14,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use super::finding::{Finding, Fix};
 use super::judge::state_of;
 use super::scan::Counted;
-use super::{FsckOptions, FsckReport, JobRow, RepairReport, Scan, is_clean, scan};
+use super::{FsckOptions, FsckReport, JobRow, RepairReport, Scan, scan};
 use crate::embedded::store::rows::{self, Stored, ms};
 use crate::embedded::store::turnstile::Turnstile;
 use crate::embedded::store::{StoreError, Tx, schema, workers};
@@ -36,10 +36,8 @@ pub(super) fn repair(options: &FsckOptions, clock: &dyn Clock) -> Result<FsckRep
     let conn = schema::open_writer(&options.path, Durability::Full, clock.now())?;
     refuse_live_workers(&conn, options, clock)?;
     let mut last = scan(options, clock, true)?;
-    let can_repair = |scan: &Scan| scan.found.kept.iter().any(Finding::can_repair);
-    let first = Scan { found: last.found.clone(), counted: Counted::default() };
-    let executions = last.counted.executions;
-    let mut report = FsckReport { executions, ..first.report(options) };
+    let can_repair = |scan: &Scan| scan.found.kept().iter().any(Finding::can_repair);
+    let mut report = last.report(options);
     if report.is_damaged() || !can_repair(&last) {
         return Ok(report);
     }
@@ -49,14 +47,14 @@ pub(super) fn repair(options: &FsckOptions, clock: &dyn Clock) -> Result<FsckRep
         passes += 1;
         pass(&conn, &last, clock)?;
         let next = scan(options, clock, true)?;
-        let is_stuck = next.found.by_code == last.found.by_code && next.found.kept.len() < super::finding::KEPT;
+        let is_stuck = next.found.by_code() == last.found.by_code();
         last = next;
         if is_stuck {
             break;
         }
     }
-    report.ok = is_clean(&last.found);
-    report.repair = Some(RepairReport { copy, passes, remaining: last.found.kept });
+    report.ok = last.found.is_clean();
+    report.repair = Some(RepairReport { copy, passes, remaining: last.found.kept() });
     Ok(report)
 }
 
@@ -122,12 +120,15 @@ impl Tx<'_> {
     fn repair_all(&mut self, seen: &Scan) -> Result<(), StoreError> {
         // Indexes first: what follows is found by them.
         let indexes = |finding: &Finding| if let Fix::Reindex(index) = finding.fix { Some(index) } else { None };
-        for index in seen.found.kept.iter().filter_map(indexes).collect::<BTreeSet<_>>() {
+        let mut findings = seen.found.kept();
+        for index in findings.iter().filter_map(indexes).collect::<BTreeSet<_>>() {
             self.conn.execute_batch(&format!("REINDEX {index}"))?;
         }
         // Then the counts, as of what was seen: what follows adds its own changes to them.
         self.store_counts(&seen.counted)?;
-        for finding in &seen.found.kept {
+        // A sequence without a step goes on last: another repair may have given it its step back.
+        findings.sort_by_key(|finding| finding.fix == Fix::Advance);
+        for finding in &findings {
             let counts = self.counts.clone();
             self.conn.execute_batch("SAVEPOINT finding")?;
             match self.repair_one(finding) {
@@ -170,7 +171,10 @@ impl Tx<'_> {
                 Ok(self.conn.execute(sql, params![id, verdict.status.as_str(), code]).map(drop)?)
             }),
             Fix::Rescue => self.rescue_one(id),
-            Fix::Advance => self.advance(id),
+            Fix::Advance => {
+                let sql = "SELECT 1 FROM jobs WHERE parent_id = ?1 AND finished_at IS NULL";
+                if self.conn.prepare_cached(sql)?.exists([id])? { Ok(()) } else { self.advance(id) }
+            }
             Fix::Set { table, column, value } => {
                 Ok(self.conn.execute(&format!("UPDATE {table} SET {column} = ?2 WHERE id = ?1"), params![id, value]).map(drop)?)
             }
