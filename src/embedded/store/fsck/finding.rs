@@ -10,7 +10,7 @@ use super::row::JobRow;
 const KEPT: usize = 5_000;
 
 /// One thing that is not as it should be.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// What kind of finding. Stable, for scripts.
     pub code: &'static str,
@@ -104,13 +104,13 @@ impl Fix {
 }
 
 /// Findings as they come.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Findings {
     of_code: BTreeMap<&'static str, OfCode>,
 }
 
 /// Findings of one code.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct OfCode {
     kept: Vec<Finding>,
     count: u64,

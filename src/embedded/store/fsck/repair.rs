@@ -47,7 +47,7 @@ pub(super) fn repair(options: &FsckOptions, clock: &dyn Clock) -> Result<FsckRep
         passes += 1;
         pass(&conn, &last, clock)?;
         let next = scan(options, clock, true)?;
-        let is_stuck = next.found.by_code() == last.found.by_code();
+        let is_stuck = next.found == last.found;
         last = next;
         if is_stuck {
             break;
