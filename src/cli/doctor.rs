@@ -21,7 +21,7 @@ Examples:
   iolaus doctor --tenant acme --output json
 
 Exit codes: 0 all is well (warnings included), 2 the configuration is wrong, 3 trouble with a tenant,
-6 the queue is unusable";
+6 the queue is unusable, or a row of it is broken";
 
 /// A name that nothing has: asking for it proves that asking works.
 const NOTHING: &str = "iolaus-doctor";

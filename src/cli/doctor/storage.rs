@@ -21,7 +21,7 @@ fn rows(health: &Health) -> Vec<Finding> {
         return Vec::new();
     }
     if broken.is_empty() {
-        let message = format!("{sampled} executions were looked at, and nothing is wrong with them; iolaus fsck checks all");
+        let message = format!("no fault in {sampled} executions that were looked at; iolaus fsck checks all");
         return vec![Finding::new("rows", State::Ok, message)];
     }
     let named = broken.iter().take(NAMED).map(|row| {

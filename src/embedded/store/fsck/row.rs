@@ -1,11 +1,13 @@
 //! One row of `jobs`, read as far as it can be: what does not decode is named instead of failing the read.
 
+use std::str::FromStr;
+
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use crate::embedded::store::StoreError;
 use crate::embedded::store::rows;
-use crate::job::{JobId, JobState, RunId};
+use crate::job::{JobId, JobState, Refused, RunId};
 
 /// The columns that [`JobRow::read`] wants, in its order.
 pub(crate) const COLUMNS: &str = "id, job_id, run_id, activity, activity_version, slot_class, tenant, state, priority, attempt, \
@@ -94,10 +96,12 @@ struct Reader<'r> {
 impl Reader<'_> {
     fn text(&mut self, column: usize, name: &'static str) -> rusqlite::Result<String> {
         match self.row.get_ref(column)? {
-            ValueRef::Text(bytes) => Ok(str::from_utf8(bytes).map(str::to_owned).unwrap_or_else(|error| {
-                self.unreadable.push((name, format!("is not UTF-8: {error}")));
-                String::from_utf8_lossy(bytes).into_owned()
-            })),
+            ValueRef::Text(bytes) => {
+                if let Err(error) = str::from_utf8(bytes) {
+                    self.unreadable.push((name, format!("is not UTF-8: {error}")));
+                }
+                Ok(String::from_utf8_lossy(bytes).into_owned())
+            }
             other => {
                 self.unreadable.push((name, format!("is {} and not text", other.data_type())));
                 Ok(String::new())
@@ -139,15 +143,16 @@ impl Reader<'_> {
         Ok(self.time(column, name)?.unwrap_or_default())
     }
 
-    fn parse<T: std::str::FromStr<Err = crate::job::Refused>>(&mut self, name: &'static str, text: &str) -> Option<T> {
-        // One that is not text was named already.
-        let known = self.unreadable.iter().any(|(column, _)| *column == name);
-        text.parse()
-            .map_err(|error: crate::job::Refused| {
-                if !known {
-                    self.unreadable.push((name, error.reason))
+    fn parse<T: FromStr<Err = Refused>>(&mut self, name: &'static str, text: &str) -> Option<T> {
+        match text.parse() {
+            Ok(parsed) => Some(parsed),
+            Err(Refused { reason, .. }) => {
+                // One that is not text was named already.
+                if self.unreadable.iter().all(|(column, _)| *column != name) {
+                    self.unreadable.push((name, format!("is refused: {reason}")));
                 }
-            })
-            .ok()
+                None
+            }
+        }
     }
 }
