@@ -96,7 +96,9 @@ impl Scratch {
     fn new(database: &Path, n: usize) -> io::Result<Self> {
         let path = files::beside(database, &format!("disk-{}-{n}", std::process::id()));
         let scratch = Self { file: files::private_file(&path)?, path };
-        (&scratch.file).write_all(&[0; PAGE * PAGES])?;
+        for _ in 0..PAGES {
+            (&scratch.file).write_all(&[0; PAGE])?;
+        }
         scratch.file.sync_all()?;
         Ok(scratch)
     }

@@ -78,7 +78,7 @@ impl<'c> Judge<'c> {
         let (open, ended) = (state.is_open(), job.finished_at.is_some());
         match verdict {
             Verdict::Missing if !open => {
-                self.add("verdict.missing", "job_verdicts", format!("it is {state} and has no verdict"), Fix::LostVerdict, job)
+                self.add("verdict.missing", "job_verdicts", format!("it is {state} and has no verdict"), Fix::LostVerdict, job);
             }
             Verdict::Missing if ended => {
                 let fix = Fix::Set { table: "jobs", column: "finished_at", value: None };
@@ -120,7 +120,7 @@ impl<'c> Judge<'c> {
                 self.add("lease.leftover", "jobs", format!("it is {state} and names worker {worker}"), fix, job);
             }
             None if is_claimed => {
-                self.add("lease.no_worker", "jobs", "it is running, and no worker holds it".to_owned(), Fix::Rescue, job)
+                self.add("lease.no_worker", "jobs", "it is running, and no worker holds it".to_owned(), Fix::Rescue, job);
             }
             Some(worker) if !self.conn.prepare_cached("SELECT 1 FROM workers WHERE id = ?1")?.exists([worker])? => {
                 self.add(

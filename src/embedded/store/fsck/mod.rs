@@ -147,7 +147,7 @@ fn scan(options: &FsckOptions, clock: &dyn Clock, has_turn: bool) -> Result<Scan
     let conns = snapshots(&options.path, has_turn)?;
     let oldest_kept = clock.now().saturating_sub(options.retention).map_or(i64::MIN, rows::ms);
     let parts = PARTS.saturating_mul(i64::try_from(conns.len()).unwrap_or(1));
-    let tasks = conns.first().map_or_else(|| Ok(VecDeque::new()), |conn| tasks(conn, parts))?;
+    let tasks = conns.first().map(|conn| tasks(conn, parts)).unwrap_or_default();
     let (tasks, outcome) = (Mutex::new(tasks), Mutex::new(Outcome::default()));
     std::thread::scope(|scope| {
         let (tasks, outcome) = (&tasks, &outcome);
@@ -184,7 +184,7 @@ fn snapshots(path: &Path, has_turn: bool) -> Result<Vec<Connection>, StoreError>
 }
 
 /// The work, the longest first.
-fn tasks(conn: &Connection, parts: i64) -> Result<VecDeque<Task>, StoreError> {
+fn tasks(conn: &Connection, parts: i64) -> VecDeque<Task> {
     let ends = conn.query_row("SELECT min(id), max(id) FROM jobs", [], |row| {
         Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?))
     });
@@ -203,7 +203,7 @@ fn tasks(conn: &Connection, parts: i64) -> Result<VecDeque<Task>, StoreError> {
         }
     }
     tasks.extend([Task::Range(from, i64::MAX), Task::Entries, Task::Small]);
-    Ok(tasks)
+    tasks
 }
 
 fn work(conn: &Connection, oldest_kept: i64, tasks: &Mutex<VecDeque<Task>>, outcome: &Mutex<Outcome>) -> Result<(), StoreError> {

@@ -59,7 +59,7 @@ fn workers(conn: &Connection, found: &mut Findings) -> Result<(), StoreError> {
     let mut statement = conn.prepare("SELECT w.id, w.activities, t.tenants, w.beat_at, w.started_at FROM workers w LEFT JOIN worker_tenants t ON t.worker_id = w.id")?;
     let mut workers = statement.query([])?;
     while let Some(row) = workers.next()? {
-        let tenants = row.get_ref(2)?.as_str().map_or(Ok(Vec::new()), |text| serde_json::from_str::<Vec<String>>(text));
+        let tenants = row.get_ref(2)?.as_str().map_or(Ok(Vec::new()), serde_json::from_str::<Vec<String>>);
         let decodes = rows::json::<Vec<String>>(row, 1).is_ok()
             && tenants.is_ok()
             && rows::time(row, 3).is_ok()
