@@ -19,6 +19,7 @@ mod files;
 mod fsck;
 mod grant;
 mod held;
+mod interleavings;
 mod kills;
 mod kubernetes;
 mod lifecycle;
