@@ -2,6 +2,7 @@
 //! other job. And one row that cannot be read stops no other job.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -150,7 +151,9 @@ fn jobs(file: &Path) -> BTreeMap<String, String> {
         while let Some(row) = rows.next().unwrap() {
             let Some(job_id) = row.get::<_, Option<String>>(0).unwrap() else { continue };
             let text = of.entry(job_id).or_default();
-            (1..columns).for_each(|column| text.push_str(&format!("{:?} ", row.get_ref(column).unwrap())));
+            for column in 1..columns {
+                write!(text, "{:?} ", row.get_ref(column).unwrap()).unwrap();
+            }
         }
     }
     of
