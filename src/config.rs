@@ -138,6 +138,8 @@ pub struct DatabaseConfig {
     /// How long an enqueue waits for room before it is refused as overloaded.
     #[serde(with = "duration")]
     pub enqueue_timeout: Duration,
+    /// How many bytes of write-ahead log are no cause for a warning.
+    pub wal_warn_bytes: u64,
 }
 
 /// How a worker works.

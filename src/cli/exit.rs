@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | passed, or the command did what it says |
-//! | 1 | failed: the tenant's own no |
+//! | 1 | failed: the tenant's own no, or `fsck` found something wrong |
 //! | 2 | usage or bad input, in arguments, files or configuration; nothing was stored |
 //! | 3 | unresolved: the tenant could not be asked, or `doctor` found trouble with it |
 //! | 4 | cancelled |
@@ -30,7 +30,7 @@ use crate::job::{JobId, Refused};
 pub enum Exit {
     /// Passed, or done.
     Passed = 0,
-    /// The tenant's own no.
+    /// The tenant's own no; something wrong in the queue's file.
     Failed = 1,
     /// Usage or bad input.
     Usage = 2,

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "temporal")]
 mod cluster;
+mod queue_file;
 
 use std::sync::{Arc, OnceLock};
 
@@ -163,6 +164,7 @@ impl Host {
             retention: config.database.retention,
             max_waiting_bytes: config.database.max_waiting_bytes,
             enqueue_timeout: config.database.enqueue_timeout,
+            wal_warn_bytes: config.database.wal_warn_bytes,
             metrics,
             cancel_plans: CancelPlans::of(&shipped(&Tenants::none())),
             ..EmbeddedOptions::at(config.database.path.clone())

@@ -11,6 +11,7 @@ mod doctor;
 mod enqueue;
 mod execute;
 pub mod exit;
+mod fsck;
 mod host;
 mod input;
 mod jobs;
@@ -101,6 +102,7 @@ enum Command {
     Tokens(tokens::Tokens),
     Whoami(whoami::Whoami),
     Doctor(doctor::Doctor),
+    Fsck(fsck::Fsck),
     Sandbox(sandbox::Sandbox),
     Schema(schema::Schema),
     Bench(bench::Bench),
@@ -172,6 +174,7 @@ impl Cli {
             Command::Tokens(tokens) => tokens.run(&app).await,
             Command::Whoami(whoami) => whoami.run(&app).await,
             Command::Doctor(doctor) => doctor.run(&app).await,
+            Command::Fsck(fsck) => fsck.run(&app).await,
             Command::Sandbox(sandbox) => sandbox.run(&app).await,
             Command::Schema(schema) => schema.run(&app),
             Command::Bench(bench) => bench.run(&app).await,

@@ -38,7 +38,9 @@ fn limits_of_the_queue(config: &Config, merged: &Map<String, Value>) -> Result<(
 }
 
 /// Bytes of jobs that may wait to be stored.
-const WAITING: std::ops::RangeInclusive<usize> = 65_536..=1 << 31;
+const WAITING: std::ops::RangeInclusive<u64> = 65_536..=1 << 31;
+/// Bytes of write-ahead log that are no cause for a warning.
+const LOG: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 40;
 
 pub(super) fn values(config: &Config, merged: &Map<String, Value>) -> Result<(), ConfigError> {
     let worker = &config.worker;
@@ -56,10 +58,14 @@ pub(super) fn values(config: &Config, merged: &Map<String, Value>) -> Result<(),
             return Err(at(merged, key, "is too short", &format!("choose {} or more", iolaus_activities::duration::format(least))));
         }
     }
-    let waiting = config.database.max_waiting_bytes;
-    if !WAITING.contains(&waiting) {
-        let mend = format!("choose {} to {}", WAITING.start(), WAITING.end());
-        return Err(at(merged, "database.max_waiting_bytes", &format!("{waiting} is out of range"), &mend));
+    let waiting = u64::try_from(config.database.max_waiting_bytes).unwrap_or(u64::MAX);
+    for (key, bytes, range) in
+        [("database.max_waiting_bytes", waiting, WAITING), ("database.wal_warn_bytes", config.database.wal_warn_bytes, LOG)]
+    {
+        if !range.contains(&bytes) {
+            let hint = format!("choose {} to {}", range.start(), range.end());
+            return Err(at(merged, key, &format!("{bytes} is out of range"), &hint));
+        }
     }
     if !config.log.level.is_empty() {
         telemetry::check_filter(&config.log.level)

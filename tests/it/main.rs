@@ -16,6 +16,7 @@ mod disks;
 mod drains;
 mod faults;
 mod files;
+mod fsck;
 mod grant;
 mod held;
 mod http_server;

@@ -147,6 +147,12 @@ async fn reads(tenant: &Tenant, may_search_workflows: &str) -> (Finding, Finding
 fn asked<T>(what: String, fine: String, answer: Result<T, Failure>) -> Finding {
     match answer {
         Ok(_) => Finding::new(what, State::Ok, fine),
-        Err(failure) => Finding { mend: failure.suggested_action.clone(), ..Finding::new(what, State::Fail, failure.to_string()) },
+        Err(failure) => {
+            let finding = Finding::new(what, State::Fail, failure.to_string());
+            match failure.suggested_action {
+                Some(hint) => finding.mend(hint),
+                None => finding,
+            }
+        }
     }
 }

@@ -92,6 +92,18 @@ pub(super) fn check_version(conn: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Refuses a file that is not ours, or not of this build's schema.
+pub(super) fn check_current(conn: &Connection) -> Result<(), StoreError> {
+    if pragma(conn, "application_id")? != APPLICATION_ID {
+        return Err(StoreError::Foreign);
+    }
+    check_version(conn)?;
+    match pragma(conn, "user_version")? {
+        VERSION => Ok(()),
+        version => Err(StoreError::OldSchema { version }),
+    }
+}
+
 fn migrate(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
     check_version(conn)?;
     if pragma(conn, "user_version")? == VERSION {

@@ -21,7 +21,7 @@ use crate::embedded::{Durability, EmbeddedOptions, files};
 use crate::executor::CancelPlans;
 
 /// Operations in one transaction at most.
-pub(super) const BATCH: usize = 256;
+pub(crate) const BATCH: usize = 256;
 
 /// A transaction in progress, as operations see it.
 pub(crate) struct Tx<'c> {
