@@ -182,7 +182,8 @@ impl JobClient for EmbeddedClient {
     }
 
     async fn check(&self) -> Result<(), ClientError> {
-        self.host.store.read(store::check).await.map_err(|error| self.fail(error))
+        self.host.store.read(store::check).await.map_err(|error| self.fail(error))?;
+        self.host.store.check_space().map_err(|error| self.fail(error))
     }
 
     async fn status(&self) -> Result<HostStatus, ClientError> {

@@ -16,6 +16,7 @@ pub(crate) enum Need {
     Mount,
     Prometheus,
     Pyatlan,
+    Root,
     Strace,
 }
 
@@ -30,6 +31,7 @@ impl Need {
             Self::Mount => "IOLAUS_REQUIRE_MOUNT",
             Self::Prometheus => "IOLAUS_REQUIRE_PROMETHEUS",
             Self::Pyatlan => "IOLAUS_REQUIRE_PYATLAN",
+            Self::Root => "IOLAUS_REQUIRE_ROOT",
             Self::Strace => "IOLAUS_REQUIRE_STRACE",
         }
     }
