@@ -4,12 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use iolaus_activities::{SlotClass, Stop};
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use super::error::StoreError;
+use super::log_limit::LogLimit;
 use super::wake::{Interest, Listener, News, Waker};
 use crate::executor::Closing;
 use crate::telemetry::Metrics;
@@ -78,6 +80,7 @@ pub(super) struct Hub {
     served: AtomicU64,
     waker: Waker,
     metrics: Metrics,
+    logged: Mutex<LogLimit>,
 }
 
 /// An attempt of this process.
@@ -113,6 +116,7 @@ impl Hub {
             served: AtomicU64::new(0),
             waker,
             metrics,
+            logged: Mutex::default(),
         })
     }
 
@@ -258,6 +262,11 @@ impl Hub {
     /// Why this process must not use the file any more.
     pub(super) fn failure(&self) -> Option<StoreError> {
         self.failure.get().cloned()
+    }
+
+    /// Whether an error of the file is to be logged, and how often it was not since it was logged last.
+    pub(super) fn log_due(&self, error: &StoreError, now: Duration) -> Option<u64> {
+        lock(&self.logged).due(&error.to_string(), now)
     }
 
     /// Where what happens is counted.

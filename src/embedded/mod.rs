@@ -11,6 +11,7 @@ mod execute;
 mod files;
 mod filesystem;
 mod hub;
+mod log_limit;
 mod permissions;
 mod rounds;
 mod store;

@@ -45,7 +45,7 @@ impl Owner {
 
     /// Gives a file that root has just created to the owner of the queue.
     pub(super) fn take(&self, file: &File, entry: &Entry) -> io::Result<()> {
-        if self.us.is_root() && !self.user.is_root() && entry.uid == 0 {
+        if self.us.is_root() && !self.user.is_root() && entry.uid == 0 && (entry.links == 1 || entry.kind == FileType::Directory) {
             rustix::fs::fchown(file, Some(self.user), Some(self.group))?;
         }
         Ok(())
@@ -71,12 +71,20 @@ pub(super) struct Entry {
     uid: u32,
     gid: u32,
     kind: FileType,
+    /// A file of root with other names is not given away.
+    links: u64,
 }
 
 impl From<Stat> for Entry {
-    #[expect(clippy::useless_conversion, reason = "the type of st_mode differs between systems")]
+    #[expect(clippy::useless_conversion, reason = "these types differ between systems")]
     fn from(stat: Stat) -> Self {
-        Self { mode: u32::from(stat.st_mode), uid: stat.st_uid, gid: stat.st_gid, kind: FileType::from_raw_mode(stat.st_mode) }
+        Self {
+            mode: u32::from(stat.st_mode),
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            kind: FileType::from_raw_mode(stat.st_mode),
+            links: stat.st_nlink.into(),
+        }
     }
 }
 
@@ -163,9 +171,24 @@ pub(super) fn create_directory(directory: &File, name: &OsStr) -> io::Result<()>
     }
 }
 
-/// Creates a directory that only its owner reads, with its parents.
+/// Creates a directory that only its owner reads, with its parents. What root creates belongs to the owner of the directory above it.
 pub(super) fn create_private_directories(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && std::fs::symlink_metadata(path).is_err();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    for directory in missing.into_iter().rev() {
+        match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(_) => continue,
+            Ok(()) => {}
+        }
+        let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let above = std::fs::metadata(parent)?;
+        if rustix::process::geteuid().is_root() && above.uid() != 0 {
+            let created = open_directory(None, directory)?;
+            rustix::fs::fchown(&created, Some(Uid::from_raw(above.uid())), Some(Gid::from_raw(above.gid())))?;
+        }
+    }
+    Ok(())
 }
 
 /// Creates a file that only its owner reads, unless there is one. An existing file is not opened: closing it again would drop the locks

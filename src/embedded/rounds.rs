@@ -62,7 +62,9 @@ async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, mut listener: Option<Liste
             }
         };
         if let Err(error) = result {
-            tracing::warn!(%error, "a round over the queue failed; it is repeated");
+            if let Some(repeated) = store.hub().log_due(&error, clock.monotonic()) {
+                tracing::warn!(%error, repeated, "a round over the queue failed; it is repeated");
+            }
             clock.deadline(PAUSE).await;
         }
     }

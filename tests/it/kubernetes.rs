@@ -101,7 +101,14 @@ fn broken(form: &str, workload: &Value) -> Vec<&'static str> {
         ("the host", variable("IOLAUS_HOST__KIND") == if embedded { "" } else { "temporal" }),
         ("how many", workload["spec"]["replicas"] == if embedded { 1 } else { 2 }),
         ("the kind", workload["kind"] == if embedded { "StatefulSet" } else { "Deployment" }),
-        ("the volume", if embedded { has_the_volume(claims, mounts, variable("IOLAUS_DATABASE__PATH")) } else { claims.is_empty() && has_no_volume(pod, mounts) }),
+        (
+            "the volume",
+            if embedded {
+                has_the_volume(claims, mounts, variable("IOLAUS_DATABASE__PATH"))
+            } else {
+                claims.is_empty() && has_no_volume(pod, mounts)
+            },
+        ),
     ];
     promises.into_iter().filter(|(_, kept)| !kept).map(|(promise, _)| promise).collect()
 }

@@ -12,7 +12,6 @@ mod effects;
 mod enqueue;
 mod fair;
 mod in_use;
-mod log_limit;
 mod observed;
 mod opening;
 mod operation;

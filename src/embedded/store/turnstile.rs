@@ -7,11 +7,13 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use iolaus_activities::{Clock, SystemClock};
+
 use super::StoreError;
 use crate::embedded::files::StateDirectory;
 
 const PAUSE: Duration = Duration::from_millis(5);
-const TRIES: u32 = 2_000;
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The length of the note in the lock file.
 const NOTE: usize = 96;
 
@@ -48,7 +50,10 @@ impl Turnstile {
 
     /// The same, but gives up after about ten seconds: for opening, where nobody is in a hurry and somebody waits for an answer.
     pub(super) fn enter_or_give_up(&self) -> Result<Turn<'_>, StoreError> {
-        for _ in 0..TRIES {
+        // Real time, whatever the clock: this is about another process that has stopped.
+        let clock = SystemClock::new();
+        let began = clock.monotonic();
+        while clock.monotonic().saturating_sub(began) < PATIENCE {
             match self.write.try_lock() {
                 Ok(()) => return Ok(self.entered()),
                 Err(TryLockError::WouldBlock) => std::thread::park_timeout(PAUSE),

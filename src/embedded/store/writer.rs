@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 use super::claim::{self, Claimed, Claimer};
 use super::counts::Counts;
 use super::in_use::InUse;
-use super::log_limit::LogLimit;
 use super::opening::{First, Opened};
 use super::operation::{Kind, Operation, Run};
 use super::starting::{Starter, Starting};
@@ -101,7 +100,6 @@ pub(super) struct Writer {
     free_left: usize,
     /// When a limit on starts leaves room for a job that waits.
     next_start: Option<Timestamp>,
-    logged: LogLimit,
     /// Let go of after the connection.
     _in_use: Arc<InUse>,
 }
@@ -130,7 +128,6 @@ impl Writer {
             turn: 0,
             free_left: 0,
             next_start: None,
-            logged: LogLimit::default(),
             _in_use: in_use,
         };
         let started = match connection {
@@ -243,7 +240,7 @@ impl Writer {
                 true
             }
             Err(error) => {
-                if let Some(repeated) = self.logged.due(&error.to_string(), self.clock.monotonic()) {
+                if let Some(repeated) = self.hub.log_due(&error, self.clock.monotonic()) {
                     tracing::error!(%error, operations = batch.len(), repeated, "a transaction failed");
                 }
                 if looked {

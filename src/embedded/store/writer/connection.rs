@@ -62,7 +62,7 @@ impl Writer {
         match self.open_connection() {
             Ok(conn) => self.conn = conn,
             Err(error) => {
-                if let Some(repeated) = self.logged.due(&error.to_string(), self.clock.monotonic()) {
+                if let Some(repeated) = self.hub.log_due(&error, self.clock.monotonic()) {
                     tracing::error!(%error, repeated, "the database could not be opened again; the next operation tries once more");
                 }
             }
