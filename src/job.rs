@@ -2,6 +2,7 @@
 //! runs them.
 
 mod bounds;
+mod pause;
 mod throttle;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub(crate) use bounds::{cut, cut_owned, flatten, nests_within};
+pub use pause::JobPause;
 pub use throttle::{Throttle, Throttles};
 
 /// Limits, the same on every host. A value over its limit is refused, with the field.
@@ -384,4 +386,7 @@ pub struct Job {
     /// Since when its progress has not changed, if that is long.
     #[serde(with = "timestamp::optional")]
     pub stalled_since: Option<Timestamp>,
+    /// Its pause by the host's own tools. A pause of an activity or a tenant is not here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<JobPause>,
 }

@@ -103,9 +103,11 @@ struct Row {
 }
 
 impl EffectRegister {
-    /// Saves an intent of `owner`, replacing its earlier record under this key, unless another execution is in the way.
+    /// Saves an intent of `owner`, replacing its earlier record under this key, unless another execution is in the way. Records from the
+    /// future, which a step of the clock has left, are dated `now`: otherwise they would be in the way until the clock is there again.
     pub fn reserve(&self, tenant: &str, owner: &EffectOwner, reservation: &Reservation, now: Timestamp) -> Reserved {
         self.with(tenant, &reservation.key, now, |rows| {
+            rows.iter_mut().for_each(|row| row.at = row.at.min(now));
             let in_the_way = |row: &Row| match row.state {
                 EffectState::Intent => row.at >= reservation.intents_since,
                 EffectState::Applied { .. } => reservation.applied_since.is_some_and(|since| row.at >= since),
@@ -201,6 +203,16 @@ mod tests {
         assert_eq!(names(&reserve("b", 12, None, 13)), ["a"], "it was renewed");
         assert_eq!(reserve("b", 13, None, 40), Reserved::Saved, "an intent that is too old is in the way no more");
         assert_eq!(names(&reserve("c", 0, None, 41)), ["b", "a"], "the newest first");
+    }
+
+    #[test]
+    fn an_intent_that_a_step_of_the_clock_left_in_the_future_is_in_the_way_no_longer_than_another() {
+        let register = EffectRegister::default();
+        let reserve = |name: &str, since: i64, now| register.reserve("t", &owner(name), &reservation(since, None), at(now));
+        assert_eq!(reserve("a", 0, 3_600), Reserved::Saved);
+        assert_eq!(names(&reserve("b", -50, 10)), ["a"], "the clock stepped back");
+        assert_eq!(names(&reserve("b", 5, 65)), ["a"]);
+        assert_eq!(reserve("b", 11, 71), Reserved::Saved);
     }
 
     #[test]

@@ -303,6 +303,7 @@ impl Submitter<'_> {
         if obtained.origin == Origin::AnswerLost {
             let outcome = EffectOutcome::Applied { run: obtained.run.name.clone() };
             if !self.ctx.settle(&(self.checkpoint)(&next), &effort.key(), outcome).await? {
+                effort.of_others.insert(obtained.run.name.clone());
                 return Ok(false);
             }
         } else {

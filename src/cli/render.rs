@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::clean;
 use crate::client::{JobDetail, StepDetail};
-use crate::job::{NewJob, SEQUENCE};
+use crate::job::{JobPause, NewJob, SEQUENCE};
 use crate::sequence::Definition;
 
 /// The longest fact that is shown to people, in characters. The JSON has it whole.
@@ -80,6 +80,9 @@ pub(crate) fn detail(detail: &JobDetail, colour: bool) -> String {
     if job.cancel_requested && job.state.is_open() {
         field(&mut text, "cancel", "requested");
     }
+    if let Some(pause) = &job.paused {
+        field(&mut text, "paused", &paused(pause));
+    }
     if let Some(since) = job.stalled_since {
         field(&mut text, "stalled", &format!("since {}", timestamp::format(since)));
     }
@@ -103,6 +106,13 @@ pub(crate) fn detail(detail: &JobDetail, colour: bool) -> String {
         );
     }
     text
+}
+
+/// A pause by the host's own tools: by whom, why, and what resumes it.
+pub(crate) fn paused(pause: &JobPause) -> String {
+    let by = pause.by.as_ref().map_or_else(|| "with the cluster's tools".to_owned(), |by| format!("by {by}"));
+    let reason = pause.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    format!("{by}{reason}; resume it with: {}", pause.resume)
 }
 
 /// A sequence as it was resolved: a step, then what it is asked and under which options.

@@ -30,11 +30,15 @@ pub(crate) fn not_empty() -> NonEmptyStringValueParser {
     NonEmptyStringValueParser::new()
 }
 
-/// A name that becomes one segment of a path at the tenant. `.` and `..` would lead to another path.
+/// A name that becomes one segment of a path at the tenant. Parts that are `.` or `..` would lead to another path, also behind a `/`:
+/// some servers decode an encoded one before they resolve dots.
 pub(crate) fn path_name() -> impl TypedValueParser<Value = String> {
-    not_empty().try_map(|name| match name.trim() {
-        "" | "." | ".." => Err(format!("`{name}` is not a name: it would lead to another path of the tenant")),
-        _ => Ok(name),
+    not_empty().try_map(|name| {
+        let dots = name.split(['/', '\\']).any(|part| matches!(part.trim(), "." | ".."));
+        if dots || name.trim().is_empty() {
+            return Err(format!("`{name}` is not a name: it would lead to another path of the tenant"));
+        }
+        Ok(name)
     })
 }
 

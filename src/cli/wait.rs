@@ -180,6 +180,9 @@ fn holds(detail: &JobDetail, status: &Presence, limits: &Throttles, by: By, now:
         return Vec::new();
     }
     let mut holds = Vec::new();
+    if let Some(pause) = &job.paused {
+        holds.push(Hold::new(Kind::Paused, job.job_id.to_string(), format!("{} is paused {}", job.job_id, render::paused(pause))));
+    }
     let is_it = |pause: &&Pause| match pause.kind {
         PauseKind::Activity => pause.name == job.activity,
         PauseKind::Tenant => pause.name == job.tenant,

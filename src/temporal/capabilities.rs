@@ -31,7 +31,7 @@ pub const CAPABILITIES: &[Capability] = &[
     Capability {
         name: "pause",
         embedded: "an activity or a tenant can be paused",
-        temporal: "refused by name; the cluster's own tools pause single activities",
+        temporal: "refused by name; what the cluster's own tools pause is shown as paused, with the command that resumes it",
     },
     Capability {
         name: "run_id",

@@ -92,7 +92,7 @@ impl TemporalClient {
 
     pub(super) async fn see(&self, target: &Target) -> Result<Seen, ClientError> {
         let answer = self.describe(target).await?;
-        Seen::of(answer, self.host.options.cancel_plans.clone(), self.host.clock.now())
+        Seen::of(answer, self.host.options.cancel_plans.clone(), self.host.of_tools(), self.host.clock.now())
             .ok_or_else(|| ClientError::NotFound(target.job_id.clone()))
     }
 

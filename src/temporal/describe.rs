@@ -14,6 +14,7 @@ use temporalio_common::protos::temporal::api::failure::v1::Failure as Told;
 use temporalio_common::protos::temporal::api::failure::v1::failure::FailureInfo;
 use temporalio_common::protos::temporal::api::workflowservice::v1::DescribeActivityExecutionResponse;
 
+use super::paused::Place;
 use super::wire::{self, BEYOND, Details, Meta};
 use crate::client::{AttemptFailure, JobDetail};
 use crate::executor::{self, CancelPlans, Closing, Unanswered};
@@ -27,18 +28,19 @@ pub(super) struct Seen {
     meta: Meta,
     details: Details,
     plans: CancelPlans,
+    place: Place,
     now: Timestamp,
 }
 
 impl Seen {
     /// None if the answer describes nothing.
-    pub(super) fn of(answer: DescribeActivityExecutionResponse, plans: CancelPlans, now: Timestamp) -> Option<Self> {
+    pub(super) fn of(answer: DescribeActivityExecutionResponse, plans: CancelPlans, place: Place, now: Timestamp) -> Option<Self> {
         let info = answer.info?;
         // What somebody else started has no header of ours, or one that is none.
         let meta = info.header.as_ref().and_then(|header| Meta::of(&header.fields).ok()).unwrap_or_default();
         let details = wire::first(info.heartbeat_details.as_ref()).unwrap_or_default();
         let outcome = answer.outcome.and_then(|outcome| outcome.value);
-        Some(Self { info, outcome, input: answer.input, meta, details, plans, now })
+        Some(Self { info, outcome, input: answer.input, meta, details, plans, place, now })
     }
 
     /// As verbs and lists show it.
@@ -69,6 +71,7 @@ impl Seen {
                 .filter(|name| self.state() == JobState::Running && !name.is_empty()),
             cancel_requested: self.cancel_requested(),
             stalled_since: self.details.stalled_since.filter(|_| self.state() == JobState::Running),
+            paused: self.place.pause_of(&self.info).filter(|_| self.state().is_open()),
         }
     }
 
@@ -143,7 +146,15 @@ impl Seen {
             }
             (Some(verdict), _) => Some(verdict),
             (None, JobState::Cancelled) => Some(self.unanswered(None, Map::new())),
-            (None, JobState::Completed) => Some(self.unresolved(not_ours())),
+            (None, JobState::Completed) => {
+                let mut verdict = self.unresolved(not_ours());
+                if let Some(Outcome::Result(result)) = &self.outcome
+                    && let Some(result) = wire::first::<Value>(Some(result))
+                {
+                    verdict.facts.insert("result".to_owned(), result);
+                }
+                Some(verdict)
+            }
             (None, _) => {
                 let failure = match &self.outcome {
                     Some(Outcome::Failure(failure)) => failure_in(failure),
@@ -359,7 +370,8 @@ pub(super) fn as_asked(failure: FailureRecord, timeouts: &Timeouts) -> FailureRe
     failure
 }
 
-/// A result that is no verdict: somebody else's worker answered under the name of our activity.
+/// A result that is no verdict: the activity was completed by hand, or another program's worker answered under its name.
 fn not_ours() -> FailureRecord {
-    Failure::new("result.undecodable", Category::DataIntegrity, "the result is no verdict of this program").record()
+    let message = "completed by hand, or by a worker of another program: the result is not a verdict, and is given as it is";
+    Failure::new("result.undecodable", Category::DataIntegrity, message).record()
 }

@@ -13,6 +13,7 @@ use temporalio_common::protos::temporal::api::history::v1::history_event::Attrib
 use temporalio_common::protos::temporal::api::workflow::v1::{PendingActivityInfo, WorkflowExecutionInfo};
 
 use super::describe;
+use super::paused::Place;
 use super::sequence::{Order, StepOf};
 use super::wire::{self, Details};
 use crate::client::{AttemptFailure, JobDetail, StepDetail};
@@ -28,6 +29,7 @@ pub(super) struct SeenSequence {
     steps: Vec<StepSeen>,
     cancel_requested: bool,
     close: Option<HistoryEvent>,
+    place: Place,
     now: Timestamp,
 }
 
@@ -46,6 +48,7 @@ impl SeenSequence {
         info: WorkflowExecutionInfo,
         pending: Vec<PendingActivityInfo>,
         events: Vec<HistoryEvent>,
+        place: Place,
         now: Timestamp,
     ) -> Option<Self> {
         if info.r#type.as_ref().is_none_or(|kind| kind.name != SEQUENCE) {
@@ -57,7 +60,7 @@ impl SeenSequence {
         })?;
         // One that does not decode has no steps to show.
         let order = order.unwrap_or_else(|_| Order::unknown(wire::moment(info.start_time.as_ref()).unwrap_or(now)));
-        let mut seen = Self { info, pending, order, steps: Vec::new(), cancel_requested: false, close: None, now };
+        let mut seen = Self { info, pending, order, steps: Vec::new(), cancel_requested: false, close: None, place, now };
         for event in events {
             seen.read(event);
         }
@@ -127,6 +130,7 @@ impl SeenSequence {
             worker: None,
             cancel_requested: self.cancel_requested,
             stalled_since: None,
+            paused: None,
         }
     }
 
@@ -275,6 +279,7 @@ impl SeenSequence {
             worker: pending.map(|pending| pending.last_worker_identity.clone()).filter(|name| running && !name.is_empty()),
             cancel_requested: self.cancel_requested,
             stalled_since: None,
+            paused: pending.and_then(|pending| self.place.pause_of_step(self.id(), pending)),
         })
     }
 

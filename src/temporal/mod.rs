@@ -17,6 +17,7 @@ mod gauges;
 mod generations;
 mod history;
 mod lease;
+mod paused;
 mod queries;
 mod sequence;
 mod sequences;
@@ -103,9 +104,15 @@ impl Temporal {
         client.cloned().map_err(|error| self.unavailable(error, false))
     }
 
+    /// As the cluster's own tools name it.
+    fn of_tools(&self) -> paused::Place {
+        let (address, namespace) = self.place.get_or_init(|| connect::place(&self.options.connecting)).clone();
+        paused::Place { address, namespace }
+    }
+
     /// As a person would name it.
     fn place(&self) -> String {
-        let (address, namespace) = self.place.get_or_init(|| connect::place(&self.options.connecting));
+        let paused::Place { address, namespace } = self.of_tools();
         format!("task queue {} of namespace {namespace} at {address}", self.options.task_queue)
     }
 

@@ -23,6 +23,8 @@ use crate::job::{Job, JobState, Refused, SEQUENCE};
 const STEP: usize = 100;
 /// A poller that was heard of within this polls: one poll takes a minute.
 const POLLS: Duration = Duration::from_secs(70);
+/// Every execution that is not closed. Not by `Running`: a server that can pause lists what is paused under a status of its own.
+const OPEN: &str = "ExecutionStatus NOT IN ('Completed', 'Failed', 'TimedOut', 'Canceled', 'Terminated')";
 /// What the cursors of sequences begin with.
 const SEQUENCES: &str = "s";
 
@@ -39,7 +41,7 @@ impl TemporalClient {
         }
         let mut query = self.of_ours(filter.activity.as_deref(), filter.tenant.as_deref())?;
         if let Some(states) = statuses(&filter.states)? {
-            query = format!("{query} AND ExecutionStatus IN ({states})");
+            query = format!("{query} AND {states}");
         }
         let (mut jobs, mut next_cursor) = self.page(query, limit, cursor).await?;
         // Sequences come behind the single jobs.
@@ -60,7 +62,9 @@ impl TemporalClient {
         checks::dead(&filter)?;
         let states = if filter.states.is_empty() { vec![JobState::Discarded, JobState::Cancelled] } else { filter.states.clone() };
         let mut query = self.of_ours(filter.activity.as_deref(), filter.tenant.as_deref())?;
-        query = format!("{query} AND ExecutionStatus IN ({})", statuses(&states)?.unwrap_or_default());
+        if let Some(states) = statuses(&states)? {
+            query = format!("{query} AND {states}");
+        }
         let (jobs, next_cursor) = self.page(query, STEP, cursor).await?;
         let mut page = RetryPage { retried: Vec::new(), skipped: Vec::new(), next_cursor };
         for job in jobs {
@@ -135,7 +139,9 @@ impl TemporalClient {
         for activity in &self.host.options.activities {
             // What is open is open: finer states are not counted by the cluster.
             for state in [JobState::Running, JobState::Completed, JobState::Discarded, JobState::Cancelled] {
-                let query = self.of_ours(Some(activity), None)? + &format!(" AND ExecutionStatus IN ({})", status_names(state));
+                let states =
+                    if state.is_open() { OPEN.to_owned() } else { format!("ExecutionStatus IN ({})", status_names(state)) };
+                let query = format!("{} AND {states}", self.of_ours(Some(activity), None)?);
                 let count = self.count(query).await?;
                 if count > 0 {
                     counts.push(StateCount { activity: activity.clone(), tenant: "*".to_owned(), state, count });
@@ -199,7 +205,7 @@ impl TemporalClient {
     }
 }
 
-/// The cluster's names for a filter by states: all of the open ones, or none of them.
+/// The condition of a filter by states: all of the open ones, or none of them.
 pub(super) fn statuses(states: &[JobState]) -> Result<Option<String>, ClientError> {
     if states.is_empty() {
         return Ok(None);
@@ -209,9 +215,13 @@ pub(super) fn statuses(states: &[JobState]) -> Result<Option<String>, ClientErro
     if let Some(finer) = asked.first().filter(|_| asked.len() < open.len()) {
         return Err(Temporal::unsupported(format!("a list of the state {finer} alone (open ones can be listed together)")));
     }
-    let closed = states.iter().copied().filter(|state| !state.is_open());
-    let names: Vec<&str> = asked.first().copied().into_iter().chain(closed).map(status_names).collect();
-    Ok(Some(names.join(", ")))
+    let closed: Vec<&str> = states.iter().copied().filter(|state| !state.is_open()).map(status_names).collect();
+    let closed = Some(closed).filter(|names| !names.is_empty()).map(|names| format!("ExecutionStatus IN ({})", names.join(", ")));
+    let open = (!asked.is_empty()).then(|| OPEN.to_owned());
+    Ok(match (open, closed) {
+        (Some(open), Some(closed)) => Some(format!("({open} OR {closed})")),
+        (open, closed) => open.or(closed),
+    })
 }
 
 fn status_names(state: JobState) -> &'static str {

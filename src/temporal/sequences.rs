@@ -206,7 +206,7 @@ impl TemporalClient {
     ) -> Result<(Vec<Job>, Option<String>), ClientError> {
         let mut query = format!("WorkflowType = '{SEQUENCE}' AND {}", self.of_ours(None, filter.tenant.as_deref())?);
         if let Some(states) = statuses(&filter.states)? {
-            query = format!("{query} AND ExecutionStatus IN ({states})");
+            query = format!("{query} AND {states}");
         }
         let mut client = self.connected().await?;
         let request = ListWorkflowExecutionsRequest {
@@ -260,7 +260,8 @@ impl TemporalClient {
                 break;
             }
         }
-        SeenSequence::of(info, described.pending_activities, events, self.host.clock.now()).ok_or_else(unknown)
+        SeenSequence::of(info, described.pending_activities, events, self.host.of_tools(), self.host.clock.now())
+            .ok_or_else(unknown)
     }
 }
 

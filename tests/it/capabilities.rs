@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use crate::cli::harness::{CONNECTION, Place, USER};
 use crate::conformance::cluster::Queue;
 use crate::conformance::{Case, code, own_name};
-use crate::support::cluster::Cluster;
+use crate::containers::engine;
+use crate::support::cluster::{Cluster, program};
 use crate::support::probe::Act;
 
 type Row = fn(Arc<Case>, Arc<Cluster>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -25,7 +26,7 @@ const ROWS: &[(&str, Row)] = &[
     ("finer_states", |case, _| Box::pin(finer_states(case))),
     ("list_by_tenant", |case, cluster| Box::pin(list_by_tenant(case, cluster))),
     ("lists_lag", |_, cluster| Box::pin(lists_lag(cluster))),
-    ("pause", |case, _| Box::pin(pause(case))),
+    ("pause", |case, cluster| Box::pin(pause(case, cluster))),
     ("run_id", |case, _| Box::pin(run_id(case))),
     ("drain", |case, _| Box::pin(drain(case))),
     ("held_tenant", |_, cluster| Box::pin(held_tenant(cluster))),
@@ -65,6 +66,24 @@ async fn every_row_of_the_capability_table_is_as_it_says() {
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_activity_that_is_completed_by_hand_has_a_verdict_that_says_so() {
+    let Some(cluster) = Cluster::shared() else { return };
+    let own = own_name();
+    let case = Case::on(Arc::new(Queue::new(cluster.address(), &own)), &own);
+    let worker = case.worker().await;
+    case.enqueue_acts("job", [Act::UntilStopped]).await;
+    case.until_started("job").await;
+    tool(&cluster, &format!("activity complete --activity-id {} --result {{\"done\":true}}", case.id("job"))).await;
+    let verdict = case.verdict("job").await;
+    assert_eq!(
+        (verdict.status, code(&verdict), &verdict.facts["result"]),
+        (Status::Unresolved, "result.undecodable", &json!({"done": true}))
+    );
+    assert!(verdict.message.unwrap().contains("by hand"));
+    worker.drain().await;
 }
 
 fn unsupported<T: std::fmt::Debug>(answer: &Result<T, ClientError>, says: &str) {
@@ -111,10 +130,36 @@ async fn lists_lag(cluster: Arc<Cluster>) {
     assert!(ran.code == 0 && ran.stderr.contains("seconds behind"), "{ran:?}");
 }
 
-async fn pause(case: Arc<Case>) {
+/// Runs the cluster's own command line tool.
+async fn tool(cluster: &Arc<Cluster>, words: &str) {
+    let words = format!("{words} --address {}", cluster.address());
+    let run = move || engine::run(program().to_str().unwrap(), words.split(' '));
+    tokio::task::spawn_blocking(run).await.unwrap();
+}
+
+async fn pause(case: Arc<Case>, cluster: Arc<Cluster>) {
     let client = case.host.client();
     unsupported(&client.pause(PauseKind::Activity, "probe".into(), None).await, "a pause of activity");
     unsupported(&client.resume(PauseKind::Tenant, "default".into()).await, "a pause of tenant");
+    case.enqueue_acts("job", [Act::Pass]).await;
+    let id = case.id("job");
+    tool(&cluster, &format!("activity pause --activity-id {id}")).await;
+    let job = case.detail("job").await.job;
+    let resume = job.paused.expect("it is shown as paused").resume;
+    assert!(resume.starts_with(&format!("temporal activity unpause --activity-id {id} --run-id ")), "{resume}");
+    let open = ListFilter { states: JobState::ALL.into_iter().filter(|state| state.is_open()).collect(), ..ListFilter::default() };
+    let listed = async {
+        while client.list(open.clone(), 10, None).await.unwrap().jobs.iter().all(|job| job.job_id.as_str() != id) {
+            tokio::task::yield_now().await;
+        }
+    };
+    case.within(listed).await;
+    let (words, place) = resume.split_once(" --address ").expect("it says where");
+    assert!(place.contains(cluster.address()) && place.ends_with("--namespace default"), "{place}");
+    tool(&cluster, words.strip_prefix("temporal ").unwrap()).await;
+    let worker = case.worker().await;
+    assert_eq!(case.verdict("job").await.status, Status::Passed);
+    worker.drain().await;
 }
 
 async fn run_id(case: Arc<Case>) {

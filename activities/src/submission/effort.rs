@@ -1,5 +1,6 @@
 //! What an attempt leaves for the next one about a run that is being obtained.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -47,6 +48,9 @@ pub(crate) struct Effort {
     /// Applied effects of other jobs that were saved up to this moment were found not to satisfy the effort.
     #[serde(skip)]
     pub(super) considered_until: Option<Timestamp>,
+    /// Runs that looked like the effect of this effort and turned out to be another job's.
+    #[serde(skip)]
+    pub(super) of_others: BTreeSet<String>,
 }
 
 /// A user of the tenant. Either may be empty.
@@ -134,6 +138,7 @@ impl Effort {
             obtained: None,
             searched_at: None,
             considered_until: None,
+            of_others: BTreeSet::new(),
         }
     }
 

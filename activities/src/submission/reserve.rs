@@ -92,8 +92,11 @@ impl Submitter<'_> {
         let active = run.standing() == Standing::Active;
         let satisfies = match self.rules.adopt {
             Adopt::Nothing => false,
-            // Active now, or at some time since this job began.
-            Adopt::Active => active || other.at >= self.rules.begun,
+            // Active now, or at some time since this job began: by our clock, and by the tenant's where the run tells.
+            Adopt::Active => {
+                let begun = self.tenant.earliest(self.rules.begun);
+                active || other.at >= self.rules.begun && run.finished_at.is_none_or(|finished| finished >= begun)
+            }
             Adopt::Since(since, _) => other.at >= since && (active || run.standing() == Standing::Succeeded),
         };
         let because = Some(format!("job {} submitted it", other.owner.job_id));
@@ -117,10 +120,11 @@ impl Submitter<'_> {
     }
 }
 
-/// The runs that other jobs of the queue are known to have submitted.
+/// The runs that other jobs of the queue are known to have submitted. The list is bounded; what it lacks is refused when it is claimed.
 pub(super) async fn belongs_to_others(ctx: &ActivityContext, effort: &Effort) -> Result<BTreeSet<String>, Interrupted> {
     let others = ctx.other_effects(&effort.key(), Timestamp::MIN).await?;
-    Ok(others.iter().filter_map(|other| run_of(other).map(str::to_owned)).collect())
+    let known = others.iter().filter_map(|other| run_of(other).map(str::to_owned));
+    Ok(known.chain(effort.of_others.iter().cloned()).collect())
 }
 
 fn run_of(other: &OtherEffect) -> Option<&str> {

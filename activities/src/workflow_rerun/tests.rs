@@ -172,7 +172,7 @@ impl World {
             "metadata": {"name": run.name, "creationTimestamp": run.created.to_string(),
                 "labels": {"workflows.argoproj.io/creator": run.creator}},
             "spec": {"workflowTemplateRef": {"name": W}},
-            "status": {"phase": self.phase(run)},
+            "status": {"phase": self.phase(run), "finishedAt": run.ends.filter(|(at, _)| *at <= self.now()).map(|(at, _)| at.to_string())},
         })
     }
 

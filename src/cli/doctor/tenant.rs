@@ -22,6 +22,11 @@ pub(super) async fn check(name: &str, report: &mut Report<'_>) -> io::Result<()>
         Ok(tenant) => tenant,
         Err((finding, exit)) => return report.add(finding, exit),
     };
+    if let Some(SettingsError { key, problem, mend, .. }) = tenant.warning() {
+        let finding =
+            Finding::new(format!("tenant {name} configuration"), State::Warn, format!("`tenants.{name}.{key}` {problem}"));
+        report.add(finding.mend(mend), Exit::Passed)?;
+    }
     for finding in of_tenant(app, &tenant).await {
         report.add(finding, Exit::Unresolved)?;
     }

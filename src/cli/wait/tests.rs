@@ -27,6 +27,7 @@ fn job(state: JobState) -> JobDetail {
         cancel_requested: false,
         worker: None,
         stalled_since: None,
+        paused: None,
     };
     JobDetail {
         job,

@@ -24,6 +24,8 @@ const OTHERS: &str = "SELECT job_id, run_id, run, at FROM effects \
      ORDER BY at DESC, job_id, run_id LIMIT :limit";
 const OF_ANOTHER: &str = "SELECT 1 FROM effects \
      WHERE tenant = :tenant AND key = :key AND run = :run AND at >= :oldest AND NOT (run_id = :run_id AND job_id = :job_id)";
+/// A step of the clock leaves records in the future, which would be in the way until the clock is there again.
+const REDATE: &str = "UPDATE effects SET at = ?3 WHERE tenant = ?1 AND key = ?2 AND at > ?3";
 const OLD: &str = "SELECT id FROM effects WHERE at < ?1 ORDER BY at LIMIT ?2";
 
 impl Tx<'_> {
@@ -109,6 +111,7 @@ fn reserve(
     now: Timestamp,
 ) -> Result<Reserved, StoreError> {
     let (run_id, job_id, key) = (&owner.run_id, &owner.job_id, &reservation.key);
+    conn.prepare_cached(REDATE)?.execute(params![tenant, key, ms(now)])?;
     let intents = ms(reservation.intents_since);
     let applied = reservation.applied_since.map_or(i64::MAX, ms);
     let since = intents.min(applied).max(oldest(now));

@@ -35,6 +35,7 @@ pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         cancel_requested: row.get::<_, Option<i64>>(12)?.is_some(),
         worker: row.get(13)?,
         stalled_since: optional_time(row, 14)?,
+        paused: None,
     })
 }
 

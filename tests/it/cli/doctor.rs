@@ -34,7 +34,9 @@ fn doctor_names_every_mistake_with_a_hint_and_goes_through_to_the_end() {
              [tenants.d_no_key]\nbase_url = '{}'\n\
              [tenants.e_no_file]\nbase_url = 'https://h'\napi_key_file = '/nowhere/key'\n\
              [tenants.f_stranger]\nbase_url = '{}'\napi_key = 'k-hush-hush'\n\
-             [tenants.g_fine]\nbase_url = '{}'\napi_key = 'sandbox-api-token'\n",
+             [tenants.g_fine]\nbase_url = '{}'\napi_key = 'sandbox-api-token'\n\
+             [tenants.h_path]\nbase_url = '{}/some/path'\napi_key = 'sandbox-api-token'\n",
+            place.sandbox().base_url(),
             place.sandbox().base_url(),
             place.sandbox().base_url(),
             place.sandbox().base_url(),
@@ -58,6 +60,8 @@ fn doctor_names_every_mistake_with_a_hint_and_goes_through_to_the_end() {
     for what in ["tenant g_fine address", "tenant g_fine workflow_rerun", "tenant default await_completion", "queue"] {
         assert_eq!(finding(&ran, what)["state"], "ok", "{what}");
     }
+    let path = finding(&ran, "tenant h_path configuration");
+    assert!(path["state"] == "warn" && path["message"].as_str().is_some_and(|text| text.contains("/some/path")), "{path}");
     let text = place.run("doctor --output text").stdout;
     let mistakes: Vec<_> = text.lines().filter(|line| line.starts_with("FAIL  configuration: ")).collect();
     assert_eq!(mistakes.len(), 3, "{text}");

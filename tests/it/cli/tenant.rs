@@ -313,7 +313,9 @@ fn a_name_that_leads_to_another_path_is_refused_before_anything_is_sent() {
         "oauth-clients get .",
         "workflows show ..",
         "runs show .",
+        "runs show ../x",
         "runs stop .. --yes",
+        "runs stop a/../b --yes",
         "runs list --workflow ..",
     ] {
         let ran = place.run(line);

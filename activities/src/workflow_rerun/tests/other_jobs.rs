@@ -1,7 +1,9 @@
 //! Several jobs of one queue that want the same workflow.
 
 use super::*;
-use crate::effects::EffectRegister;
+use jiff::SignedDuration;
+
+use crate::effects::{EffectOutcome, EffectOwner, EffectRegister, MAX_OTHER_EFFECTS};
 
 /// A job of the case's queue.
 fn job(case: &Case, queue: &Arc<EffectRegister>, id: &str) -> TestHost {
@@ -100,6 +102,49 @@ async fn a_run_of_another_user_is_no_evidence_for_a_lost_answer() {
     let (verdict, ()) = tokio::join!(case.attempt(json!({"until": "submitted", "idempotent": false})), started);
     let verdict = verdict.expect("a verdict");
     assert_eq!((case.submits(), case.world().applied, fact(&verdict, "started")), (2, 1, &json!(true)), "{verdict:?}");
+}
+
+/// The list of other jobs' runs is bounded. A run that it lacks is refused when it is claimed, and then something else decides.
+#[tokio::test]
+async fn a_run_that_turns_out_to_be_another_jobs_when_it_is_claimed_is_passed_over() {
+    let case = Case::new(|world| world.submits.push_back(does(false, Reply::cut()))).await;
+    let queue: Arc<EffectRegister> = Arc::default();
+    let begun = case.clock.now();
+    let applied = |owner: &str, run: &str, at| {
+        let owner = EffectOwner { job_id: owner.to_owned(), run_id: owner.to_owned() };
+        let outcome = EffectOutcome::Applied { run: run.to_owned() };
+        assert!(queue.settle("default", &owner, &format!("workflow/{W}"), &outcome, at));
+    };
+    applied("the oldest", "late", begun - SignedDuration::from_hours(2));
+    for n in 0..MAX_OTHER_EFFECTS {
+        applied(&format!("other {n}"), &format!("run {n}"), begun - SignedDuration::from_hours(1));
+    }
+    let (host, world) = (job(&case, &queue, "ours"), case.world.clone());
+    let shown = async {
+        while host.progress().iter().all(|progress| progress["step"] != "settling an unknown fate") {
+            tokio::task::yield_now().await;
+        }
+        world.lock().expect("no panic").with_run("late", 0, None);
+    };
+    let attempt = driven(&case, &host, json!({"until": "submitted", "idempotent": false}));
+    let (verdict, ()) = tokio::join!(attempt, shown);
+    assert_eq!((case.submits(), case.world().applied, fact(&verdict, "started")), (2, 1, &json!(true)), "{verdict:?}");
+}
+
+/// After a step of the clock the record of another job's submission seems to be of this moment.
+#[tokio::test]
+async fn a_run_that_ended_before_the_job_began_is_not_adopted_whatever_its_record_says() {
+    let case = Case::new(|world| {
+        world.with_run("ended", 3_600, Some((3_000, "Succeeded")));
+    })
+    .await;
+    let queue: Arc<EffectRegister> = Arc::default();
+    let owner = EffectOwner { job_id: "other".to_owned(), run_id: "other".to_owned() };
+    let outcome = EffectOutcome::Applied { run: "ended".to_owned() };
+    let ahead = case.clock.now() + SignedDuration::from_hours(1);
+    assert!(queue.settle("default", &owner, &format!("workflow/{W}"), &outcome, ahead));
+    let verdict = driven(&case, &job(&case, &queue, "ours"), json!({"until": "submitted"})).await;
+    assert_eq!((case.submits(), fact(&verdict, "started")), (1, &json!(true)), "{verdict:?}");
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         }),
         3 => (few(), 0..4_u8, few(), prop::option::of(0..3_u8)).prop_map(|(tenant, owner, key, run)| Step::Settle { tenant, owner, key, run }),
         2 => (few(), 0..4_u8, few(), since()).prop_map(|(tenant, owner, key, since)| Step::Others { tenant, owner, key, since }),
-        2 => prop_oneof![8 => 0..20_i64, 1 => Just(31 * 24 * 3_600 - 10)].prop_map(|seconds| Step::Pass { seconds }),
+        2 => prop_oneof![8 => 0..20_i64, 2 => -90..0_i64, 1 => Just(31 * 24 * 3_600 - 10)].prop_map(|seconds| Step::Pass { seconds }),
         1 => Just(Step::Prune),
     ];
     prop::collection::vec(step, 1..40)
@@ -74,6 +74,8 @@ impl Both<'_> {
                 let stored = other_effects(conn, &tenant, &of, &key, self.ago(*since), now).expect("it answers");
                 assert_eq!(stored, self.memory.others(&tenant, &of, &key, self.ago(*since), now));
             }
+            // Back over the retention the two forget at different moments.
+            Step::Pass { seconds } if *seconds < 0 && self.now.duration_since(self.begun) > SignedDuration::from_hours(24) => {}
             Step::Pass { seconds } => self.now += SignedDuration::from_secs(*seconds),
             Step::Prune => {
                 let mut tx = Tx::new(conn, now, 0.5);
@@ -100,7 +102,6 @@ fn the_file_and_the_register_in_memory_answer_alike() {
         for step in &steps {
             both.take(step);
         }
-        prop_assert!(both.now >= both.begun);
     });
 }
 
@@ -124,7 +125,7 @@ fn old_effects_are_forgotten_a_bounded_number_at_a_time() {
 fn a_reservation_looks_at_no_older_effects_than_it_asks_for() {
     let dir = tempfile::tempdir().unwrap();
     let conn = open(&dir);
-    let plans: BTreeSet<String> = [IN_THE_WAY, OTHERS, OF_ANOTHER, OLD]
+    let plans: BTreeSet<String> = [IN_THE_WAY, OTHERS, OF_ANOTHER, REDATE, OLD]
         .into_iter()
         .map(|sql| {
             let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
