@@ -34,8 +34,10 @@ impl InUse {
                 Ok(()) => return Ok(self.0.lock_shared()?),
                 Err(TryLockError::Error(error)) => return Err(error.into()),
                 Err(TryLockError::WouldBlock) => {
-                    let now = place.identity()?;
-                    if now.is_some() && now == self.recorded() && self.try_share()? {
+                    let (now, recorded) = (place.identity()?, self.recorded());
+                    // Where the database itself is another one, the others are not on it, and write to it no more.
+                    let is_other = recorded.is_some_and(|recorded| now.is_none_or(|now| now.database != recorded.database));
+                    if (is_other || now.is_some() && now == recorded) && self.try_share()? {
                         return Ok(());
                     }
                     std::thread::park_timeout(PAUSE);
