@@ -107,7 +107,9 @@ impl EffectRegister {
     /// future, which a step of the clock has left, are dated `now`: otherwise they would be in the way until the clock is there again.
     pub fn reserve(&self, tenant: &str, owner: &EffectOwner, reservation: &Reservation, now: Timestamp) -> Reserved {
         self.with(tenant, &reservation.key, now, |rows| {
-            rows.iter_mut().for_each(|row| row.at = row.at.min(now));
+            for row in rows.iter_mut() {
+                row.at = row.at.min(now);
+            }
             let in_the_way = |row: &Row| match row.state {
                 EffectState::Intent => row.at >= reservation.intents_since,
                 EffectState::Applied { .. } => reservation.applied_since.is_some_and(|since| row.at >= since),

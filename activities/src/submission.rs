@@ -200,10 +200,11 @@ impl Submitter<'_> {
     /// lost or, if that was in another attempt, from the intent: on the tenant's clock, since another machine's may differ from ours.
     fn inconclusive_for(&self, intent: &Intent, asked: Timestamp, asked_monotonic: Duration) -> Duration {
         let window = self.tenant.settings().reconcile_window;
-        match intent.lost_at {
-            Some(lost_at) => lost_at.saturating_add(window).saturating_sub(asked_monotonic),
-            None => until(add(intent.at.tenants, window.saturating_add(SECOND)), self.tenant.on_its_clock(asked)),
+        if let Some(lost_at) = intent.lost_at {
+            return lost_at.saturating_add(window).saturating_sub(asked_monotonic);
         }
+        let at = intent.at.tenants_latest.unwrap_or(intent.at.tenants);
+        until(add(at, window.saturating_add(SECOND)), self.tenant.between_on_its_clock(asked).0)
     }
 
     /// Searches for a run that satisfies the effort. After a `conflict` there must be one; finding none is then a failure.

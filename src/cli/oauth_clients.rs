@@ -146,7 +146,7 @@ impl List {
                 print(app, &page, progress.offset)?;
             }
             progress.add(&page);
-            if page.records == 0 || progress.left(size, &page) == Some(0) {
+            if page.records == 0 || progress.left(&page) == Some(0) {
                 break;
             }
         }
@@ -171,9 +171,9 @@ impl Progress {
     }
 
     /// How many clients were not read, as far as that is known.
-    fn left(&self, size: usize, page: &OAuthClientPage) -> Option<u64> {
+    fn left(&self, page: &OAuthClientPage) -> Option<u64> {
         let offset = u64::try_from(self.offset).unwrap_or(u64::MAX);
-        self.total.map(|total| total.saturating_sub(offset)).or_else(|| (page.records < size).then_some(0))
+        self.total.map(|total| total.saturating_sub(offset)).or_else(|| (page.records < page.asked).then_some(0))
     }
 
     /// Says what was listed, and what was not. A list that was cut off by the tenant is not a success.

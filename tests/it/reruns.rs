@@ -1,7 +1,9 @@
 //! The main job against the sandbox: one effect for one intent, whatever is lost on the way.
 
-use iolaus::sandbox::Generation;
-use iolaus_activities::Status;
+use std::time::Duration;
+
+use iolaus::sandbox::{AutomationAccess, Generation};
+use iolaus_activities::{Clock, Status};
 use serde_json::json;
 
 use crate::support::host::target;
@@ -68,6 +70,29 @@ async fn a_run_that_was_skipped_is_no_verdict_while_the_run_that_does_the_work_i
     let verdict = tenant.run("workflow_rerun", json!({"app": APP})).await;
     assert_eq!(verdict.status, Status::Passed, "{verdict:#?}");
     assert_eq!(tenant.submissions()[0], verdict.facts["run"].as_str().unwrap());
+}
+
+#[tokio::test]
+async fn a_lost_submission_of_an_app_is_settled_by_the_list_of_the_automation_engine_where_it_may_be_read() {
+    for access in [AutomationAccess::Allowed, AutomationAccess::Empty, AutomationAccess::Forbidden, AutomationAccess::Absent] {
+        let tenant = TestTenant::with(|options| (options.generation, options.automation) = (Generation::Native, access)).await;
+        tenant.fault(json!({"path": "/submit", "action": {"kind": "cut_after_applying"}}));
+        // The metastore's index alone is a minute late.
+        tenant.fault(json!({"path": "/meta/search/indexsearch", "times": 0, "action": {"kind": "stale_index"}}));
+        let began = tenant.host.clock.monotonic();
+        let verdict = tenant.run("workflow_rerun", json!({"app": APP, "unknown_fate": "fail", "until": "submitted"})).await;
+        let took = tenant.host.clock.monotonic().saturating_sub(began);
+        let submissions = tenant.submissions();
+        assert_eq!(submissions.len(), 1, "{access:?}: {submissions:?}");
+        // Neither a refusal nor an empty list says anything, and then the index decides at the end of the window.
+        assert_eq!(took < Duration::from_secs(60), access == AutomationAccess::Allowed, "{access:?}: {took:?}");
+        if access == AutomationAccess::Allowed {
+            assert_eq!(verdict.facts["run"], submissions[0].as_str(), "{verdict:#?}");
+            assert_eq!((verdict.status, &verdict.facts["started"]), (Status::Passed, &json!(false)));
+        }
+        let asked = tenant.sandbox.requests().iter().filter(|request| request.target.starts_with("/automation/")).count();
+        assert!(asked == 1 || (asked > 1 && access == AutomationAccess::Empty), "{access:?} is asked {asked} times");
+    }
 }
 
 #[tokio::test]

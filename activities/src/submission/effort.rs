@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -12,6 +12,8 @@ use crate::tenant::{Identity, Kind, Run, Tenant};
 use crate::timestamp;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// What lies between the ends of a moment on a clock that is off by a second at most, in either direction.
+const CERTAIN_BETWEEN: SignedDuration = SignedDuration::from_secs(2);
 /// So many names of runs that were there before are kept, the newest. Older runs are told apart by the time of their creation.
 const MAX_RUNS_BEFORE: usize = 50;
 
@@ -76,8 +78,23 @@ impl User {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Moment {
     pub(super) ours: Timestamp,
-    /// Whole seconds.
+    /// The first whole second that the tenant's clock can have shown.
     pub(super) tenants: Timestamp,
+    /// The last one. None if nothing is known of that clock, and in what earlier versions stored.
+    #[serde(default)]
+    pub(super) tenants_latest: Option<Timestamp>,
+}
+
+impl Moment {
+    fn new(tenant: &Tenant, ours: Timestamp) -> Self {
+        let (tenants, latest) = tenant.between_on_its_clock(ours);
+        Self { ours, tenants, tenants_latest: tenant.clock_ahead().map(|_| latest) }
+    }
+
+    /// Whether the tenant's clock was known to the second then.
+    pub(super) fn is_certain(&self) -> bool {
+        self.tenants_latest.is_some_and(|latest| latest.duration_since(self.tenants) <= CERTAIN_BETWEEN)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -150,7 +167,7 @@ impl Effort {
     /// The workflow is about to be submitted, perhaps together with its creation. To be saved before; a run whose name no answer tells
     /// is then found by searching.
     pub(super) fn with_intent(mut self, ctx: &ActivityContext, tenant: &Tenant, who: Option<&Identity>, request_id: &str) -> Self {
-        let at = Moment { ours: ctx.now(), tenants: tenant.on_its_clock(ctx.now()) };
+        let at = Moment::new(tenant, ctx.now());
         self.user = who.map(|who| User { id: who.user_id.clone(), name: who.username.clone() }).or(self.user);
         self.submissions += 1;
         self.first.get_or_insert(at);
@@ -237,6 +254,7 @@ mod tests {
             "intent": {"request_id": "r", "at": moment}, "obtained": {"run": run, "origin": "started"}});
         let effort: Effort = serde_json::from_value(stored).expect("it decodes");
         let obtained = effort.obtained().expect("a run");
+        assert!(effort.first.is_some_and(|first| !first.is_certain()));
         assert_eq!((effort.kind, obtained.run.kind, obtained.run.name.as_str()), (Kind::Workflow, Kind::Workflow, "w-1"));
     }
 }

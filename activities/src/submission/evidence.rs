@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::effort::User;
 use super::reserve::belongs_to_others;
-use super::since::SinceBound;
+use super::since::{SinceBound, contradicts};
 use super::{Adopt, Effort, Obtained, Origin, PHASELESS, Progress, Submitter};
 use crate::activity::ActivityError;
 use crate::failure::{Category, Failure};
@@ -20,6 +20,24 @@ pub(super) enum Judged {
     Nothing,
 }
 
+/// What a search shows.
+struct Shown {
+    /// The newest first.
+    runs: Vec<Run>,
+    /// Those of them that only the Automation Engine lists, by name.
+    only_listed: BTreeSet<String>,
+}
+
+/// What the tenant says of one run that a search shows.
+enum Confirmed {
+    /// It is there, and so it is now.
+    Run(Run),
+    /// It is another app's.
+    OtherApp,
+    /// There is none of this id, or it cannot be seen.
+    Unseen,
+}
+
 impl Submitter<'_> {
     /// One search: what it says, and all that it shows. A run of an app is gone by only once the tenant has shown the run itself: the
     /// index lags, and the id is taken from a name. A hit that cannot be confirmed so is not adopted, and is no proof of absence either;
@@ -30,8 +48,8 @@ impl Submitter<'_> {
         adopt: Adopt,
         step: &'static str,
     ) -> Result<Result<(Judged, Vec<Run>), Failure>, ActivityError> {
-        let shown = match self.runs(effort, self.search_bound(effort, adopt), step).await? {
-            Ok(runs) => runs,
+        let Shown { runs: shown, only_listed } = match self.search_runs(effort, self.search_bound(effort, adopt), step).await? {
+            Ok(shown) => shown,
             Err(failure) => return Ok(Err(failure)),
         };
         let (mut runs, mut doubtful) = (shown.clone(), None);
@@ -48,14 +66,16 @@ impl Submitter<'_> {
                 return Ok(Ok((judged, shown)));
             }
             match self.shown(effort, &hit, step).await? {
-                Ok(Some(run)) => {
+                Ok(Confirmed::Run(run)) => {
                     confirmed.insert(run.name.clone());
                     runs.iter_mut().filter(|known| known.name == run.name).for_each(|known| known.clone_from(&run));
                 }
-                Ok(None) => {
+                Ok(unconfirmed) => {
                     runs.retain(|run| run.name != hit.name);
+                    // The list gives ids, the index names from which an id is taken: there it may have been the wrong part.
+                    let foreign = matches!(unconfirmed, Confirmed::OtherApp) && only_listed.contains(&hit.name);
                     // Should another one be active all the same, the tenant refuses a second.
-                    if vital {
+                    if vital && !foreign {
                         doubtful = Some(hit);
                     }
                 }
@@ -64,23 +84,26 @@ impl Submitter<'_> {
         }
     }
 
-    /// The run of an app that the index shows, as it is now; None if it is not there or another app's.
-    async fn shown(&self, effort: &Effort, hit: &Run, step: &'static str) -> Result<Result<Option<Run>, Failure>, ActivityError> {
+    /// The run of an app that a search shows, as it is now.
+    async fn shown(&self, effort: &Effort, hit: &Run, step: &'static str) -> Result<Result<Confirmed, Failure>, ActivityError> {
         let progress = Progress { step, workflow: &effort.workflow };
         let read = alive(self.ctx, &progress, self.tenant.app_run(&hit.name)).await.map_err(|stop| self.stopped(stop, effort))?;
-        Ok(read.map(|run| {
-            let run = run.filter(|run| run.workflow.as_deref() == Some(effort.workflow.as_str()))?;
-            let (created_at, hit) = (run.created_at.or(hit.created_at), hit.clone());
-            Some(Run { created_at, finished_at: hit.finished_at, creator: hit.creator, ..run })
+        Ok(read.map(|run| match run {
+            None => Confirmed::Unseen,
+            Some(run) if run.workflow.as_deref() != Some(effort.workflow.as_str()) => Confirmed::OtherApp,
+            Some(run) => {
+                let (created_at, hit) = (run.created_at.or(hit.created_at), hit.clone());
+                Confirmed::Run(Run { created_at, finished_at: hit.finished_at, creator: hit.creator, ..run })
+            }
         }))
     }
 
-    async fn runs(
+    async fn search_runs(
         &self,
         effort: &Effort,
         bound: Option<Timestamp>,
         step: &'static str,
-    ) -> Result<Result<Vec<Run>, Failure>, ActivityError> {
+    ) -> Result<Result<Shown, Failure>, ActivityError> {
         let progress = Progress { step, workflow: &effort.workflow };
         self.ctx.heartbeat(&progress);
         let found = async {
@@ -89,7 +112,30 @@ impl Submitter<'_> {
                 Kind::App => self.tenant.app_runs_of(&effort.workflow, bound).await,
             }
         };
-        alive(self.ctx, &progress, found).await.map_err(|stop| self.stopped(stop, effort))
+        let mut runs = match alive(self.ctx, &progress, found).await.map_err(|stop| self.stopped(stop, effort))? {
+            Ok(runs) => runs,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let mut listed = alive(self.ctx, &progress, self.listed(effort)).await.map_err(|stop| self.stopped(stop, effort))?;
+        listed.retain(|run| runs.iter().all(|known| known.name != run.name));
+        let only_listed = listed.iter().map(|run| run.name.clone()).collect();
+        // The index lags, so what it lacks is newer than what it shows.
+        runs.splice(0..0, listed);
+        Ok(Ok(Shown { runs, only_listed }))
+    }
+
+    /// The runs of an app that the Automation Engine lists and that were created after a submission of ours. Those from before are not
+    /// ours, and the search before the submission may not have named them, for it asked the index alone: so the list counts only where
+    /// the tenant's clock, on which both times are, is known to the second.
+    async fn listed(&self, effort: &Effort) -> Vec<Run> {
+        let Some(first) = effort.first.filter(|first| effort.kind == Kind::App && first.is_certain()) else { return Vec::new() };
+        let mut listed = self.tenant.automation_runs_of(&effort.workflow, first.tenants).await.unwrap_or_default();
+        if contradicts(&listed, self.tenant.between_on_its_clock(self.ctx.now()).1) {
+            self.tenant.distrust_automation_runs();
+            return Vec::new();
+        }
+        listed.retain(|run| run.created_at.is_some_and(|created| created >= first.tenants));
+        listed
     }
 
     /// What a list of runs, the newest first, says. `others` are runs that other jobs of the queue submitted.
@@ -160,6 +206,6 @@ fn best<'a>(runs: impl Iterator<Item = &'a Run>) -> Option<&'a Run> {
 }
 
 fn unconfirmed(hit: &Run) -> Failure {
-    let message = format!("the index shows run {}, but the tenant does not show that run of that app", hit.name);
+    let message = format!("a search shows run {}, but the tenant does not show that run of that app", hit.name);
     Failure::new("run.unconfirmed", Category::DataIntegrity, message).with_retryable(true)
 }

@@ -13,17 +13,17 @@ pub(super) struct SinceBound {
     exact: Timestamp,
     /// Earlier, where the tenant's clock cannot be told within a second.
     tolerant: Timestamp,
-    tolerance: String,
 }
 
 impl SinceBound {
     /// `now` is the tenant's. Its runs contradict its clock if one was created later than that.
     pub(super) fn new(tenant: &Tenant, since: Timestamp, now: Timestamp, runs: &[Run]) -> Self {
-        let exact = tenant.on_its_clock(since);
-        let ahead = |run: &Run| run.created_at.is_some_and(|created| created.as_second() > now.as_second() + 1);
-        let certain = tenant.clock_is_certain() && !runs.iter().any(ahead);
-        let tolerant = if certain { exact } else { tenant.earliest(since) };
-        Self { since, exact, tolerant, tolerance: duration::format(tenant.settings().clock_tolerance) }
+        if tenant.clock_is_certain() && !contradicts(runs, now) {
+            // The first second that it can have been: to miss a run that counts would start a second one.
+            let (exact, _) = tenant.between_on_its_clock(since);
+            return Self { since, exact, tolerant: exact };
+        }
+        Self { since, exact: tenant.on_its_clock(since), tolerant: tenant.earliest(since) }
     }
 
     /// Whether a run counts. An app's run that has not started yet will have started after any `since`.
@@ -41,7 +41,12 @@ impl SinceBound {
         }
         format!(
             "the tenant created it at {shown}, and since={since}: its clock is not known to the second, so up to {} are allowed",
-            self.tolerance
+            duration::format(self.exact.duration_since(self.tolerant).unsigned_abs())
         )
     }
+}
+
+/// Whether a run was created later than it is `now`, so that the clock that dates runs is another one.
+pub(super) fn contradicts(runs: &[Run], now: Timestamp) -> bool {
+    runs.iter().any(|run| run.created_at.is_some_and(|created| created.as_second() > now.as_second() + 1))
 }

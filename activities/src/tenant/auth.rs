@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 
 use super::answer::{Element, Exact, Lenient, List, NAME, Text};
+use super::clock_offset::ClockOffset;
 use super::credentials::Bearer;
 use super::send::{Call, Sent};
 use super::{Tenant, classify};
@@ -45,7 +46,7 @@ pub struct Ping {
     pub identity: Arc<Identity>,
     /// How long the answer took.
     pub round_trip: Duration,
-    /// By how much its clock is ahead of ours, to the second, where it shows one.
+    /// By how many whole seconds its clock is ahead of ours at least, where it shows one.
     pub clock_ahead: Option<SignedDuration>,
 }
 
@@ -92,9 +93,7 @@ impl Tenant {
         let before = self.clock.monotonic();
         let identity = self.ask_whoami().await?;
         let round_trip = self.clock.monotonic().saturating_sub(before);
-        // The header is cut to the second, which lets the tenant's clock seem up to a second late.
-        let whole = |ahead: SignedDuration| SignedDuration::try_from_secs_f64(ahead.as_secs_f64().ceil()).unwrap_or(ahead);
-        let clock_ahead = self.clock_ahead().map(whole);
+        let clock_ahead = self.clock_offset().map(ClockOffset::at_least);
         Ok(Ping { identity, round_trip, clock_ahead })
     }
 

@@ -230,6 +230,13 @@ pub(super) fn is_denied(sent: &Sent) -> bool {
     matches!(sent, Sent::Answered(answer) if answer.status == 403 && !is_foreign(answer))
 }
 
+/// Whether a part of the API is not there for us: refused to us, unknown to the tenant, or a web page stands in its place. What fails for
+/// a moment is not that.
+pub(super) fn is_out_of_reach(sent: &Sent) -> bool {
+    matches!(sent, Sent::Answered(answer) if matches!(answer.status, 300..=399 | 401 | 403..=405 | 501)
+        || (matches!(answer.status, 200..=299 | 400..=499) && answer.form() == Form::Page))
+}
+
 /// Whether the tenant does not understand the request.
 pub(super) fn is_bad_request(sent: &Sent) -> bool {
     matches!(sent, Sent::Answered(answer) if answer.status == 400)

@@ -217,8 +217,8 @@ impl Tenant {
 
     /// The tenant does not know our credentials: nothing is asked until a probe finds that it does again. Told once.
     pub(super) fn locked_out(&self, failure: Failure) {
-        // Who we were is not to be believed either: another credential may be somebody else's.
-        self.learned(|learned| learned.identity = None);
+        // Who we were is not to be believed either: another credential may be somebody else's, and may be allowed more.
+        self.learned(|learned| (learned.identity, learned.automation_skipped) = (None, None));
         let since = self.clock.now();
         let reason = failure.message.clone();
         let fresh = self.held.change(|hold| {

@@ -13,7 +13,9 @@
 //! | `credentials`, `login` | the secrets, and getting a token for them |
 //! | `diagnosis` | what a request that got no answer says about the configuration |
 //! | `pace`, `holds`, `breaker` | how fast it may be asked, and when not at all |
+//! | `clock_offset` | what its `Date` headers say of its clock |
 //! | `auth`, `preflight`, `workflows`, `runs`, `apps`, `app_runs`, `connections`, `tokens` | the areas of the API |
+//! | `automation` | the list of runs of the Automation Engine, where it may be read |
 //! | `oauth_clients`, `roles`, `personas` | the areas that only commands use |
 //! | `packages` | what packages are called |
 //! | `token_admin` | the one package whose workflows are created from here |
@@ -26,8 +28,10 @@ mod app_looks;
 mod app_runs;
 mod apps;
 mod auth;
+mod automation;
 mod breaker;
 mod classify;
+mod clock_offset;
 mod connections;
 mod credentials;
 mod diagnosis;
@@ -165,14 +169,16 @@ pub struct Tenant {
 /// What earlier answers taught.
 #[derive(Default)]
 struct Learned {
-    /// The tenant's clock less ours, from the newest `Date` header.
-    ahead: Option<SignedDuration>,
+    /// The tenant's clock less ours, as far as its `Date` headers tell.
+    clock: Option<clock_offset::ClockOffset>,
     /// Who we are, and until when (monotonic) that is believed.
     identity: Option<(Arc<Identity>, Duration)>,
     /// Whether it has answered as a tenant that has apps.
     has_apps: bool,
     /// Until when (monotonic) searches do not say which fields they read.
     plain_searches: Option<Duration>,
+    /// Until when (monotonic) the list of runs of the Automation Engine is not asked for.
+    automation_skipped: Option<Duration>,
     /// Operations that refuse a token which is accepted elsewhere: when (monotonic) first, and when last.
     refused_at: BTreeMap<&'static str, (Duration, Duration)>,
 }
@@ -239,9 +245,20 @@ impl Tenant {
         &self.settings
     }
 
-    /// By how much the tenant's clock is ahead of ours, to the second; None before its first answer.
+    /// By how much the tenant's clock is ahead of ours, as estimated; None before its first answer with a `Date`.
     pub fn clock_ahead(&self) -> Option<SignedDuration> {
-        self.learned(|learned| learned.ahead)
+        self.clock_offset().map(clock_offset::ClockOffset::middle)
+    }
+
+    fn clock_offset(&self) -> Option<clock_offset::ClockOffset> {
+        let now = self.clock.monotonic();
+        self.learned(|learned| learned.clock).map(|offset| offset.aged(now))
+    }
+
+    /// Learns from an answer that was received just now, `took` after its request was sent.
+    fn learn_clock(&self, date: Timestamp, received: Timestamp, took: Duration) {
+        let newest = clock_offset::ClockOffset::of(date, received, took, self.clock.monotonic());
+        self.learned(|learned| learned.clock = Some(learned.clock.map_or(newest, |known| known.and(newest))));
     }
 
     /// How long an effect and its answer take at most: the request, and what comes before and after it in this process.
@@ -250,25 +267,40 @@ impl Tenant {
         self.settings.request_timeout.saturating_add(OVERHEAD)
     }
 
-    /// Whether the tenant's clock can be told within a second.
+    /// Whether the tenant's clock can be told within a second: its answers bound it to an interval whose middle is off by no more.
     pub fn clock_is_certain(&self) -> bool {
-        self.clock_ahead().is_some()
+        self.clock_offset().is_some_and(clock_offset::ClockOffset::is_certain)
     }
 
     /// One of our times as the tenant's clock shows it, cut to the second.
     pub fn on_its_clock(&self, ours: Timestamp) -> Timestamp {
-        let moved = ours.saturating_add(self.clock_ahead().unwrap_or_default()).unwrap_or(ours);
-        Timestamp::from_second(moved.as_second()).unwrap_or(moved)
+        moved(ours, self.clock_ahead().unwrap_or_default())
+    }
+
+    /// The first and the last second that the tenant's clock can show at a time of ours. The same one without any `Date`.
+    pub(crate) fn between_on_its_clock(&self, ours: Timestamp) -> (Timestamp, Timestamp) {
+        let offset = self.clock_offset();
+        let ahead = |end: fn(clock_offset::ClockOffset) -> SignedDuration| offset.map(end).unwrap_or_default();
+        (moved(ours, ahead(clock_offset::ClockOffset::low)), moved(ours, ahead(clock_offset::ClockOffset::high)))
     }
 
     /// The earliest second at which the tenant may say that something of ours was created that was started at `ours`: on its clock,
-    /// less the tolerance.
+    /// less the tolerance, or less what is not known of that clock where that is more.
     pub fn earliest(&self, ours: Timestamp) -> Timestamp {
         let on_its_clock = self.on_its_clock(ours);
-        on_its_clock.saturating_sub(self.settings.clock_tolerance).unwrap_or(on_its_clock)
+        let unknown = self.clock_offset().map(clock_offset::ClockOffset::half_width).unwrap_or_default();
+        let tolerance = self.settings.clock_tolerance.max(unknown.unsigned_abs());
+        let earliest = on_its_clock.saturating_sub(tolerance).unwrap_or(on_its_clock);
+        Timestamp::from_second(earliest.as_second()).unwrap_or(earliest)
     }
 
     fn learned<T>(&self, f: impl FnOnce(&mut Learned) -> T) -> T {
         f(&mut self.learned.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// A time of ours on a clock that is so far ahead, cut to the second.
+fn moved(ours: Timestamp, ahead: SignedDuration) -> Timestamp {
+    let moved = ours.saturating_add(ahead).unwrap_or(ours);
+    Timestamp::from_second(moved.as_second()).unwrap_or(moved)
 }

@@ -80,6 +80,8 @@ pub struct OAuthClientPage {
     pub clients: Vec<OAuthClient>,
     /// How many records the page had. The next page begins after them.
     pub records: usize,
+    /// How many were asked for: fewer than the caller wanted if so many made too long an answer.
+    pub asked: usize,
 }
 
 impl Tenant {
@@ -118,16 +120,19 @@ impl Tenant {
         Ok(page.clients.into_iter().filter(possible).collect())
     }
 
-    /// One page of the clients. `sort` goes to the tenant as it is: a field such as `createdAt` or `displayName`, with `-` in front for
-    /// the reverse order.
+    /// One page of at most `limit` of the clients, and of fewer if its answer is too long. `sort` goes to the tenant as it is: a field
+    /// such as `createdAt` or `displayName`, with `-` in front for the reverse order.
     pub async fn oauth_clients(&self, offset: usize, limit: usize, sort: Option<&str>) -> Result<OAuthClientPage, Failure> {
         let sort = sort.map(|sort| format!("&sort={}", encoded(sort))).unwrap_or_default();
-        let target = format!("{CLIENTS}?count=true&offset={offset}&limit={limit}{sort}");
-        let call = Call::get("oauth_clients.list", target).needs(NEEDS);
-        let page: Records<ClientRecord> = self.read(&call).await?;
+        let list = |size| {
+            let target = format!("{CLIENTS}?count=true&offset={offset}&limit={size}{sort}");
+            Call::get("oauth_clients.list", target).needs(NEEDS)
+        };
+        let (call, asked, page) = self.read_page::<Records<ClientRecord>>(limit, list).await?;
         let total = page.total();
         let (found, records) = page.into_items().ok_or_else(|| self.unexpected(&call, Records::<ClientRecord>::LACKS))?;
-        Ok(OAuthClientPage { total, clients: found.into_iter().filter_map(ClientRecord::into_client).collect(), records })
+        let clients = found.into_iter().filter_map(ClientRecord::into_client).collect();
+        Ok(OAuthClientPage { total, clients, records, asked })
     }
 
     /// One client.

@@ -72,7 +72,7 @@ pub struct TenantSettings {
     /// How long after a submission of unknown fate a search that finds nothing is taken for "was not applied".
     #[serde(with = "duration")]
     pub reconcile_window: Duration,
-    /// By how much the tenant's timestamps and its `Date` header may disagree.
+    /// By how much the tenant's timestamps and our clock may disagree where its `Date` headers do not tell its clock within a second.
     #[serde(with = "duration")]
     pub clock_tolerance: Duration,
     /// How long a run that is being followed may stay unfound.

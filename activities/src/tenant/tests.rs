@@ -12,6 +12,7 @@ use super::send::{Call, Sent};
 use super::*;
 
 mod answers;
+mod clock_offset;
 mod failing;
 mod logins;
 mod marker;
@@ -299,18 +300,6 @@ async fn who_we_are_is_asked_once_in_ten_minutes() {
     clock.advance(Duration::from_secs(600)).await;
     tenant.whoami().await.expect("it answers");
     assert_eq!(server.requests().len(), 2);
-}
-
-#[tokio::test]
-async fn times_are_moved_to_the_tenants_clock() {
-    let clock = clock();
-    let me = Reply::ok(&json!({"roles": []})).header("date", "Thu, 01 Jan 2026 00:01:00 GMT");
-    let server = Scripted::script([me]).await;
-    let tenant = server.tenant(&clock);
-    assert_eq!(tenant.ping().await.expect("it answers").clock_ahead.map(|ahead| ahead.as_secs()), Some(60));
-    let ours = "2026-01-01T00:00:10.700Z".parse().expect("a time");
-    assert_eq!(tenant.on_its_clock(ours).to_string(), "2026-01-01T00:01:10Z");
-    assert_eq!(tenant.earliest(ours).to_string(), "2026-01-01T00:01:05Z");
 }
 
 #[tokio::test]

@@ -1,3 +1,4 @@
+mod automation;
 mod interleavings;
 mod native;
 mod other_jobs;
@@ -47,6 +48,8 @@ struct World {
     stale: Option<&'static str>,
     /// Whose a run is said to be.
     slug: &'static str,
+    /// The run that is said to be another app's.
+    foreign: Option<&'static str>,
     /// How often one submission arrives. A run beside an active one is skipped.
     arrivals: usize,
     /// The id of the user that we are, where the tenant tells.
@@ -63,6 +66,10 @@ struct World {
     stopped: Vec<String>,
     /// The answer to so many of the next searches for runs.
     refused_looks: usize,
+    /// What the Automation Engine answers that is asked for the runs of an app; None: all of them, at once.
+    engine_list: Option<Reply>,
+    /// How long every answer takes.
+    answers_take: Duration,
 }
 
 struct FakeRun {
@@ -110,6 +117,7 @@ impl World {
             hidden: None,
             stale: None,
             slug: A,
+            foreign: None,
             arrivals: 1,
             me: None,
             run_skew: SignedDuration::ZERO,
@@ -118,6 +126,8 @@ impl World {
             request_id: String::new(),
             stopped: Vec::new(),
             refused_looks: 0,
+            engine_list: Some(Reply::json(403, &json!({"code": "AE-COMMON-403-01", "message": "lacks role realm-admin"}))),
+            answers_take: Duration::ZERO,
         }
     }
 
@@ -188,6 +198,7 @@ impl World {
             return does.reply;
         }
         let reply = self.regular(request)?;
+        let reply = if self.answers_take.is_zero() { reply } else { reply.late(&self.clock, self.answers_take) };
         if !self.dated {
             return Some(reply);
         }
@@ -226,6 +237,9 @@ impl World {
         if request.target.starts_with("/api/service/package-workflows/native-status/") {
             return Some(Reply::ok(&json!({"dag_nodes": {"extract": {"error_message": "their words"}, "publish": {}}})));
         }
+        if request.target.starts_with(&format!("/automation/api/v1/runs?workflow_slug={A}&page=0&")) {
+            return Some(self.engine_list.clone().unwrap_or_else(|| self.listed_by_the_engine()));
+        }
         let path = request.target.strip_prefix("/api/service/v1/app");
         let body = match path {
             None if request.target == "/api/service/whoami" => json!({"username": "service-account-x", "roles": []}),
@@ -238,7 +252,8 @@ impl World {
                 Some(id) => {
                     match self.runs.iter().find(|run| run.name == id && self.hidden.is_none_or(|hidden| !id.starts_with(hidden))) {
                         Some(run) => {
-                            json!({"run_id": id, "slug": self.slug, "status": self.phase(run), "started_at": run.created.to_string()})
+                            let slug = if self.foreign == Some(id) { "another-app" } else { self.slug };
+                            json!({"run_id": id, "slug": slug, "status": self.phase(run), "started_at": run.created.to_string()})
                         }
                         None => return Some(Reply::json(404, &json!({"message": "no such run"}))),
                     }
@@ -257,6 +272,12 @@ impl World {
         found.sort_by_key(|run| std::cmp::Reverse(run.created));
         let entities: Vec<_> = found.into_iter().map(|run| self.show(run)).collect();
         json!({"approximateCount": entities.len(), "entities": if entities.is_empty() { Value::Null } else { json!(entities) }})
+    }
+
+    fn listed_by_the_engine(&self) -> Reply {
+        let row = |run: &FakeRun| json!({"guid": run.name, "workflow_slug": A, "status": self.phase(run), "created_at": run.created.to_string()});
+        let rows: Vec<_> = self.runs.iter().rev().map(row).collect();
+        Reply::ok(&json!({"data": rows}))
     }
 
     fn submitted(&mut self) -> Reply {

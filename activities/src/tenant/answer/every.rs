@@ -4,7 +4,8 @@ use serde::de::DeserializeOwned;
 
 use super::{Answer, Content, Sanitizer};
 use crate::tenant::{
-    app_runs, apps, auth, connections, documents, login, oauth_clients, personas, preflight, roles, runs, tokens, workflows,
+    app_runs, apps, auth, automation, connections, documents, login, oauth_clients, personas, preflight, roles, runs, tokens,
+    workflows,
 };
 
 /// Decodes a body as the answer to every operation, and as a refusal, with one secret of ours known. Returns how many took it. For
@@ -36,6 +37,7 @@ pub fn decode_as_every_answer(body: &[u8]) -> usize {
         takes::<app_runs::Cancelling>(body, &sanitizer),
         takes::<documents::Entities<app_runs::RunEntity>>(body, &sanitizer),
         takes::<documents::Entities<personas::PersonaEntity>>(body, &sanitizer),
+        takes::<automation::AutomationPage>(body, &sanitizer),
         takes::<connections::Shown>(body, &sanitizer),
         takes::<documents::Records<tokens::TokenRecord>>(body, &sanitizer),
         takes::<documents::Records<roles::RoleRecord>>(body, &sanitizer),

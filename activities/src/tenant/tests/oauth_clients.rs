@@ -134,6 +134,18 @@ async fn one_client_without_an_id_loses_no_other_and_counts_for_the_next_page() 
 }
 
 #[tokio::test]
+async fn a_page_of_clients_that_is_too_long_is_asked_for_again_with_half_as_many() {
+    let huge = "x".repeat(64 * 1024 * 1024);
+    let records: Vec<_> = (0..10).map(|n| record(&n.to_string(), "ci", &json!(null))).collect();
+    let server = Scripted::script([Reply::ok(&json!({"records": [], "pad": huge})), Reply::ok(&json!({"records": records}))]).await;
+    let page = server.tenant(&clock()).oauth_clients(40, 20, None).await.expect("an answer");
+    assert_eq!((page.clients.len(), page.records, page.asked), (10, 10, 10), "more may follow behind a full page");
+    let targets: Vec<_> = server.requests().into_iter().map(|request| request.target).collect();
+    let target = |limit| format!("/api/service/oauth-clients?count=true&offset=40&limit={limit}");
+    assert_eq!(targets, [target(20), target(10)]);
+}
+
+#[tokio::test]
 async fn a_persona_is_known_by_its_qualified_name_only_if_the_tenant_shows_that_one() {
     let entity = |name: &str, status: &str| {
         Reply::ok(&json!({"entity": {"status": status, "attributes": {"name": "Readers", "qualifiedName": name}}}))

@@ -42,6 +42,27 @@ async fn since_is_exact_where_the_tenants_clock_is_known_and_the_sentence_gives_
 }
 
 #[tokio::test]
+async fn since_is_exact_where_answers_are_quick_and_tolerant_where_they_are_too_slow_to_tell_the_clock() {
+    for kind in BOTH {
+        // The job says since = now. (answers take so many milliseconds, run created so many seconds ago) -> adopted?
+        for (takes, ago, adopted) in [(200, 0, true), (200, 4, false), (900, 4, false), (6_000, 4, true), (6_000, 12, false)] {
+            let case = Case::of(kind, |world| {
+                world.answers_take = Duration::from_millis(takes);
+                world.lasts = Duration::from_secs(1);
+                world.with_run("theirs", ago, Some((ago + 1, "Succeeded")));
+            })
+            .await;
+            let verdict =
+                case.attempt(json!({"since": "2026-01-01T00:00:00.700Z", "until": "submitted"})).await.expect("a verdict");
+            let told = format!("{kind:?} {takes} {ago}: {}", verdict.message());
+            assert_eq!(fact(&verdict, "run") == "theirs", adopted, "{told}");
+            let says_so = verdict.message().contains("is not known to the second, so up to 5s are allowed");
+            assert_eq!(says_so, adopted && takes > 1_000, "{told}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_step_that_is_retried_on_another_machine_adopts_its_own_run_under_any_skew_that_is_tolerated() {
     for kind in BOTH {
         for (dated, run_skew) in [(true, -4), (true, 4), (false, -4), (false, 4), (true, 0)] {
