@@ -1,5 +1,6 @@
 //! `iolaus doctor`: what is wrong, one line each, with a hint. Whatever is wrong, the checks that follow are still made.
 
+pub(super) mod permissions;
 mod storage;
 mod tenant;
 
@@ -146,14 +147,16 @@ fn configuration(app: &App) -> Vec<Finding> {
         };
         findings.push(Finding::new("configuration", State::Ok, message));
     }
+    let open = permissions::problems(&app.config).into_iter();
+    findings.extend(open.map(|(message, fix)| Finding::new("permissions", State::Warn, message).mend(fix)));
     findings
 }
 
 async fn queue(app: &App) -> Vec<Finding> {
     let broken = |error: ClientError| {
-        let known = if let ClientError::Unavailable { mend, .. } = &error { *mend } else { None };
+        let known = if let ClientError::Unavailable { mend, .. } = &error { mend.clone() } else { None };
         let mend = "make the directory writable for this user, or set IOLAUS_DATABASE__PATH to an absolute path on a local disk";
-        Finding::new("queue", State::Fail, error.to_string()).mend(known.unwrap_or(mend))
+        Finding::new("queue", State::Fail, error.to_string()).mend(known.unwrap_or(mend.into()))
     };
     let host = match app.open() {
         Ok(host) => host,

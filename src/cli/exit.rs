@@ -162,7 +162,7 @@ fn of_client(error: &ClientError) -> (Exit, Option<String>) {
             (Exit::Unusable, Some(format!("try again in {}", duration::format(*retry_after))))
         }
         ClientError::Unavailable { mend, .. } => {
-            (Exit::Unusable, Some(mend.unwrap_or("iolaus doctor tells what is wrong with the queue").to_owned()))
+            (Exit::Unusable, Some(mend.as_deref().unwrap_or("iolaus doctor tells what is wrong with the queue").to_owned()))
         }
     };
     (exit, hint)

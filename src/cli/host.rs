@@ -12,7 +12,7 @@ use iolaus_activities::{Clock, VerdictRecord, duration, shipped};
 
 use super::exit::Problem;
 use super::signals::Signals;
-use super::{App, execute};
+use super::{App, doctor, execute};
 use crate::client::{ClientError, Enqueued, JobClient, Target};
 use crate::config::{Config, HostKind};
 use crate::embedded::{self, Embedded, EmbeddedOptions, WorkerOptions};
@@ -207,6 +207,9 @@ impl Host {
     pub(crate) async fn start_worker(&self, app: &App) -> anyhow::Result<Worker> {
         let tenants = app.tenants()?;
         warn_of_unserved(&tenants);
+        for (problem, hint) in doctor::permissions::problems(&app.config) {
+            tracing::warn!(hint, "{problem}");
+        }
         Ok(match &self.kind {
             Kind::Embedded(embedded) => {
                 Worker::Embedded(embedded::Worker::start(embedded, worker_options(&app.config, tenants)).await?)

@@ -193,7 +193,9 @@ impl JobClient for EmbeddedClient {
             });
             Ok(Health { sampled, broken: broken.collect(), log: Some(wal::look(&path, limit)) })
         });
-        looked.await.map_err(|error| self.fail(error))
+        let health = looked.await.map_err(|error| self.fail(error))?;
+        self.host.store.check_space().map_err(|error| self.fail(error))?;
+        Ok(health)
     }
 
     async fn status(&self) -> Result<HostStatus, ClientError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use iolaus_activities::Clock;
 use serde::Serialize;
 
-use super::files;
+use super::files::{self, StateDirectory};
 use super::store::BATCH;
 
 /// How long each of the two measurements takes, and syncs that it makes, at most.
@@ -94,8 +94,10 @@ struct Scratch {
 impl Scratch {
     /// As large as it will ever be, and synced: from now on a sync is one of data alone, as it is in the log.
     fn new(database: &Path, n: usize) -> io::Result<Self> {
-        let path = files::beside(database, &format!("disk-{}-{n}", std::process::id()));
-        let scratch = Self { file: files::private_file(&path)?, path };
+        let name = format!("disk-{}-{n}", std::process::id());
+        let place = StateDirectory::open(database).map_err(io::Error::other)?;
+        let file = place.beside(&name).map_err(io::Error::other)?;
+        let scratch = Self { file, path: files::path_beside(place.database(), &name) };
         for _ in 0..PAGES {
             (&scratch.file).write_all(&[0; PAGE])?;
         }

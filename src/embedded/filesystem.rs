@@ -1,6 +1,14 @@
-//! Whether a directory is on a network file system, where SQLite's shared memory does not reach the other hosts.
+//! What the operating system says of the place of a queue: whether it is on a network file system, where SQLite's shared memory does not
+//! reach the other hosts; how much space is left; whether this process may open more files.
 
+use std::io;
 use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+/// A connection opens three files, a listener and its directory two.
+const DESCRIPTORS: u64 = 8;
 
 /// The name of the network file system that `dir` is on, if it is one and that can be told.
 #[cfg(target_os = "linux")]
@@ -33,6 +41,26 @@ pub(super) fn memory_kind(_: &Path) -> Option<&'static str> {
     None
 }
 
+/// How many bytes are free for this user on the file system of a directory.
+pub(super) fn free_bytes(dir: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(dir)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Whether an error means that this process, or this machine, may open no more files.
+pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Whether this process may open some more files. SQLite says only that it could not open one.
+pub(super) fn has_descriptors_left() -> bool {
+    let Some(limit) = getrlimit(Resource::Nofile).current else { return true };
+    match std::fs::read_dir("/proc/self/fd") {
+        Ok(open) => open.count() as u64 + DESCRIPTORS < limit,
+        Err(error) => !is_out_of_descriptors(&error),
+    }
+}
+
 /// The magic numbers of statfs(2).
 #[cfg(target_os = "linux")]
 fn kind_of(magic: i64) -> Option<&'static str> {
@@ -47,6 +75,18 @@ fn kind_of(magic: i64) -> Option<&'static str> {
         0x0102_1997 => "9p",
         0x7461_636F => "OCFS2",
         0x0116_1970 => "GFS2",
+        // sshfs, GlusterFS, s3fs, virtiofs and many others; what they do with shared memory differs.
+        0x6573_5546 => "FUSE",
+        0x4750_4653 => "GPFS",
+        0x1983_0326 => "BeeGFS",
+        0x2003_0528 => "OrangeFS",
+        0x7375_7245 => "Coda",
+        0x6B41_4653 => "kAFS",
+        0x564C => "NCP",
+        0xBACB_ACBC => "VMware shared folders",
+        0x786F_4256 => "VirtualBox shared folders",
+        0x7C7C_6673 => "Parallels shared folders",
+        0xAAD7_AAEA => "PanFS",
         _ => return None,
     })
 }
@@ -60,6 +100,7 @@ mod tests {
         assert_eq!(kind_of(0x6969), Some("NFS"));
         // A 32-bit f_type is sign-extended.
         assert_eq!(kind_of(i64::from(0xFF53_4D42_u32.cast_signed())), Some("CIFS"));
+        assert_eq!(kind_of(0x6573_5546), Some("FUSE"));
         assert_eq!(kind_of(0xEF53), None, "ext4");
         assert_eq!(network_kind(Path::new("/dev/shm")), None, "tmpfs");
     }

@@ -4,13 +4,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use iolaus_activities::{SlotClass, Stop};
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use super::error::StoreError;
-use super::wake::{Listener, Waker};
+use super::log_limit::LogLimit;
+use super::wake::{Interest, Listener, News, Waker};
 use crate::executor::Closing;
 use crate::telemetry::Metrics;
 
@@ -31,6 +33,30 @@ pub(crate) struct After {
     pub(crate) rescued: Vec<(String, String)>,
     /// Other processes may want to look.
     pub(crate) wake_others: bool,
+}
+
+/// How far this had come before an operation.
+pub(crate) struct Mark {
+    lengths: [usize; 3],
+    flags: [bool; 3],
+    next_start: Option<Timestamp>,
+}
+
+impl After {
+    pub(crate) fn mark(&self) -> Mark {
+        let lengths = [self.closed.len(), self.cancel_requested.len(), self.rescued.len()];
+        Mark { lengths, flags: [self.ready, self.timers, self.wake_others], next_start: self.next_start }
+    }
+
+    /// Forgets what was added since: the operation was undone.
+    pub(crate) fn undo(&mut self, to: &Mark) {
+        let [closed, cancel_requested, rescued] = to.lengths;
+        self.closed.truncate(closed);
+        self.cancel_requested.truncate(cancel_requested);
+        self.rescued.truncate(rescued);
+        [self.ready, self.timers, self.wake_others] = to.flags;
+        self.next_start = to.next_start;
+    }
 }
 
 /// An execution that was closed.
@@ -54,6 +80,7 @@ pub(super) struct Hub {
     served: AtomicU64,
     waker: Waker,
     metrics: Metrics,
+    logged: Mutex<LogLimit>,
 }
 
 /// An attempt of this process.
@@ -89,6 +116,7 @@ impl Hub {
             served: AtomicU64::new(0),
             waker,
             metrics,
+            logged: Mutex::default(),
         })
     }
 
@@ -99,6 +127,8 @@ impl Hub {
         let entry = waiters.entry(id).or_default();
         entry.retain(|waiter| !waiter.is_closed());
         entry.push(sender);
+        drop(waiters);
+        self.interest_changed();
         receiver
     }
 
@@ -109,7 +139,26 @@ impl Hub {
             waiting.retain(|waiter| !waiter.is_closed());
             !waiting.is_empty()
         });
-        waiters.keys().copied().collect()
+        let awaited = waiters.keys().copied().collect();
+        drop(waiters);
+        self.interest_changed();
+        awaited
+    }
+
+    /// Others know what concerns this process.
+    fn interest_changed(&self) {
+        self.waker.change(|| self.interest());
+    }
+
+    fn interest(&self) -> Interest {
+        if !lock(&self.workers).is_empty() {
+            return Interest::Everything;
+        }
+        let waiters = lock(&self.waiters);
+        match waiters.keys().next() {
+            Some(id) if waiters.len() == 1 => Interest::Closed(*id),
+            _ => Interest::AnyClosed,
+        }
     }
 
     /// These executions are closed.
@@ -161,6 +210,8 @@ impl Hub {
         if to != 0 {
             workers.insert(to);
         }
+        drop(workers);
+        self.interest_changed();
     }
 
     /// The rows of this process's workers.
@@ -170,7 +221,7 @@ impl Hub {
 
     /// Starts to receive wakes from other processes.
     pub(super) fn listen(&self) -> std::io::Result<Listener> {
-        self.waker.listen()
+        self.waker.listen(self.interest())
     }
 
     /// When the next scheduled or expiring job is due.
@@ -213,6 +264,11 @@ impl Hub {
         self.failure.get().cloned()
     }
 
+    /// Whether an error of the file is to be logged, and how often it was not since it was logged last.
+    pub(super) fn log_due(&self, error: &StoreError, now: Duration) -> Option<u64> {
+        lock(&self.logged).due(&error.to_string(), now)
+    }
+
     /// Where what happens is counted.
     pub(super) fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -221,23 +277,40 @@ impl Hub {
     /// A transaction is durable.
     pub(super) fn publish(&self, after: &After) {
         self.told_cancelled(&after.cancel_requested);
-        if !after.closed.is_empty() {
+        let ids: Vec<i64> = after.closed.iter().map(|closed| closed.id).collect();
+        if !ids.is_empty() {
             for closed in after.closed.iter().filter(|closed| !closed.by_attempt) {
                 crate::telemetry::verdict_event(&closed.closing.verdict, &closed.closing.logged());
                 self.metrics.verdict(&closed.closing.verdict);
             }
-            let ids: Vec<i64> = after.closed.iter().map(|closed| closed.id).collect();
             self.told_closed(&ids);
         }
         for (activity, tenant) in &after.rescued {
             self.metrics.rescued(activity, tenant);
         }
         if after.wake_others {
-            self.waker.wake();
+            self.waker.wake(News { closed: &ids });
         }
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_that_is_undone_tells_nothing() {
+        let mut after = After { ready: true, cancel_requested: vec![(1, None)], ..After::default() };
+        let mark = after.mark();
+        after.cancel_requested.push((2, None));
+        after.rescued.push(("a".into(), "t".into()));
+        (after.timers, after.wake_others, after.next_start) = (true, true, Some(Timestamp::UNIX_EPOCH));
+        after.undo(&mark);
+        assert_eq!(after.cancel_requested, [(1, None)]);
+        assert!(after.ready && !after.timers && !after.wake_others && after.rescued.is_empty() && after.next_start.is_none());
+    }
 }

@@ -12,6 +12,8 @@ mod execute;
 mod files;
 mod filesystem;
 mod hub;
+mod log_limit;
+mod permissions;
 mod rounds;
 mod store;
 mod wake;
@@ -36,6 +38,7 @@ use crate::client::{ClientError, JobClient};
 use crate::executor::CancelPlans;
 use crate::telemetry::Metrics;
 use error::StoreError;
+use files::StateDirectory;
 use hub::Hub;
 use store::Store;
 use wake::Waker;
@@ -143,10 +146,14 @@ pub(crate) fn fsck(options: &FsckOptions, clock: &dyn Clock) -> Result<FsckRepor
 }
 
 fn open_store(options: &EmbeddedOptions, clock: Arc<dyn Clock>) -> Result<Arc<Store>, StoreError> {
-    if let Some(parent) = options.path.parent() {
-        files::create_private_dir(parent)?;
+    let place = StateDirectory::open(&options.path)?;
+    if let (false, Some(kind)) = (options.allow_network_filesystem, filesystem::network_kind(place.directory())) {
+        return Err(StoreError::NetworkFileSystem { kind });
     }
-    Store::open(options, Hub::new(Waker::new(&options.path), options.metrics.clone()), clock)
+    // Nothing is left beside a file that is no queue.
+    place.check_kind(store::APPLICATION_ID)?;
+    let hub = Hub::new(Waker::new(place.clone())?, options.metrics.clone());
+    Store::open(options, place, hub, clock)
 }
 
 fn unavailable(place: &str, error: StoreError) -> ClientError {

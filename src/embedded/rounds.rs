@@ -28,13 +28,7 @@ pub(super) struct Rounds([tokio::task::JoinHandle<()>; 2]);
 impl Rounds {
     pub(super) fn start(store: Arc<Store>, clock: Arc<dyn Clock>, wal_warn_bytes: u64) -> Self {
         // Before anything else: a wake that comes until then would be lost, and only the next slow round would make up for it.
-        let listener = match store.hub().listen() {
-            Ok(listener) => Some(listener),
-            Err(error) => {
-                tracing::warn!(%error, "wakes from other processes cannot be received; their jobs are found every few seconds");
-                None
-            }
-        };
+        let listener = listen(&store, None);
         let asked = Arc::new(Notify::new());
         let telling = tokio::spawn(tell_closed(store.clone(), clock.clone(), asked.clone()));
         let wal = WalWatch::new(wal_warn_bytes, clock.clone());
@@ -48,8 +42,10 @@ impl Drop for Rounds {
     }
 }
 
-async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, listener: Option<Listener>, asked: Arc<Notify>, mut wal: WalWatch) {
+async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, mut listener: Option<Listener>, asked: Arc<Notify>, mut wal: WalWatch) {
     let mut timer = store.hub().timer();
+    // Beside others the writer opens its connection, and learns what is due, when it is first asked.
+    store.nudge(true).await;
     let mut round = clock.deadline(ROUND);
     loop {
         let due = *timer.borrow_and_update();
@@ -62,14 +58,28 @@ async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, listener: Option<Listener>
             () = &mut round => {
                 round = clock.deadline(ROUND);
                 wal.check(store.path());
+                if listener.as_ref().is_some_and(|listener| !listener.is_in_place()) {
+                    listener = listen(&store, listener);
+                }
                 look(&store, &asked).await
             }
         };
         if let Err(error) = result {
-            tracing::warn!(%error, "a round over the queue failed; it is repeated");
+            if let Some(repeated) = store.hub().log_due(&error, clock.monotonic()) {
+                tracing::warn!(%error, repeated, "a round over the queue failed; it is repeated");
+            }
             clock.deadline(PAUSE).await;
         }
     }
+}
+
+/// Binds a socket anew; the one before it, which nobody finds any more, goes first.
+fn listen(store: &Store, before: Option<Listener>) -> Option<Listener> {
+    drop(before);
+    let listening = store.hub().listen();
+    let failed =
+        |error| tracing::warn!(%error, "wakes from other processes cannot be received; their jobs are found every few seconds");
+    listening.map_err(failed).ok()
 }
 
 async fn woken(listener: Option<&Listener>) {

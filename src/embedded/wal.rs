@@ -23,7 +23,7 @@ pub(super) fn look(database: &Path, limit: u64) -> LogSize {
 
 /// Bytes of the log.
 pub(super) fn size(database: &Path) -> u64 {
-    std::fs::metadata(files::beside(database, "wal")).map_or(0, |file| file.len())
+    std::fs::metadata(files::path_beside(database, "wal")).map_or(0, |file| file.len())
 }
 
 /// Warns when the log has grown over its limit, and not again for a while.
@@ -48,7 +48,7 @@ impl WalWatch {
         let LogSize { bytes, limit, readers } = look(database, self.limit);
         let readers = if readers.is_empty() { "unknown".to_owned() } else { readers.join(", ") };
         tracing::warn!(
-            file = %files::beside(database, "wal").display(), bytes, limit, readers,
+            file = %files::path_beside(database, "wal").display(), bytes, limit, readers,
             hint = "end the process that keeps a read transaction open, such as a backup or a database shell; iolaus doctor names it",
             "the write-ahead log grows: a reader of an older state keeps it from being shortened"
         );
@@ -60,7 +60,7 @@ impl WalWatch {
 #[cfg(target_os = "linux")]
 fn readers(database: &Path) -> Vec<String> {
     use std::os::unix::fs::MetadataExt as _;
-    let Ok(shared) = std::fs::metadata(files::beside(database, "shm")) else { return Vec::new() };
+    let Ok(shared) = std::fs::metadata(files::path_beside(database, "shm")) else { return Vec::new() };
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
     let pids: std::collections::BTreeSet<u32> = locks.lines().filter_map(|line| reader(line, shared.ino())).collect();
     let name = |pid: u32| {
@@ -97,9 +97,9 @@ mod tests {
         let clock = Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap()));
         let mut watch = WalWatch::new(100, clock.clone());
         assert!(!watch.check(&database), "there is no log");
-        std::fs::write(files::beside(&database, "wal"), [0; 100]).unwrap();
+        std::fs::write(files::path_beside(&database, "wal"), [0; 100]).unwrap();
         assert!(!watch.check(&database), "it is at its limit");
-        std::fs::write(files::beside(&database, "wal"), [0; 101]).unwrap();
+        std::fs::write(files::path_beside(&database, "wal"), [0; 101]).unwrap();
         assert!(watch.check(&database) && !watch.check(&database));
         clock.advance(WARNING_INTERVAL).await;
         assert!(watch.check(&database));

@@ -49,7 +49,12 @@ impl TemporalClient {
     pub(super) fn fail(&self, status: Status) -> ClientError {
         if is_without_activities(&status) {
             let mend = "Standalone Activities need a server of version 1.31 or later with activity.enableStandalone on";
-            return ClientError::Unavailable { place: self.place(), unknown: false, mend: Some(mend), source: status.into() };
+            return ClientError::Unavailable {
+                place: self.place(),
+                unknown: false,
+                mend: Some(mend.into()),
+                source: status.into(),
+            };
         }
         // A write that was not refused may have been kept.
         let unknown = !is_refused(&status);

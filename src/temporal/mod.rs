@@ -117,7 +117,7 @@ impl Temporal {
     }
 
     fn unavailable(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>, unknown: bool) -> ClientError {
-        ClientError::Unavailable { place: self.place(), unknown, mend: Some(MEND), source: source.into() }
+        ClientError::Unavailable { place: self.place(), unknown, mend: Some(MEND.into()), source: source.into() }
     }
 
     fn unsupported(what: impl Into<String>) -> ClientError {

@@ -39,6 +39,8 @@ fn a_full_disk_is_told_what_was_acknowledged_stays_and_room_heals_it() {
         until ! $IOLAUS enqueue $JOB --job-id "full-$n" 2>refusal >&2; do n=$((n+1)); [ $n -lt 200 ] || exit 96; done
         $IOLAUS enqueue $JOB --job-id never 2>refusal; echo "refused $?"; cat refusal
         kill -0 $worker || exit 95
+        $IOLAUS doctor >&2; echo "doctor $?"
+        echo "logged $(grep -c 'disk is full' worker.log)"
         rm small/ballast
         $IOLAUS enqueue $JOB --job-id after || exit 94
         for id in after $(seq -f 'full-%g' 0 $((n-1))); do
@@ -53,6 +55,9 @@ fn a_full_disk_is_told_what_was_acknowledged_stays_and_room_heals_it() {
     assert!(ran.stdout.contains("refused 6"), "{ran:?}");
     assert!(ran.stdout.contains("disk is full") && ran.stdout.contains("make room"), "the error says what it is: {ran:?}");
     assert!(ran.stdout.contains("worker 0"), "the worker lived on: {ran:?}");
+    assert!(ran.stdout.contains("doctor 6"), "{ran:?}");
+    let logged = ran.stdout.lines().find_map(|line| line.strip_prefix("logged ")?.parse::<u32>().ok());
+    assert!(logged.is_some_and(|lines| lines < 10), "one line a minute: {ran:?}");
 }
 
 #[test]

@@ -116,7 +116,14 @@ fn broken(form: &str, workload: &Value) -> Vec<&'static str> {
         ("the host", variable("IOLAUS_HOST__KIND") == if embedded { "" } else { "temporal" }),
         ("how many", workload["spec"]["replicas"] == if embedded { 1 } else { 2 }),
         ("the kind", workload["kind"] == if embedded { "StatefulSet" } else { "Deployment" }),
-        ("the volume", if embedded { has_the_volume(claims, mounts) } else { claims.is_empty() && has_no_volume(pod, mounts) }),
+        (
+            "the volume",
+            if embedded {
+                has_the_volume(claims, mounts, variable("IOLAUS_DATABASE__PATH"))
+            } else {
+                claims.is_empty() && has_no_volume(pod, mounts)
+            },
+        ),
     ];
     promises.into_iter().filter(|(_, kept)| !kept).map(|(promise, _)| promise).collect()
 }
@@ -197,14 +204,13 @@ fn no_secret_is_a_value(container: &Value) -> bool {
             .all(|entry| entry["valueFrom"].is_null() && !is_secret(entry["name"].as_str().unwrap_or_default()))
 }
 
-/// The directory of the queue is of a claim that one machine at a time may have.
-fn has_the_volume(claims: &[Value], mounts: &[Value]) -> bool {
-    let dockerfile = include_str!("../../Dockerfile");
+/// The queue is in a directory of its own on a claim that one machine at a time may have: the volume's root is writable by a group.
+fn has_the_volume(claims: &[Value], mounts: &[Value], database: &str) -> bool {
     let state = mounts.iter().find(|mount| mount["name"] == claims[0]["metadata"]["name"]);
     let place = state.and_then(|mount| mount["mountPath"].as_str()).unwrap_or_default();
     claims.len() == 1
         && claims[0]["spec"]["accessModes"] == json!(["ReadWriteOnce"])
-        && dockerfile.contains(&format!("ENV IOLAUS_DATABASE__PATH={place}/iolaus.db\n"))
+        && database == format!("{place}/queue/iolaus.db")
 }
 
 /// None but that of the secret.

@@ -33,6 +33,7 @@ mod partitions;
 mod pressure;
 mod processes;
 mod pyatlan;
+mod queue_files;
 mod readme;
 mod reruns;
 mod retries;

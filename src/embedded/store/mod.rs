@@ -12,7 +12,9 @@ mod effects;
 mod enqueue;
 mod fair;
 mod fsck;
+mod in_use;
 mod observed;
+mod opening;
 mod operation;
 mod read;
 mod retrying;
@@ -34,7 +36,7 @@ mod model;
 #[cfg(test)]
 mod power_cut;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -56,29 +58,35 @@ pub(super) use fsck::{check as fsck, sample};
 pub(super) use observed::{longest_running, oldest_due, oldest_due_of_each};
 pub(super) use read::{closed_among, detail, find, holds, is_open, list, pauses, verdict, workers as workers_status};
 pub(super) use retrying::Cursor as RetryCursor;
+pub(super) use schema::APPLICATION_ID;
 pub(super) use served::ServedTenants;
 pub(super) use shares::{Shares, TenantShare};
+pub(super) use turnstile::Holder;
 pub(super) use workers::{StoredHold, WorkerBeat, WorkerRegistration, beats, cancel_requests};
 pub(super) use writer::{BATCH, Tx};
 
 use super::EmbeddedOptions;
 pub(super) use super::error::StoreError;
-use super::files;
+use super::files::{Identity, StateDirectory};
 use super::hub::Hub;
+use in_use::InUse;
+use opening::Opened;
 use operation::Operation;
 use room::Room;
+use turnstile::Turnstile;
 use writer::Writer;
-
-/// A connection that only reads, with the file that it was opened on.
-type Reader = (Option<(u64, u64)>, Connection);
 
 /// A handle to the file. Cheap to share; the file closes with the last one.
 pub(super) struct Store {
-    path: PathBuf,
+    place: Arc<StateDirectory>,
+    /// The files that every connection of this process is on.
+    identity: Identity,
+    turnstile: Arc<Turnstile>,
+    _in_use: Arc<InUse>,
     operations: tokio::sync::mpsc::Sender<Operation>,
     /// How many operations were handed to the writer.
     asked: AtomicU64,
-    readers: Arc<Mutex<Vec<Reader>>>,
+    readers: Arc<Mutex<Vec<Connection>>>,
     reads: Semaphore,
     hub: Arc<Hub>,
     room: Room,
@@ -92,24 +100,29 @@ const ENQUEUES: usize = QUEUE / 4 * 3;
 const ANSWER: Duration = Duration::from_secs(15);
 /// Idle read connections that are kept.
 const READERS: usize = 2;
+/// With less space, in bytes, a queue is as good as full.
+const LEAST_SPACE: u64 = 1 << 20;
 /// Reads at once; past that, callers wait for their turn.
 const READS: usize = 8;
 
 impl Store {
     /// Opens or creates the file and starts its writer.
-    pub(super) fn open(options: &EmbeddedOptions, hub: Arc<Hub>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
-        let path = options.path.as_path();
-        if let Some(parent) = path.parent() {
-            files::create_private_dir(parent).map_err(StoreError::io)?;
-            if let (false, Some(kind)) = (options.allow_network_filesystem, super::filesystem::network_kind(parent)) {
-                return Err(StoreError::NetworkFileSystem { kind });
-            }
-        }
+    pub(super) fn open(
+        options: &EmbeddedOptions,
+        place: Arc<StateDirectory>,
+        hub: Arc<Hub>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let opened = Opened::new(options, &place, clock.as_ref())?;
+        let (identity, turnstile, in_use) = (opened.identity, opened.turnstile.clone(), opened.in_use.clone());
         let (operations, receiver) = tokio::sync::mpsc::channel(QUEUE);
-        Writer::start(options, receiver, hub.clone(), clock)?;
+        Writer::start(opened, options.cancel_plans.clone(), receiver, hub.clone(), clock)?;
         let room = Room::new(options.max_waiting_bytes, ENQUEUES, options.enqueue_timeout);
         Ok(Arc::new(Self {
-            path: path.to_owned(),
+            place,
+            identity,
+            turnstile,
+            _in_use: in_use,
             operations,
             asked: AtomicU64::new(0),
             readers: Arc::default(),
@@ -121,7 +134,7 @@ impl Store {
 
     /// Where the file is.
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.place.database()
     }
 
     /// What happens to jobs, as it is committed.
@@ -141,7 +154,7 @@ impl Store {
             answer.await.map_err(|_| self.closed())?
         };
         // Real time, whatever the clock: this is about another process that stands still with the lock in its hands.
-        tokio::time::timeout(ANSWER, asked).await.unwrap_or(Err(StoreError::Stuck))
+        tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(StoreError::Stuck { holder: self.turnstile.holder() }))
     }
 
     /// Stores these jobs in one transaction, if there is room for them to wait for it.
@@ -186,14 +199,27 @@ impl Store {
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let _turn = self.reads.acquire().await.map_err(|_| StoreError::Closed)?;
-        let (path, readers) = (self.path.clone(), self.readers.clone());
-        let task = tokio::task::spawn_blocking(move || read(&path, &readers, query));
+        self.check_usable()?;
+        let (place, readers) = (self.place.clone(), self.readers.clone());
+        let task = tokio::task::spawn_blocking(move || read(place.database(), &readers, query));
         task.await.map_err(|_| StoreError::Closed)?
     }
 
     /// The same on this thread, which may block.
     pub(super) fn read_here<T>(&self, query: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        read(&self.path, &self.readers, query)
+        self.check_usable()?;
+        read(self.place.database(), &self.readers, query)
+    }
+
+    /// Whether the files are those that were opened, and may be used.
+    fn check_usable(&self) -> Result<(), StoreError> {
+        self.hub.failure().map_or_else(|| self.place.verify(&self.identity), Err)
+    }
+
+    /// Refuses to call a queue sound whose next job may find no space.
+    pub(super) fn check_space(&self) -> Result<(), StoreError> {
+        let free = super::filesystem::free_bytes(self.place.directory())?;
+        if free < LEAST_SPACE { Err(StoreError::NoSpace { free }) } else { Ok(()) }
     }
 
     /// Hands an operation to the writer. None if the writer is gone.
@@ -224,16 +250,15 @@ impl Store {
 
 fn read<T>(
     path: &Path,
-    readers: &Mutex<Vec<Reader>>,
+    readers: &Mutex<Vec<Connection>>,
     query: impl FnOnce(&Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let file = files::identity(path);
-    let idle = readers.lock().unwrap_or_else(PoisonError::into_inner).pop().filter(|(of, _)| *of == file);
-    let (_, conn) = idle.map_or_else(|| schema::open_reader(path).map(|conn| (file, conn)), Ok)?;
+    let idle = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let conn = idle.map_or_else(|| schema::open_reader(path), Ok)?;
     let result = query(&conn);
     let mut idle = readers.lock().unwrap_or_else(PoisonError::into_inner);
     if idle.len() < READERS && result.is_ok() {
-        idle.push((file, conn));
+        idle.push(conn);
     }
     result
 }

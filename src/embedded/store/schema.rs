@@ -9,10 +9,10 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::rows::ms;
 use super::{StoreError, dying};
-use crate::embedded::{Durability, files};
+use crate::embedded::{Durability, permissions};
 
 /// `IOLA`, so that `file(1)` and we know whose database it is.
-const APPLICATION_ID: i64 = 0x494F_4C41;
+pub(in crate::embedded) const APPLICATION_ID: u32 = 0x494F_4C41;
 const SCHEMA: &[&str] = &[
     include_str!("schema/001_initial.sql"),
     include_str!("schema/002_worker_holds.sql"),
@@ -31,7 +31,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Opens the one writing connection of a process, creating or migrating the file. The caller holds the turnstile. `now` tells workers
 /// that are alive from those that are not, should the file be of an older schema.
 pub(super) fn open_writer(path: &Path, durability: Durability, now: Timestamp) -> Result<Connection, StoreError> {
-    files::create_private_file(path).map_err(StoreError::io)?;
+    permissions::create_private_file(path)?;
     dying::point();
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
@@ -40,7 +40,7 @@ pub(super) fn open_writer(path: &Path, durability: Durability, now: Timestamp) -
     if fresh {
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         conn.pragma_update(None, "application_id", APPLICATION_ID)?;
-    } else if pragma(&conn, "application_id")? != APPLICATION_ID {
+    } else if pragma(&conn, "application_id")? != i64::from(APPLICATION_ID) {
         return Err(StoreError::Foreign);
     }
     conn.pragma_update(None, "journal_mode", "WAL")?;
@@ -68,6 +68,8 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     conn.busy_timeout(BUSY_TIMEOUT)?;
     keep_plans(&conn)?;
     conn.pragma_update(None, "query_only", true)?;
+    // Otherwise the last one that is closed writes the log into the database, and takes it away.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     conn.pragma_update(None, "cache_size", -1024)?;
     Ok(conn)
 }
@@ -79,6 +81,16 @@ fn keep_plans(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
+}
+
+/// From now on closing this connection changes no file: those that are at the database's path are not its own.
+pub(super) fn leave_files_alone(conn: &Connection) -> Result<(), StoreError> {
+    Ok(conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)?)
+}
+
+/// Whether it is a database of ours that this build can write as it is.
+pub(super) fn is_current(conn: &Connection) -> Result<bool, StoreError> {
+    Ok(pragma(conn, "application_id")? == i64::from(APPLICATION_ID) && pragma(conn, "user_version")? == VERSION)
 }
 
 /// Refuses a file that a newer build has upgraded meanwhile. Asked in every write transaction.
@@ -94,7 +106,7 @@ pub(super) fn check_version(conn: &Connection) -> Result<(), StoreError> {
 
 /// Refuses a file that is not ours, or not of this build's schema.
 pub(super) fn check_current(conn: &Connection) -> Result<(), StoreError> {
-    if pragma(conn, "application_id")? != APPLICATION_ID {
+    if pragma(conn, "application_id")? != i64::from(APPLICATION_ID) {
         return Err(StoreError::Foreign);
     }
     check_version(conn)?;
@@ -155,7 +167,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let conn = open_writer(&dir.path().join("t.db"), Durability::Full, Timestamp::UNIX_EPOCH).unwrap();
         let text = |name: &str| conn.pragma_query_value::<String, _>(None, name, |row| row.get(0)).unwrap();
-        assert_eq!(pragma(&conn, "application_id").unwrap(), APPLICATION_ID);
+        assert_eq!(pragma(&conn, "application_id").unwrap(), i64::from(APPLICATION_ID));
         assert_eq!(pragma(&conn, "auto_vacuum").unwrap(), 2, "incremental");
         assert_eq!(pragma(&conn, "synchronous").unwrap(), 2, "full");
         assert_eq!(text("journal_mode"), "wal");

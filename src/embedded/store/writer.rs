@@ -2,7 +2,6 @@
 //! changes before COMMIT has returned.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use iolaus_activities::Clock;
@@ -12,13 +11,18 @@ use tokio::sync::mpsc;
 
 use super::claim::{self, Claimed, Claimer};
 use super::counts::Counts;
+use super::in_use::InUse;
+use super::opening::{First, Opened};
 use super::operation::{Kind, Operation, Run};
 use super::starting::{Starter, Starting};
 use super::turnstile::Turnstile;
 use super::{StoreError, dying, rows, schema};
+use crate::embedded::Durability;
+use crate::embedded::files::{Identity, StateDirectory};
 use crate::embedded::hub::{After, Hub};
-use crate::embedded::{Durability, EmbeddedOptions, files};
 use crate::executor::CancelPlans;
+
+mod connection;
 
 /// Operations in one transaction at most.
 pub(crate) const BATCH: usize = 256;
@@ -78,12 +82,12 @@ impl<E: Into<StoreError>> From<E> for Undone {
 
 /// The thread's own state.
 pub(super) struct Writer {
-    path: PathBuf,
+    place: Arc<StateDirectory>,
     durability: Durability,
     plans: CancelPlans,
     conn: Connection,
-    /// The file that it was opened on.
-    file: Option<(u64, u64)>,
+    /// The files that it is on.
+    identity: Identity,
     turnstile: Arc<Turnstile>,
     hub: Arc<Hub>,
     clock: Arc<dyn Clock>,
@@ -96,27 +100,26 @@ pub(super) struct Writer {
     free_left: usize,
     /// When a limit on starts leaves room for a job that waits.
     next_start: Option<Timestamp>,
+    /// Let go of after the connection.
+    _in_use: Arc<InUse>,
 }
 
 impl Writer {
     pub(super) fn start(
-        options: &EmbeddedOptions,
-        operations: mpsc::Receiver<Operation>,
+        opened: Opened,
+        plans: CancelPlans,
+        mut operations: mpsc::Receiver<Operation>,
         hub: Arc<Hub>,
         clock: Arc<dyn Clock>,
     ) -> Result<(), StoreError> {
-        let (path, durability) = (options.path.as_path(), options.durability);
-        let turnstile = Arc::new(Turnstile::open(path)?);
-        let conn = {
-            let _turn = turnstile.enter_or_give_up()?;
-            schema::open_writer(path, durability, clock.now())?
-        };
-        let mut writer = Self {
-            path: path.to_owned(),
+        let thread = std::thread::Builder::new().name("iolaus-writer".into());
+        let Opened { place, identity, turnstile, in_use, connection, durability } = opened;
+        let writer = move |conn| Self {
+            place,
             durability,
-            plans: options.cancel_plans.clone(),
+            plans,
             conn,
-            file: files::identity(path),
+            identity,
             turnstile,
             hub,
             clock,
@@ -125,17 +128,26 @@ impl Writer {
             turn: 0,
             free_left: 0,
             next_start: None,
+            _in_use: in_use,
         };
-        writer.publish_timers();
-        std::thread::Builder::new()
-            .name("iolaus-writer".into())
-            .spawn(move || writer.serve(operations))
-            .map(drop)
-            .map_err(StoreError::io)
+        let started = match connection {
+            First::Writer(conn) => {
+                let mut writer = writer(conn);
+                writer.publish_timers();
+                thread.spawn(move || writer.serve(None, &mut operations))
+            }
+            First::Reader(conn) => thread.spawn(move || {
+                let mut writer = writer(conn);
+                if let Some(first) = writer.open_when_asked(&mut operations) {
+                    writer.serve(Some(first), &mut operations);
+                }
+            }),
+        };
+        started.map(drop).map_err(StoreError::io)
     }
 
-    fn serve(&mut self, mut operations: mpsc::Receiver<Operation>) {
-        while let Some(first) = operations.blocking_recv() {
+    fn serve(&mut self, mut first: Option<Operation>, operations: &mut mpsc::Receiver<Operation>) {
+        while let Some(first) = first.take().or_else(|| operations.blocking_recv()) {
             let mut batch: Vec<Box<dyn Run>> = Vec::new();
             self.take(first, &mut batch);
             let mut taken = 1;
@@ -228,17 +240,21 @@ impl Writer {
                 true
             }
             Err(error) => {
-                tracing::error!(%error, operations = batch.len(), "a transaction failed");
+                if let Some(repeated) = self.hub.log_due(&error, self.clock.monotonic()) {
+                    tracing::error!(%error, operations = batch.len(), repeated, "a transaction failed");
+                }
                 if looked {
                     self.hub.metrics().claim_failed();
                 }
-                if matches!(error, StoreError::Upgraded { .. }) {
+                if error.is_final() {
                     self.hub.fail(error.clone());
                 }
                 for run in batch {
                     run.answer(Err(error.clone()));
                 }
-                self.reopen();
+                if !error.is_final() {
+                    self.reopen();
+                }
                 false
             }
         }
@@ -251,9 +267,10 @@ impl Writer {
     ) -> Result<(After, Vec<Claims>), StoreError> {
         let turnstile = self.turnstile.clone();
         let _turn = turnstile.enter()?;
-        if files::identity(&self.path) != self.file {
+        if let Err(error) = self.place.verify(&self.identity) {
             // What would be written into a deleted file, nobody would ever see.
-            return Err(StoreError::Replaced);
+            self.give_up_files()?;
+            return Err(error);
         }
         dying::point();
         execute(&self.conn, "BEGIN IMMEDIATE")?;
@@ -304,22 +321,6 @@ impl Writer {
         Ok((tx.after, claimed))
     }
 
-    /// After a failed transaction nothing is assumed of the connection.
-    fn reopen(&mut self) {
-        let opened = match self.turnstile.enter_or_give_up() {
-            Ok(_turn) => schema::open_writer(&self.path, self.durability, self.clock.now()),
-            Err(error) => Err(StoreError::io(error)),
-        };
-        match opened {
-            Ok(conn) => {
-                self.conn = conn;
-                self.file = files::identity(&self.path);
-            }
-            Err(error) => tracing::error!(%error, "the database could not be opened again; the next operation tries once more"),
-        }
-        self.maybe_ready = true;
-    }
-
     fn publish_timers(&mut self) {
         match claim::next_timer(&self.conn) {
             Ok(at) => self.hub.set_timer(at.into_iter().chain(self.next_start).min()),
@@ -366,7 +367,7 @@ fn apply(tx: &mut Tx<'_>, run: &mut dyn Run, refusal: &mut Option<StoreError>, a
     if apart == Apart::Together {
         return guarded(tx).map_err(|error| if tx.conn.is_autocommit() { Undone::All(error) } else { Undone::One });
     }
-    let counts = tx.counts.clone();
+    let (counts, mark) = (tx.counts.clone(), tx.after.mark());
     execute(tx.conn, "SAVEPOINT operation")?;
     match guarded(tx) {
         Ok(()) => execute(tx.conn, "RELEASE operation")?,
@@ -376,6 +377,7 @@ fn apply(tx: &mut Tx<'_>, run: &mut dyn Run, refusal: &mut Option<StoreError>, a
             execute(tx.conn, "ROLLBACK TO operation")?;
             execute(tx.conn, "RELEASE operation")?;
             tx.counts = counts;
+            tx.after.undo(&mark);
             *refusal = Some(error);
         }
     }

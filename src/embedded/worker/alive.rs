@@ -20,7 +20,9 @@ pub(super) async fn stay_alive(shared: Arc<Shared>) {
     loop {
         shared.clock.deadline(shared.worker_timeout / BEATS).await;
         if let Err(error) = renew(&shared).await {
-            tracing::error!(%error, worker = %shared.name, "the lease was not renewed");
+            if let Some(repeated) = shared.store.hub().log_due(&error, shared.clock.monotonic()) {
+                tracing::error!(%error, worker = %shared.name, repeated, "the lease was not renewed");
+            }
             continue;
         }
         // After a freeze of this process the others' beats are as old as it was frozen: they get their time anew.
@@ -30,7 +32,9 @@ pub(super) async fn stay_alive(shared: Arc<Shared>) {
         }
         looked = now;
         if let Err(error) = rescue_dead(&shared, &mut seen).await {
-            tracing::error!(%error, worker = %shared.name, "dead workers could not be looked for");
+            if let Some(repeated) = shared.store.hub().log_due(&error, shared.clock.monotonic()) {
+                tracing::error!(%error, worker = %shared.name, repeated, "dead workers could not be looked for");
+            }
         }
     }
 }

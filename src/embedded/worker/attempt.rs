@@ -132,7 +132,10 @@ async fn finish(
                 return Decision::Nothing;
             }
             Err(error) => {
-                tracing::error!(job_id = %execution.job_id, run_id = %execution.run_id, %error, "the end of an attempt was not stored");
+                if let Some(repeated) = shared.store.hub().log_due(&error, shared.clock.monotonic()) {
+                    let (job_id, run_id) = (&execution.job_id, &execution.run_id);
+                    tracing::error!(%job_id, %run_id, %error, repeated, "the end of an attempt was not stored");
+                }
                 // A worker that drains leaves it to a rescue; any other lives on, and then nobody else would end it.
                 if matches!(error, StoreError::Closed) || shared.drains_all.load(Ordering::SeqCst) {
                     return Decision::Nothing;

@@ -18,6 +18,7 @@ pub(crate) enum Need {
     OtherUser,
     Prometheus,
     Pyatlan,
+    Root,
     Strace,
 }
 
@@ -34,6 +35,7 @@ impl Need {
             Self::OtherUser => "IOLAUS_REQUIRE_OTHER_USER",
             Self::Prometheus => "IOLAUS_REQUIRE_PROMETHEUS",
             Self::Pyatlan => "IOLAUS_REQUIRE_PYATLAN",
+            Self::Root => "IOLAUS_REQUIRE_ROOT",
             Self::Strace => "IOLAUS_REQUIRE_STRACE",
         }
     }

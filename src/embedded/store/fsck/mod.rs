@@ -24,6 +24,7 @@ pub(super) use row::JobRow;
 
 use super::turnstile::Turnstile;
 use super::{StoreError, rows, schema};
+use crate::embedded::files::StateDirectory;
 use finding::Findings;
 use scan::Counted;
 
@@ -172,7 +173,7 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
 
 /// Connections that all see the file as it is at one moment: nothing is committed while they begin.
 fn snapshots(path: &Path, has_turn: bool) -> Result<Vec<Connection>, StoreError> {
-    let turnstile = if has_turn { None } else { Some(Turnstile::open(path)?) };
+    let turnstile = if has_turn { None } else { Some(Turnstile::open(StateDirectory::open(path)?.as_ref())?) };
     let _turn = turnstile.as_ref().map(Turnstile::enter_or_give_up).transpose()?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let begin = |_| {

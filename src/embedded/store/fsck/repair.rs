@@ -15,10 +15,11 @@ use super::finding::{Finding, Fix};
 use super::judge::state_of;
 use super::scan::Counted;
 use super::{FsckOptions, FsckReport, JobRow, RepairReport, Scan, scan};
+use crate::embedded::Durability;
+use crate::embedded::files::{self, StateDirectory};
 use crate::embedded::store::rows::{self, Stored, ms};
 use crate::embedded::store::turnstile::Turnstile;
 use crate::embedded::store::{StoreError, Tx, schema, workers};
-use crate::embedded::{Durability, files};
 use crate::executor::{self, Closing};
 use crate::job::JobState;
 use crate::telemetry;
@@ -30,7 +31,8 @@ const PAGES: i32 = 4096;
 
 /// Checks a file and repairs it.
 pub(super) fn repair(options: &FsckOptions, clock: &dyn Clock) -> Result<FsckReport, StoreError> {
-    let turnstile = Turnstile::open(&options.path)?;
+    let place = StateDirectory::open(&options.path)?;
+    let turnstile = Turnstile::open(&place)?;
     // Until this is dropped no other process writes, and enqueues wait.
     let _turn = turnstile.enter_or_give_up()?;
     let conn = schema::open_writer(&options.path, Durability::Full, clock.now())?;
@@ -41,7 +43,7 @@ pub(super) fn repair(options: &FsckOptions, clock: &dyn Clock) -> Result<FsckRep
     if report.is_damaged() || !can_repair(&last) {
         return Ok(report);
     }
-    let copy = copy(&conn, options, clock)?;
+    let copy = copy(&conn, &place, clock)?;
     let mut passes = 0;
     while passes < PASSES && can_repair(&last) {
         passes += 1;
@@ -73,12 +75,14 @@ fn refuse_live_workers(conn: &Connection, options: &FsckOptions, clock: &dyn Clo
 }
 
 /// Copies the file as it is, beside it and as private as it is.
-fn copy(conn: &Connection, options: &FsckOptions, clock: &dyn Clock) -> Result<PathBuf, StoreError> {
+fn copy(conn: &Connection, place: &StateDirectory, clock: &dyn Clock) -> Result<PathBuf, StoreError> {
     let now = clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let name = |n: u32| if n == 0 { format!("before-repair-{now}") } else { format!("before-repair-{now}-{n}") };
-    let free = (0..1_000).map(|n| files::beside(&options.path, &name(n))).find(|path| !path.exists());
-    let path = free.ok_or_else(|| std::io::Error::other("there are too many copies beside the file"))?;
-    files::create_private_file(&path)?;
+    let path_of = |name: &String| files::path_beside(place.database(), name);
+    let free = (0..1_000).map(name).find(|name| !path_of(name).exists());
+    let name = free.ok_or_else(|| std::io::Error::other("there are too many copies beside the file"))?;
+    place.beside(&name)?;
+    let path = path_of(&name);
     let copied = copy_to(conn, &path);
     if copied.is_err() {
         // Half a copy is worse than none.

@@ -1,0 +1,224 @@
+//! Who may write to a file, and opening it without following links. A place that another user can write to is refused with the reason and
+//! the command that fixes it, as ssh does.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::io::Errno;
+
+use super::error::StoreError;
+use super::files::FileId;
+
+/// That a place cannot be trusted: `fix` is the command, without the path.
+pub(super) fn unsafe_file(path: &Path, reason: String, fix: &str) -> StoreError {
+    let fix = format!("{fix} {}", iolaus_activities::shell_word(&path.to_string_lossy()));
+    StoreError::Unsafe { path: path.to_owned(), reason, fix }
+}
+
+/// Writable by the group or by others.
+const WRITABLE: u32 = 0o022;
+/// In such a directory only the owner of a file may replace it.
+const STICKY: u32 = 0o1000;
+
+/// Whose files these are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner {
+    us: Uid,
+    user: Uid,
+    group: Gid,
+}
+
+impl Owner {
+    /// Files that root creates beside another user's queue are that user's.
+    pub(super) fn of_files(directory: &Entry, database: Option<&Entry>) -> Self {
+        let us = rustix::process::geteuid();
+        let model = database.unwrap_or(directory);
+        if us.is_root() {
+            return Self { us, user: Uid::from_raw(model.uid), group: Gid::from_raw(model.gid) };
+        }
+        Self { us, user: us, group: rustix::process::getegid() }
+    }
+
+    /// Gives a file that root has just created to the owner of the queue.
+    pub(super) fn take(&self, file: &File, entry: &Entry) -> io::Result<()> {
+        if self.us.is_root() && !self.user.is_root() && entry.uid == 0 && (entry.links == 1 || entry.kind == FileType::Directory) {
+            rustix::fs::fchown(file, Some(self.user), Some(self.group))?;
+        }
+        Ok(())
+    }
+
+    /// The same for a socket in a directory of ours, which all who may write there may send to.
+    pub(super) fn take_socket(&self, directory: &File, name: &str) -> io::Result<()> {
+        rustix::fs::chmodat(directory, name, Mode::from_raw_mode(0o600), AtFlags::empty())?;
+        if self.us.is_root() && !self.user.is_root() {
+            rustix::fs::chownat(directory, name, Some(self.user), Some(self.group), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
+    }
+
+    fn trusts(&self, uid: u32) -> bool {
+        uid == 0 || uid == self.us.as_raw() || uid == self.user.as_raw()
+    }
+}
+
+/// What is known of a file or directory.
+pub(super) struct Entry {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    kind: FileType,
+    /// A file of root with other names is not given away.
+    links: u64,
+}
+
+impl From<Stat> for Entry {
+    #[expect(clippy::useless_conversion, reason = "these types differ between systems")]
+    fn from(stat: Stat) -> Self {
+        Self {
+            mode: u32::from(stat.st_mode),
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            kind: FileType::from_raw_mode(stat.st_mode),
+            links: stat.st_nlink.into(),
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        Ok(rustix::fs::fstat(file)?.into())
+    }
+
+    /// None if it is not there. A link is what it is, and not what it points to.
+    pub(super) fn at(directory: &File, name: impl rustix::path::Arg) -> io::Result<Option<Self>> {
+        match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat.into())),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether it is a socket of somebody who may write to the queue.
+    pub(super) fn is_our_socket(&self, owner: &Owner) -> bool {
+        self.kind == FileType::Socket && owner.trusts(self.uid)
+    }
+
+    pub(super) fn check_directory(&self, path: &Path, owner: &Owner) -> Result<(), StoreError> {
+        self.check_owner(path, owner)?;
+        if self.mode & WRITABLE != 0 && self.mode & STICKY == 0 {
+            return Err(writable(path, self.mode));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_file(&self, path: &Path, owner: &Owner) -> Result<(), StoreError> {
+        if self.kind != FileType::RegularFile {
+            let what = if self.kind == FileType::Symlink { "is a symbolic link" } else { "is not an ordinary file" };
+            return Err(unsafe_file(path, what.to_owned(), "ls -l"));
+        }
+        self.check_owner(path, owner)?;
+        if self.mode & WRITABLE != 0 {
+            return Err(writable(path, self.mode));
+        }
+        Ok(())
+    }
+
+    fn check_owner(&self, path: &Path, owner: &Owner) -> Result<(), StoreError> {
+        if owner.trusts(self.uid) {
+            return Ok(());
+        }
+        let (theirs, us) = (self.uid, owner.us.as_raw());
+        let reason = format!("belongs to the user with the id {theirs}, and this process runs as {us}");
+        Err(unsafe_file(path, reason, &format!("chown {}", owner.user.as_raw())))
+    }
+}
+
+fn writable(path: &Path, mode: u32) -> StoreError {
+    unsafe_file(path, format!("is writable by other users (mode {:04o})", mode & 0o7777), "chmod go-w")
+}
+
+/// Opens a directory to work in, without following a link.
+pub(super) fn open_directory(within: Option<&File>, path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = match within {
+        Some(directory) => rustix::fs::openat(directory, path, flags, Mode::empty()),
+        None => rustix::fs::openat(CWD, path, flags, Mode::empty()),
+    };
+    Ok(opened?.into())
+}
+
+/// Opens a file that only its owner reads, creating it if it is not there.
+pub(super) fn open_private(directory: &File, name: &OsStr) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o600))?.into())
+}
+
+/// Opens a file to read.
+pub(super) fn open_to_read(directory: &File, name: &OsStr) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?.into())
+}
+
+/// Creates a private directory, unless something of that name is there.
+pub(super) fn create_directory(directory: &File, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Creates a directory that only its owner reads, with its parents. What root creates belongs to the owner of the directory above it.
+pub(super) fn create_private_directories(path: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && std::fs::symlink_metadata(path).is_err();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    for directory in missing.into_iter().rev() {
+        match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(_) => continue,
+            Ok(()) => {}
+        }
+        let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let above = std::fs::metadata(parent)?;
+        if rustix::process::geteuid().is_root() && above.uid() != 0 {
+            let created = open_directory(None, directory)?;
+            rustix::fs::fchown(&created, Some(Uid::from_raw(above.uid())), Some(Gid::from_raw(above.gid())))?;
+        }
+    }
+    Ok(())
+}
+
+/// Creates a file that only its owner reads, unless there is one. An existing file is not opened: closing it again would drop the locks
+/// that SQLite holds on it for this whole process.
+pub(super) fn create_private_file(path: &Path) -> io::Result<()> {
+    match File::options().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// What it means that something could not be opened without following a link.
+pub(super) fn refused(error: io::Error, path: &Path) -> StoreError {
+    match Errno::from_io_error(&error) {
+        Some(Errno::LOOP) => unsafe_file(path, "is a symbolic link".to_owned(), "rm"),
+        Some(Errno::NOTDIR) => unsafe_file(path, "is not a directory".to_owned(), "ls -l"),
+        _ => error.into(),
+    }
+}
+
+/// Which file this is.
+pub(super) fn id_of(file: &File) -> io::Result<FileId> {
+    file.metadata().map(|file| (file.dev(), file.ino()))
+}
+
+/// Which file a path names now. None if it is not there.
+pub(super) fn id(path: &Path) -> io::Result<Option<FileId>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(file) => Ok(Some((file.dev(), file.ino()))),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

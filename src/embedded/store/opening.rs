@@ -1,0 +1,65 @@
+//! Opening the database: beside others without any lock, alone under the turnstile. A process that only reads never waits for the lock.
+
+use std::sync::Arc;
+
+use iolaus_activities::Clock;
+use rusqlite::Connection;
+
+use super::in_use::InUse;
+use super::turnstile::Turnstile;
+use super::{StoreError, schema};
+use crate::embedded::files::{Identity, StateDirectory};
+use crate::embedded::{Durability, EmbeddedOptions};
+
+/// An open database.
+pub(super) struct Opened {
+    pub(super) place: Arc<StateDirectory>,
+    /// The files that it is made of for as long as it is open.
+    pub(super) identity: Identity,
+    pub(super) turnstile: Arc<Turnstile>,
+    /// Held for as long as a connection is open.
+    pub(super) in_use: Arc<InUse>,
+    pub(super) connection: First,
+    pub(super) durability: Durability,
+}
+
+/// The connection that is open as long as the database is: SQLite takes the log away when the last one of all processes is closed.
+pub(super) enum First {
+    Writer(Connection),
+    /// The writer's is opened when there is something to write.
+    Reader(Connection),
+}
+
+impl Opened {
+    pub(super) fn new(options: &EmbeddedOptions, place: &Arc<StateDirectory>, clock: &dyn Clock) -> Result<Self, StoreError> {
+        let turnstile = Arc::new(Turnstile::open(place)?);
+        let in_use = Arc::new(InUse::new(place)?);
+        let (connection, identity) = match join(place, &in_use)? {
+            Some((reader, identity)) => (First::Reader(reader), identity),
+            None => {
+                let _turn = turnstile.enter_or_give_up()?;
+                in_use.enter(place)?;
+                place.create_database()?;
+                let writer = schema::open_writer(place.database(), options.durability, clock.now())?;
+                let identity = place.identity()?.ok_or_else(|| StoreError::Replaced { path: place.database().to_owned() })?;
+                in_use.record(&identity)?;
+                (First::Writer(writer), identity)
+            }
+        };
+        Ok(Self { place: place.clone(), identity, turnstile, in_use, connection, durability: options.durability })
+    }
+}
+
+/// Opens it beside others that have it open, if there are any, and it needs no change.
+fn join(place: &StateDirectory, in_use: &InUse) -> Result<Option<(Connection, Identity)>, StoreError> {
+    let Some(identity) = place.identity()?.filter(|files| files.wal.is_some() && files.shm.is_some()) else { return Ok(None) };
+    if !in_use.join(&identity)? {
+        return Ok(None);
+    }
+    let reader = schema::open_reader(place.database()).and_then(|conn| schema::is_current(&conn).map(|current| (conn, current)));
+    match reader {
+        Ok((conn, true)) if place.verify(&identity).is_ok() => Ok(Some((conn, identity))),
+        // Opening it to write says what is wrong.
+        _ => in_use.leave().map(|()| None),
+    }
+}
