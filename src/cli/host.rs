@@ -163,6 +163,8 @@ impl Host {
             retention: config.database.retention,
             max_waiting_bytes: config.database.max_waiting_bytes,
             enqueue_timeout: config.database.enqueue_timeout,
+            write_timeout: config.database.write_timeout,
+            max_deaths: config.worker.max_deaths,
             metrics,
             cancel_plans: CancelPlans::of(&shipped(&Tenants::none())),
             ..EmbeddedOptions::at(config.database.path.clone())

@@ -22,6 +22,7 @@ mod kills;
 mod kubernetes;
 mod lifecycle;
 mod limits;
+mod maintenance;
 mod metrics;
 mod mishaps;
 mod outage;

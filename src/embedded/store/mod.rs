@@ -11,6 +11,7 @@ mod dying;
 mod effects;
 mod enqueue;
 mod fair;
+mod maintenance;
 mod observed;
 mod operation;
 mod read;
@@ -49,11 +50,12 @@ pub(super) use closing::Finished;
 pub(super) use counts::counts;
 pub(super) use effects::other_effects;
 pub(super) use enqueue::{Admission, JobRows, Retried};
+pub(super) use maintenance::needs_maintenance;
 pub(super) use observed::{longest_running, oldest_due, oldest_due_of_each};
 pub(super) use read::{check, closed_among, detail, find, holds, is_open, list, pauses, verdict, workers as workers_status};
 pub(super) use retrying::Cursor as RetryCursor;
 pub(super) use served::ServedTenants;
-pub(super) use shares::{Shares, TenantShare};
+pub(super) use shares::{Holds, ShareTable, Shares};
 pub(super) use workers::{StoredHold, WorkerBeat, WorkerRegistration, beats, cancel_requests};
 pub(super) use writer::Tx;
 
@@ -78,14 +80,13 @@ pub(super) struct Store {
     reads: Semaphore,
     hub: Arc<Hub>,
     room: Room,
+    write_timeout: Duration,
 }
 
 /// Operations that may wait for the writer; past that, callers wait for room.
 const QUEUE: usize = 4096;
 /// Of these, how many may be enqueues: the rest is for what a worker writes about its own attempts.
 const ENQUEUES: usize = QUEUE / 4 * 3;
-/// A write is answered within this time, one way or the other.
-const ANSWER: Duration = Duration::from_secs(15);
 /// Idle read connections that are kept.
 const READERS: usize = 2;
 /// Reads at once; past that, callers wait for their turn.
@@ -112,6 +113,7 @@ impl Store {
             reads: Semaphore::new(READS),
             hub,
             room,
+            write_timeout: options.write_timeout,
         }))
     }
 
@@ -137,7 +139,7 @@ impl Store {
             answer.await.map_err(|_| self.closed())?
         };
         // Real time, whatever the clock: this is about another process that stands still with the lock in its hands.
-        tokio::time::timeout(ANSWER, asked).await.unwrap_or(Err(StoreError::Stuck))
+        tokio::time::timeout(self.write_timeout, asked).await.unwrap_or(Err(StoreError::Stuck))
     }
 
     /// Stores these jobs in one transaction, if there is room for them to wait for it.

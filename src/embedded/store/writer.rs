@@ -12,12 +12,13 @@ use tokio::sync::mpsc;
 
 use super::claim::{self, Claimed, Claimer};
 use super::counts::Counts;
+use super::maintenance::Maintenance;
 use super::operation::{Kind, Operation, Run};
 use super::starting::{Starter, Starting};
 use super::turnstile::Turnstile;
 use super::{StoreError, dying, rows, schema};
 use crate::embedded::hub::{After, Hub};
-use crate::embedded::{Durability, EmbeddedOptions, files};
+use crate::embedded::{Durability, EmbeddedOptions, MAX_DEATHS, files};
 use crate::executor::CancelPlans;
 
 /// Operations in one transaction at most.
@@ -36,6 +37,10 @@ pub(crate) struct Tx<'c> {
     pub(super) counts: Counts,
     /// What the activities say about cancelling their jobs.
     pub(super) plans: CancelPlans,
+    /// Workers in a row that may die while they run one job.
+    pub(super) max_deaths: u32,
+    /// What it may still do beside what it was asked for.
+    pub(super) maintenance: Maintenance,
     /// Slots of this process that are free for what is stored now, if nobody waits for them.
     pub(super) starting: Option<Starting>,
 }
@@ -44,8 +49,8 @@ impl<'c> Tx<'c> {
     pub(super) fn new(conn: &'c Connection, now: Timestamp, jitter: f64) -> Self {
         // To the millisecond, as it is stored.
         let now = rows::at_ms(rows::ms(now)).unwrap_or(now);
-        let (after, counts, plans) = Default::default();
-        Self { conn, now, jitter, after, counts, plans, starting: None }
+        let (after, counts, plans, maintenance) = Default::default();
+        Self { conn, now, jitter, after, counts, plans, max_deaths: MAX_DEATHS, maintenance, starting: None }
     }
 }
 
@@ -81,6 +86,7 @@ pub(super) struct Writer {
     path: PathBuf,
     durability: Durability,
     plans: CancelPlans,
+    max_deaths: u32,
     conn: Connection,
     /// The file that it was opened on.
     file: Option<(u64, u64)>,
@@ -90,8 +96,7 @@ pub(super) struct Writer {
     claimers: Vec<Arc<dyn Claimer>>,
     /// There may be claimable jobs that no claim has seen.
     maybe_ready: bool,
-    /// Rotates the tenants' turns.
-    turn: usize,
+    turns: claim::Turns,
     /// Slots that the last transaction left free.
     free_left: usize,
     /// When a limit on starts leaves room for a job that waits.
@@ -115,6 +120,7 @@ impl Writer {
             path: path.to_owned(),
             durability,
             plans: options.cancel_plans.clone(),
+            max_deaths: options.max_deaths,
             conn,
             file: files::identity(path),
             turnstile,
@@ -122,7 +128,7 @@ impl Writer {
             clock,
             claimers: Vec::new(),
             maybe_ready: true,
-            turn: 0,
+            turns: claim::Turns::default(),
             free_left: 0,
             next_start: None,
         };
@@ -287,6 +293,7 @@ impl Writer {
         schema::check_version(&self.conn)?;
         let mut tx = Tx::new(&self.conn, self.clock.now(), self.clock.random());
         tx.plans = self.plans.clone();
+        tx.max_deaths = self.max_deaths;
         if apart == Apart::Together && !self.maybe_ready {
             tx.starting = Some(Starting::on(self.claimers.iter().map(|claimer| claimer.request())));
         }
@@ -298,7 +305,7 @@ impl Writer {
             None => Starting::on(self.claimers.iter().map(|claimer| claimer.request())).into_workers(),
         };
         let free: usize = workers.iter().flatten().map(|worker| worker.request.free() + worker.jobs.len()).sum();
-        let claimed = claim_for(&mut tx, &self.claimers, workers, &mut self.maybe_ready, &mut self.turn)?;
+        let claimed = claim_for(&mut tx, &self.claimers, workers, &mut self.maybe_ready, &mut self.turns)?;
         self.free_left = free.saturating_sub(claimed.iter().map(|(_, _, jobs)| jobs.len()).sum());
         tx.counts.store(tx.conn)?;
         Ok((tx.after, claimed))
@@ -334,7 +341,7 @@ fn claim_for(
     claimers: &[Arc<dyn Claimer>],
     workers: Vec<Option<Starter>>,
     maybe_ready: &mut bool,
-    turn: &mut usize,
+    turns: &mut claim::Turns,
 ) -> Result<Vec<Claims>, StoreError> {
     let look = std::mem::take(maybe_ready) || tx.after.ready;
     let mut claimed = Vec::new();
@@ -345,8 +352,7 @@ fn claim_for(
             continue;
         };
         if look && request.free() > 0 {
-            *turn = turn.wrapping_add(1);
-            let (more_jobs, more) = claim::claim(tx, &request, *turn)?;
+            let (more_jobs, more) = claim::claim(tx, &request, turns)?;
             *maybe_ready |= more;
             jobs.extend(more_jobs);
         } else {
