@@ -6,6 +6,7 @@
 //! in turn; no transaction does more than a step of maintenance; every closed execution has exactly one verdict.
 
 mod client;
+mod disk;
 mod error;
 mod execute;
 mod files;
@@ -14,6 +15,7 @@ mod hub;
 mod rounds;
 mod store;
 mod wake;
+mod wal;
 mod worker;
 
 use std::path::PathBuf;
@@ -24,9 +26,11 @@ use std::time::Duration;
 use iolaus_activities::Clock;
 use serde::Serialize;
 
+pub use disk::DiskSpeed;
+pub(crate) use disk::measure as measure_disk;
 pub(crate) use execute::work;
 pub use execute::{Executed, execute};
-pub use store::{Backlog, BareJob, BareLoop, Claims, fill};
+pub use store::{Backlog, BareJob, BareLoop, Claims, Finding, FsckOptions, FsckReport, RepairReport, Severity, fill};
 pub use worker::{Readiness, Worker, WorkerOptions};
 
 use crate::client::{ClientError, JobClient};
@@ -63,6 +67,8 @@ pub struct EmbeddedOptions {
     pub write_timeout: Duration,
     /// Workers in a row that may die while they run one job; then it is set aside.
     pub max_deaths: u32,
+    /// How many bytes of write-ahead log are no cause for a warning.
+    pub wal_warn_bytes: u64,
     /// Where what happens is counted.
     pub metrics: Metrics,
     /// What the activities of the jobs in it say about cancelling them.
@@ -96,6 +102,7 @@ impl EmbeddedOptions {
             enqueue_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(15),
             max_deaths: MAX_DEATHS,
+            wal_warn_bytes: 256 << 20,
             metrics: Metrics::default(),
             cancel_plans: CancelPlans::default(),
         }
@@ -126,7 +133,7 @@ impl Embedded {
 
     /// Starts to look after the file: due and expiring jobs, what other processes did. Once, by whoever first needs it.
     fn look_after(self: &Arc<Self>) {
-        self.rounds.get_or_init(|| rounds::Rounds::start(self.store.clone(), self.clock.clone()));
+        self.rounds.get_or_init(|| rounds::Rounds::start(self.store.clone(), self.clock.clone(), self.options.wal_warn_bytes));
     }
 
     /// Does a bounded share of what the queue needs, once in the life of this process: where no worker runs, nothing else does. What was
@@ -155,6 +162,11 @@ impl Embedded {
     fn unavailable(&self, error: StoreError) -> ClientError {
         unavailable(&self.store.path().display().to_string(), error)
     }
+}
+
+/// Checks a file, beside whatever uses it, and repairs it if that is asked for. May block for long.
+pub(crate) fn fsck(options: &FsckOptions, clock: &dyn Clock) -> Result<FsckReport, ClientError> {
+    store::fsck(options, clock).map_err(|error| unavailable(&options.path.display().to_string(), error))
 }
 
 fn open_store(options: &EmbeddedOptions, clock: Arc<dyn Clock>) -> Result<Arc<Store>, StoreError> {

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::store::{self, Store, StoreError};
 use super::wake::Listener;
+use super::wal::WalWatch;
 
 /// The safety net under the wakes.
 const ROUND: Duration = Duration::from_secs(5);
@@ -25,7 +26,7 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 pub(super) struct Rounds([tokio::task::JoinHandle<()>; 2]);
 
 impl Rounds {
-    pub(super) fn start(store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn start(store: Arc<Store>, clock: Arc<dyn Clock>, wal_warn_bytes: u64) -> Self {
         // Before anything else: a wake that comes until then would be lost, and only the next slow round would make up for it.
         let listener = match store.hub().listen() {
             Ok(listener) => Some(listener),
@@ -36,7 +37,8 @@ impl Rounds {
         };
         let asked = Arc::new(Notify::new());
         let telling = tokio::spawn(tell_closed(store.clone(), clock.clone(), asked.clone()));
-        Self([tokio::spawn(go(store, clock, listener, asked)), telling])
+        let wal = WalWatch::new(wal_warn_bytes, clock.clone());
+        Self([tokio::spawn(go(store, clock, listener, asked, wal)), telling])
     }
 }
 
@@ -46,7 +48,7 @@ impl Drop for Rounds {
     }
 }
 
-async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, listener: Option<Listener>, asked: Arc<Notify>) {
+async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, listener: Option<Listener>, asked: Arc<Notify>, mut wal: WalWatch) {
     let mut timer = store.hub().timer();
     let mut round = clock.deadline(ROUND);
     loop {
@@ -59,6 +61,7 @@ async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, listener: Option<Listener>
             _ = timer.changed() => Ok(()),
             () = &mut round => {
                 round = clock.deadline(ROUND);
+                wal.check(store.path());
                 look(&store, &asked).await
             }
         };

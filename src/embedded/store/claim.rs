@@ -350,7 +350,7 @@ fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Option<Claimed>, St
     if leased == 0 {
         return Ok(None);
     }
-    let stored = rows::load(tx.conn, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let Some(stored) = tx.load_or_set_aside(id, Some(JobState::Available))? else { return Ok(None) };
     tx.counts.moved(&stored.execution.activity, &stored.execution.tenant, Some(JobState::Available), Some(JobState::Running));
     if let Some(problem) = stored.undecodable {
         let failure = Failure::new(codes::INPUT_UNDECODABLE, Category::InvalidInput, problem);

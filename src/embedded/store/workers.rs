@@ -127,7 +127,7 @@ impl Tx<'_> {
         let limit = self.maintenance.limit();
         let ids = self.ids("SELECT id FROM jobs WHERE state = 'running' AND worker_id = ?1 LIMIT ?2", params![seen.id, limit])?;
         for id in &ids {
-            self.rescue_one(*id, &seen.name)?;
+            self.take_from_dead(*id, &seen.name)?;
         }
         let more = self.maintenance.took(ids.len(), limit);
         if !more {
@@ -137,8 +137,8 @@ impl Tx<'_> {
         Ok((ids.len(), more))
     }
 
-    fn rescue_one(&mut self, id: i64, worker: &str) -> Result<(), StoreError> {
-        let Some(stored) = rows::load(self.conn, id)? else { return Ok(()) };
+    fn take_from_dead(&mut self, id: i64, worker: &str) -> Result<(), StoreError> {
+        let Some(stored) = self.load_or_set_aside(id, None)? else { return Ok(()) };
         let cancel = self.unanswered_cancel(id, &stored)?;
         let death = WorkerDeath { worker, in_a_row: stored.deaths.saturating_add(1), at_most: self.max_deaths };
         let decision = executor::rescued(&stored.execution, &death, &cancel, self.now, self.jitter);

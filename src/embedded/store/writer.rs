@@ -22,7 +22,7 @@ use crate::embedded::{Durability, EmbeddedOptions, MAX_DEATHS, files};
 use crate::executor::CancelPlans;
 
 /// Operations in one transaction at most.
-pub(super) const BATCH: usize = 256;
+pub(crate) const BATCH: usize = 256;
 
 /// A transaction in progress, as operations see it.
 pub(crate) struct Tx<'c> {
