@@ -138,6 +138,9 @@ pub struct DatabaseConfig {
     /// How long an enqueue waits for room before it is refused as overloaded.
     #[serde(with = "duration")]
     pub enqueue_timeout: Duration,
+    /// How long a write may take before its fate is unknown.
+    #[serde(with = "duration")]
+    pub write_timeout: Duration,
     /// How many bytes of write-ahead log are no cause for a warning.
     pub wal_warn_bytes: u64,
 }
@@ -153,6 +156,8 @@ pub struct WorkerConfig {
     /// When a silent worker counts as dead.
     #[serde(with = "duration")]
     pub worker_timeout: Duration,
+    /// Workers in a row that may die while they run one job.
+    pub max_deaths: u32,
     /// How long a stopping worker lets attempts finish.
     #[serde(with = "duration")]
     pub drain_deadline: Duration,

@@ -181,8 +181,7 @@ async fn queue(app: &App) -> Vec<Finding> {
 }
 
 fn workers(status: &HostStatus) -> Vec<Finding> {
-    let live: Vec<_> = status.presence.workers.iter().filter(|worker| worker.live).collect();
-    let mut findings = match live.len() {
+    let mut findings = match status.presence.live().count() {
         0 => vec![
             Finding::new("workers", State::Warn, "no live worker; enqueued jobs wait")
                 .mend("iolaus worker starts one; iolaus execute needs none"),
@@ -235,6 +234,7 @@ mod tests {
             last_beat: Timestamp::UNIX_EPOCH,
             running: 0,
             live,
+            job_id: None,
         };
         let count =
             StateCount { activity: "from_the_future".into(), tenant: "default".into(), state: JobState::Available, count: 1 };

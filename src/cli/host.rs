@@ -164,6 +164,8 @@ impl Host {
             retention: config.database.retention,
             max_waiting_bytes: config.database.max_waiting_bytes,
             enqueue_timeout: config.database.enqueue_timeout,
+            write_timeout: config.database.write_timeout,
+            max_deaths: config.worker.max_deaths,
             wal_warn_bytes: config.database.wal_warn_bytes,
             metrics,
             cancel_plans: CancelPlans::of(&shipped(&Tenants::none())),

@@ -22,7 +22,7 @@ Exit codes: 0, or 6 without the worker that --require-worker asks for";
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Status {
-    /// Exit 6 unless a live worker is there: anywhere (the default), or here, on this machine or in this container
+    /// Exit 6 unless a live worker is there: anywhere (the default), or here, on this machine or in this container. `iolaus execute` is none
     #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "anywhere")]
     require_worker: Option<Where>,
 }
@@ -51,7 +51,7 @@ impl Status {
 
     fn require(place: Where, status: &Presence) -> anyhow::Result<Exit> {
         let counts = |name: &str| place == Where::Anywhere || Host::is_worker_here(name);
-        if status.workers.iter().any(|worker| worker.live && counts(&worker.name)) {
+        if status.live().any(|worker| counts(&worker.name)) {
             return Ok(Exit::Passed);
         }
         let of = if place == Where::Here { " of this machine" } else { "" };
@@ -94,9 +94,10 @@ fn workers(status: &Presence) -> String {
     } else {
         let rows = status.workers.iter().map(|worker| {
             let live = if worker.live { "live" } else { "silent" };
+            let of_one = if worker.job_id.is_some() { ", one job" } else { "" };
             vec![
                 worker.name.clone(),
-                live.to_owned(),
+                format!("{live}{of_one}"),
                 worker.version.clone(),
                 worker.running.to_string(),
                 moment(Some(worker.last_beat)),

@@ -16,7 +16,7 @@ use super::signals::Signals;
 use super::{App, render};
 use crate::client::{
     AttemptFailure, ClientError, Enqueued, JobClient, JobDetail, Missing, Pause, PauseKind, Presence, StepDetail, Target,
-    TenantHold,
+    TenantHold, WorkerStatus,
 };
 use crate::job::{Job, JobState, Throttles};
 
@@ -216,7 +216,7 @@ fn holds(detail: &JobDetail, status: &Presence, limits: &Throttles, by: By, now:
         (JobState::Running, _) if by == By::Us => holds.extend(holder(job, status)),
         _ => {}
     }
-    if by == By::Others && job.state != JobState::Running {
+    if by == By::Others && job.state != JobState::Running && !status.is_executed(job.job_id.as_str()) {
         holds.extend(no_worker(status, &job.activity, &job.tenant).map(|(text, hint)| {
             let text = if hint == START { format!("{text}; start one with: {START}") } else { format!("{text}; {hint}") };
             Hold::new(Kind::NoWorker, "", text)
@@ -306,14 +306,15 @@ pub(crate) async fn require_worker(client: &Arc<dyn JobClient>, activity: &str, 
 /// That no live worker takes jobs of an activity and a tenant, and a hint.
 fn no_worker(status: &Presence, activity: &str, tenant: &str) -> Option<(String, String)> {
     if status.missing(activity, tenant)? == Missing::Tenant {
-        let live = status.workers.iter().filter(|worker| worker.live).filter_map(|worker| worker.tenants.as_deref());
+        let live = status.live().filter_map(|worker| worker.tenants.as_deref());
         let served = live.flatten().map(String::as_str).collect::<BTreeSet<_>>();
         let served = if served.is_empty() { "none".to_owned() } else { served.into_iter().collect::<Vec<_>>().join(", ") };
         let problem = format!("no live worker on {} has an address and credentials for tenant {tenant}", status.place);
         let hint = format!("the workers serve {served}; set tenants.{tenant} in the configuration of a worker and restart it");
         return Some((problem, hint));
     }
-    let silent = status.workers.iter().rfind(|worker| worker.activities.iter().any(|name| name == activity));
+    let runs = |worker: &&WorkerStatus| worker.activities.iter().any(|name| name == activity);
+    let silent = status.workers.iter().filter(|worker| !worker.live && worker.job_id.is_none()).rfind(runs);
     let silent = silent.map(|worker| {
         let last = timestamp::format(worker.last_beat);
         format!(" ({} is registered, and silent since {last})", worker.name)

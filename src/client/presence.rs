@@ -25,8 +25,12 @@ impl HostStatus {
     /// Finds the jobs that no live worker takes among those that were counted.
     pub fn new(presence: Presence, counts: Vec<StateCount>, oldest_due: Option<Timestamp>) -> Self {
         let mut without_worker: Vec<WithoutWorker> = Vec::new();
-        for StateCount { activity, tenant, count, .. } in counts.iter().filter(|count| count.state.is_open() && count.count > 0) {
+        for StateCount { activity, tenant, state, count } in counts.iter().filter(|count| count.state.is_open() && count.count > 0)
+        {
             let Some(missing) = presence.missing(activity, tenant) else { continue };
+            if *state == JobState::Running && presence.is_executing(activity, tenant) {
+                continue;
+            }
             match without_worker.iter_mut().find(|known| known.activity == *activity && known.tenant == *tenant) {
                 Some(known) => known.jobs += count,
                 None => {
@@ -82,19 +86,35 @@ pub struct Presence {
 }
 
 impl Presence {
+    /// The live workers that take whatever they can run. A process that works one job alone is no worker for others.
+    pub fn live(&self) -> impl Iterator<Item = &WorkerStatus> {
+        self.workers.iter().filter(|worker| worker.live && worker.job_id.is_none())
+    }
+
+    /// Whether a live process works this job, or the sequence that it is a step of, alone.
+    pub fn is_executed(&self, job_id: &str) -> bool {
+        let is_it = |own: &str| job_id.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        self.workers.iter().any(|worker| worker.live && worker.job_id.as_deref().is_some_and(is_it))
+    }
+
+    /// Whether a live process that works one job alone may be working one of this activity and tenant.
+    fn is_executing(&self, activity: &str, tenant: &str) -> bool {
+        let executes = |worker: &WorkerStatus| worker.live && worker.job_id.is_some() && worker.serves(tenant);
+        self.workers.iter().any(|worker| executes(worker) && worker.activities.iter().any(|name| name == activity))
+    }
+
     /// What kind of worker is missing for a job of an activity and a tenant; `None` when a live worker takes it. No worker takes a
     /// sequence: they take its steps.
     pub fn missing(&self, activity: &str, tenant: &str) -> Option<Missing> {
         if activity == SEQUENCE {
             return None;
         }
-        let live = || self.workers.iter().filter(|worker| worker.live);
         let runs = |worker: &&WorkerStatus| worker.activities.iter().any(|name| name == activity);
-        if live().next().is_none() {
+        if self.live().next().is_none() {
             Some(Missing::Worker)
-        } else if !live().any(|worker| runs(&worker)) {
+        } else if !self.live().any(|worker| runs(&worker)) {
             Some(Missing::Activity)
-        } else if !live().filter(runs).any(|worker| worker.serves(tenant)) {
+        } else if !self.live().filter(runs).any(|worker| worker.serves(tenant)) {
             Some(Missing::Tenant)
         } else {
             None
@@ -151,6 +171,9 @@ pub struct WorkerStatus {
     pub running: u64,
     /// Whether it has renewed its row lately.
     pub live: bool,
+    /// The one job that it works, as `iolaus execute` does. `None`: whatever it can run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<String>,
 }
 
 impl WorkerStatus {

@@ -52,11 +52,15 @@ pub(super) fn values(config: &Config, merged: &Map<String, Value>) -> Result<(),
     for (key, time, least) in [
         ("worker.worker_timeout", worker.worker_timeout, Duration::from_secs(1)),
         ("worker.stall_after", worker.stall_after, Duration::from_secs(1)),
+        ("database.write_timeout", config.database.write_timeout, Duration::from_secs(1)),
         ("database.retention", config.database.retention, Duration::from_secs(60)),
     ] {
         if time < least {
             return Err(at(merged, key, "is too short", &format!("choose {} or more", iolaus_activities::duration::format(least))));
         }
+    }
+    if !(1..=1_000).contains(&worker.max_deaths) {
+        return Err(at(merged, "worker.max_deaths", &format!("{} is out of range", worker.max_deaths), "choose 1 to 1000"));
     }
     let waiting = u64::try_from(config.database.max_waiting_bytes).unwrap_or(u64::MAX);
     for (key, bytes, range) in

@@ -50,6 +50,7 @@ impl EmbeddedClient {
             }
         };
         sent(None);
+        self.host.maintain().await;
         let answer = |(rows, admission): (&JobRows, Admission)| {
             let job_id = rows.job.job_id.clone();
             match admission {
@@ -169,11 +170,11 @@ impl JobClient for EmbeddedClient {
     }
 
     async fn presence(&self) -> Result<Presence, ClientError> {
-        let (place, now, timeout) = (self.place(), self.host.clock.now(), self.host.options.worker_timeout);
+        let (place, now) = (self.place(), self.host.clock.now());
         let presence = self.host.store.read(move |conn| {
             Ok(Presence {
                 place,
-                workers: store::workers_status(conn, now, timeout)?,
+                workers: store::workers_status(conn, now)?,
                 pauses: store::pauses(conn)?,
                 holds: store::holds(conn)?,
             })

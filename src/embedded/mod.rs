@@ -2,8 +2,8 @@
 //! (`hub`, `wake`, `rounds`), and runs them (`worker`).
 //!
 //! Invariants: only the writer thread writes; nothing outside the file changes before COMMIT has returned; every write of an attempt
-//! is fenced by its lease token; liveness is the worker's and is judged on the rescuer's monotonic clock; every closed execution has
-//! exactly one verdict.
+//! is fenced by its lease token; liveness is the worker's and is judged on the rescuer's monotonic clock, or by what three processes saw
+//! in turn; no transaction does more than a step of maintenance; every closed execution has exactly one verdict.
 
 mod client;
 mod disk;
@@ -21,6 +21,7 @@ mod wal;
 mod worker;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -65,6 +66,10 @@ pub struct EmbeddedOptions {
     pub max_waiting_bytes: usize,
     /// How long an enqueue waits for room, before it is refused as overloaded.
     pub enqueue_timeout: Duration,
+    /// How long a write may take, before it is answered that its fate is not known.
+    pub write_timeout: Duration,
+    /// Workers in a row that may die while they run one job; then it is set aside.
+    pub max_deaths: u32,
     /// How many bytes of write-ahead log are no cause for a warning.
     pub wal_warn_bytes: u64,
     /// Where what happens is counted.
@@ -72,6 +77,9 @@ pub struct EmbeddedOptions {
     /// What the activities of the jobs in it say about cancelling them.
     pub cancel_plans: CancelPlans,
 }
+
+/// The default of [`EmbeddedOptions::max_deaths`].
+pub(crate) const MAX_DEATHS: u32 = 5;
 
 /// What a commit outlives. Only the benchmark says anything but `Full`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -95,6 +103,8 @@ impl EmbeddedOptions {
             durability: Durability::Full,
             max_waiting_bytes: 64 << 20,
             enqueue_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(15),
+            max_deaths: MAX_DEATHS,
             wal_warn_bytes: 256 << 20,
             metrics: Metrics::default(),
             cancel_plans: CancelPlans::default(),
@@ -108,6 +118,7 @@ pub struct Embedded {
     clock: Arc<dyn Clock>,
     options: EmbeddedOptions,
     rounds: OnceLock<rounds::Rounds>,
+    maintained: AtomicBool,
 }
 
 impl Embedded {
@@ -115,7 +126,7 @@ impl Embedded {
     pub fn open(options: EmbeddedOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>, ClientError> {
         let opened = open_store(&options, clock.clone());
         let store = opened.map_err(|error| unavailable(&options.path.display().to_string(), error))?;
-        Ok(Arc::new(Self { store, clock, options, rounds: OnceLock::new() }))
+        Ok(Arc::new(Self { store, clock, options, rounds: OnceLock::new(), maintained: AtomicBool::new(false) }))
     }
 
     /// The door to the jobs in it.
@@ -126,6 +137,22 @@ impl Embedded {
     /// Starts to look after the file: due and expiring jobs, what other processes did. Once, by whoever first needs it.
     fn look_after(self: &Arc<Self>) {
         self.rounds.get_or_init(|| rounds::Rounds::start(self.store.clone(), self.clock.clone(), self.options.wal_warn_bytes));
+    }
+
+    /// Does a bounded share of what the queue needs, once in the life of this process: where no worker runs, nothing else does. What was
+    /// asked for is done already, and an error here is no error of that.
+    async fn maintain(&self) {
+        if self.maintained.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (now, before) = (self.clock.now(), self.clock.now().checked_sub(self.options.retention).ok());
+        let done = match self.store.read(move |conn| store::needs_maintenance(conn, now, before)).await {
+            Ok(true) => self.store.write(move |tx| tx.maintain(before)).await,
+            looked => looked.map(drop),
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "this process's share of the queue's maintenance was not done");
+        }
     }
 
     /// Ends when what was asked of the file before has been answered. The answer changes with every row that this process changes.

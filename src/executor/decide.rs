@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use iolaus_activities::{Category, Check, Failure, FailureRecord, Next, Status, Verdict, VerdictRecord, clip, codes};
+use iolaus_activities::{Category, Check, Failure, FailureRecord, Next, Status, Verdict, VerdictRecord, clip, codes, shell_word};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
@@ -136,10 +136,32 @@ pub fn decide(execution: &Execution, outcome: Outcome, cancel: &Cancel, now: Tim
     }
 }
 
+/// The death of a worker that ran an execution.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerDeath<'a> {
+    /// The worker's name.
+    pub worker: &'a str,
+    /// With it, so many workers in a row died while they ran the execution.
+    pub in_a_row: u32,
+    /// At so many the execution is closed, whatever attempts it has left: it may be what kills them.
+    pub at_most: u32,
+}
+
 /// Decides about an execution whose worker died: a failed attempt, `worker.lost`.
-pub fn rescued(execution: &Execution, worker: &str, cancel: &Cancel, now: Timestamp, jitter: f64) -> Decision {
-    let message = format!("worker {worker} stopped renewing its lease during attempt {}", execution.attempts);
-    let failure = Failure::new(codes::WORKER_LOST, Category::DependencyUnavailable, message);
+pub fn rescued(execution: &Execution, death: &WorkerDeath<'_>, cancel: &Cancel, now: Timestamp, jitter: f64) -> Decision {
+    let WorkerDeath { worker, in_a_row, at_most } = death;
+    let lost = |message| Failure::new(codes::WORKER_LOST, Category::DependencyUnavailable, message);
+    let failure = if in_a_row < at_most {
+        lost(format!("worker {worker} stopped renewing its lease during attempt {}", execution.attempts))
+    } else {
+        let message =
+            format!("{in_a_row} workers in a row died while they ran it, the last of them {worker}; it may be what kills them");
+        let retry = shell_word(execution.job_id.as_str());
+        let hint = format!(
+            "find out why they died (memory limit, kernel log) before: iolaus jobs retry {retry}; worker.max_deaths is the limit"
+        );
+        lost(message).with_retryable(false).suggest(hint)
+    };
     decide(execution, Outcome::Failed(failure), cancel, now, jitter)
 }
 
@@ -283,6 +305,25 @@ mod tests {
         Outcome::Failed(failure.after(after.map(Duration::from_secs)))
     }
 
+    fn death(in_a_row: u32) -> WorkerDeath<'static> {
+        WorkerDeath { worker: "w", in_a_row, at_most: 5 }
+    }
+
+    #[test]
+    fn the_fifth_death_in_a_row_closes_an_execution_whatever_attempts_it_has_left() {
+        let mut unlimited = execution(4);
+        unlimited.options.retry.maximum_attempts = 0;
+        let after = |deaths| rescued(&unlimited, &death(deaths), &Cancel::NotRequested, now(), 0.5);
+        assert!(matches!(after(4), Decision::Retry { failure, .. } if failure.code == "worker.lost" && failure.retryable));
+        for deaths in [5, 6, u32::MAX] {
+            let closed = closing(after(deaths));
+            let failure = closed.verdict.failure.unwrap();
+            assert_eq!((closed.state, failure.code.as_str(), failure.retryable), (JobState::Discarded, "worker.lost", false));
+            assert!(failure.message.starts_with(&format!("{deaths} workers in a row died")), "{}", failure.message);
+            assert!(failure.suggested_action.unwrap().contains("iolaus jobs retry nightly"));
+        }
+    }
+
     fn closing(decision: Decision) -> Closing {
         match decision {
             Decision::Close(closing) => Arc::unwrap_or_clone(closing),
@@ -304,7 +345,7 @@ mod tests {
         let closed = closing(decide(&execution(1), down(None), &Cancel::Answered, now(), 0.5));
         assert_eq!((closed.state, closed.verdict.status), (JobState::Cancelled, Status::Cancelled));
         assert_eq!(closed.verdict.failure.unwrap().code, "cancelled");
-        assert_eq!(closing(rescued(&execution(1), "w", &Cancel::Answered, now(), 0.5)).state, JobState::Cancelled);
+        assert_eq!(closing(rescued(&execution(1), &death(1), &Cancel::Answered, now(), 0.5)).state, JobState::Cancelled);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod unreached;
 pub(crate) use attempt::timed_out;
 pub use attempt::{Assignment, AttemptStore, ExecutorSettings, Ran, SaveError, run_attempt};
 pub use cancel::{Cancel, CancelPlans, MAX_UNDO_ATTEMPTS, Unanswered, unanswered};
-pub use decide::{Closing, Conclusion, Decision, cancelled, concluded, decide, discarded, rescued};
+pub use decide::{Closing, Conclusion, Decision, WorkerDeath, cancelled, concluded, decide, discarded, rescued};
 pub use in_flight::InFlight;
 pub use name::{is_worker_here, of_this_worker};
 pub(crate) use unreached::UnreachedWarnings;

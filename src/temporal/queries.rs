@@ -126,6 +126,7 @@ impl TemporalClient {
                         last_beat,
                         running: 0,
                         live,
+                        job_id: None,
                     }),
                 }
             }

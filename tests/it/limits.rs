@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use iolaus::embedded::{Backlog, Executed, execute, fill};
 use iolaus::intake::JobRequest;
-use iolaus::job::{Throttle, Throttles};
+use iolaus::job::{JobState, Throttle, Throttles};
+use iolaus::sequence::{SequenceRequest, StepRequest};
 use iolaus_activities::Status;
+use serde_json::json;
 
-use crate::support::host::{TestHost, probe_job};
+use crate::support::host::{TestHost, probe_job, target};
 use crate::support::probe::Act;
 
 const RUNNING: &str = "SELECT count(*) FROM jobs WHERE state = 'running'";
@@ -59,9 +61,9 @@ async fn what_a_dead_worker_held_counts_no_more_once_it_is_rescued() {
     host.enqueue_acts("next", [Act::Pass]).await;
     drop(worker);
     let worker = host.worker().await;
-    let verdict = host.pass_time(Duration::from_secs(1), host.client.wait(crate::support::host::target("next"))).await.unwrap();
+    let verdict = host.pass_time(Duration::from_secs(1), host.client.wait(target("next"))).await.unwrap();
     assert_eq!(verdict.status, Status::Passed);
-    host.pass_time(Duration::from_secs(1), host.client.wait(crate::support::host::target("held"))).await.unwrap();
+    host.pass_time(Duration::from_secs(1), host.client.wait(target("held"))).await.unwrap();
     worker.drain().await.unwrap();
 }
 
@@ -141,4 +143,57 @@ async fn ten_jobs_of_a_tenant_do_not_stand_behind_a_hundred_thousand_of_another(
     let ids: Vec<String> = (100_001..=100_010).map(|n| format!("backlog-{n:024}")).collect();
     let behind = host.probe.order().iter().rposition(|id| ids.contains(id)).unwrap();
     assert!(behind < 40, "the last of the ten was number {behind} of all");
+}
+
+fn two_steps(job_id: &str, delay: Option<Duration>) -> SequenceRequest {
+    let step = |name: &str| StepRequest {
+        name: Some(name.into()),
+        activity: "probe".into(),
+        input: json!({ "acts": ["pass"] }),
+        ..StepRequest::default()
+    };
+    let steps = vec![step("first"), step("second")];
+    SequenceRequest { steps, job_id: Some(job_id.into()), delay, ..SequenceRequest::default() }
+}
+
+#[tokio::test]
+async fn an_open_sequence_takes_no_place_of_its_tenants_limit() {
+    let mut host = TestHost::new();
+    host.throttles = Arc::new(Throttles { tenants: [("default".to_owned(), at_once(1))].into(), ..Throttles::default() });
+    let worker = host.worker().await;
+    for n in 0..3 {
+        host.enqueue_sequence(two_steps(&format!("later-{n}"), Some(Duration::from_secs(3600)))).await.unwrap();
+    }
+    host.enqueue_sequence(two_steps("now", None)).await.unwrap();
+    host.enqueue_acts("job", [Act::Pass]).await;
+    for _ in 0..20 {
+        host.clock.advance(Duration::from_secs(1)).await;
+    }
+    for id in ["now", "job"] {
+        assert_eq!(host.detail(id).await.job.state, JobState::Completed, "{id}");
+    }
+    for n in 0..3 {
+        host.client.cancel(target(&format!("later-{n}")), None).await.unwrap();
+    }
+    worker.drain().await.unwrap();
+}
+
+#[tokio::test]
+async fn starts_continue_at_their_rate_after_the_clock_was_set_back() {
+    let mut host = TestHost::new();
+    host.throttles = of_activity(a_second(1.0));
+    let worker = host.worker().await;
+    host.enqueue_acts("before", [Act::Pass]).await;
+    host.verdict_now("before").await;
+    host.clock.jump(jiff::SignedDuration::from_hours(-1));
+    for n in 0..3 {
+        host.enqueue_acts(&format!("after-{n}"), [Act::Pass]).await;
+    }
+    for started in 1..=3 {
+        host.clock.advance(Duration::from_secs(1)).await;
+        host.clock.advance(Duration::from_millis(10)).await;
+        let done: i64 = host.sql("SELECT count(*) FROM job_verdicts WHERE id > 1");
+        assert_eq!(done, started, "one a second");
+    }
+    worker.drain().await.unwrap();
 }

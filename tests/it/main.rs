@@ -25,6 +25,7 @@ mod kills;
 mod kubernetes;
 mod lifecycle;
 mod limits;
+mod maintenance;
 mod metrics;
 mod mishaps;
 mod outage;

@@ -141,3 +141,39 @@ async fn a_rescue_is_counted_with_the_attempt_that_was_lost() {
     assert!((scrape.value(lost) - 1.0).abs() < 1e-9);
     assert!((scrape.value(r#"iolaus_worker_rescues_total{activity="probe"}"#) - 1.0).abs() < 1e-9);
 }
+
+/// Another process holds the write lock for longer than a write may take, while attempts end.
+#[tokio::test]
+async fn an_end_of_unknown_fate_is_counted_as_what_it_was_and_not_as_a_lost_lease() {
+    let meters = Meters::new();
+    let host = TestHost::measured(&meters).with_write_timeout(Duration::from_secs(2));
+    let worker = host.worker().await;
+    for (id, act) in [("passes", Act::Gate), ("denied", Act::GateThenDenied), ("down", Act::GateThenUnavailable)] {
+        host.enqueue_acts(id, [act, Act::Pass]).await;
+    }
+    host.until_sql("SELECT count(*) = 3 FROM jobs WHERE state = 'running'").await;
+    host.clock.until_at_rest().await;
+    let lock = std::fs::File::open(host.path().with_file_name("iolaus.db-write")).unwrap();
+    lock.lock().unwrap();
+    host.probe.gate.add_permits(3);
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    // It waits behind the three ends, and so outlasts them.
+    host.client.resume(PauseKind::Tenant, "nobody".into()).await.unwrap_err();
+    lock.unlock().unwrap();
+    host.clock.advance(Duration::from_secs(5)).await;
+    host.verdict_now("down").await;
+    worker.drain().await.unwrap();
+    let scrape = Scrape::of(&meters).await;
+    for (series, value) in [
+        (r#"iolaus_job_attempts_total{activity="probe",outcome="completed",tenant="default"}"#, 2.0),
+        (r#"iolaus_job_attempts_total{activity="probe",outcome="retry_scheduled",tenant="default"}"#, 1.0),
+        (r#"iolaus_job_attempts_total{activity="probe",outcome="discarded",tenant="default"}"#, 1.0),
+        (r#"iolaus_job_verdicts_total{activity="probe",tenant="default",verdict="passed"}"#, 2.0),
+        (r#"iolaus_job_verdicts_total{activity="probe",tenant="default",verdict="unresolved"}"#, 1.0),
+        (r#"iolaus_lease_lost_total{activity="probe"}"#, 0.0),
+    ] {
+        assert!((scrape.value(series) - value).abs() < 1e-9, "{series} is {}, not {value}", scrape.value(series));
+    }
+}

@@ -53,6 +53,7 @@ fn status(live: Option<bool>) -> Presence {
         last_beat: NOW,
         running: 1,
         live,
+        job_id: None,
     };
     let workers = live.map(worker).into_iter().collect();
     Presence { place: "q".into(), workers, pauses: Vec::new(), holds: Vec::new() }

@@ -80,35 +80,39 @@ pub struct Claims {
     conn: Connection,
     clock: Arc<dyn Clock>,
     request: ClaimRequest,
-    turn: usize,
+    turns: claim::Turns,
 }
 
 impl Claims {
     /// Registers a worker with one free slot that runs this activity.
     pub fn open(path: &Path, activity: &ActivityInfo, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let conn = schema::open_writer(path, Durability::Normal, clock.now())?;
-        let registration =
-            WorkerRegistration { name: "bench".into(), activities: vec![activity.name], tenants: ServedTenants::All };
+        let registration = WorkerRegistration {
+            name: "bench".into(),
+            activities: vec![activity.name],
+            tenants: ServedTenants::All,
+            timeout: Duration::from_secs(10),
+            job_id: None,
+        };
         let worker_id = within(&conn, clock.as_ref(), |tx| tx.register_worker(&registration))?;
         let request = ClaimRequest {
             worker_id,
             scope: ClaimScope::Any,
             activities: BTreeMap::from([(activity.name, activity.version)]),
             tenants: Arc::default(),
-            work: Shares::new(1, 1, &[]),
-            waits: Shares::default(),
+            work: Shares::unlimited(1),
+            waits: Shares::unlimited(0),
             throttles: Arc::default(),
         };
-        Ok(Self { conn, clock, request, turn: 0 })
+        Ok(Self { conn, clock, request, turns: claim::Turns::default() })
     }
 
     /// Claims a job in a transaction of its own, and answers how long that took, the commit left out.
     pub fn claim(&mut self) -> anyhow::Result<Duration> {
-        self.turn += 1;
-        let (clock, request, turn) = (self.clock.as_ref(), &self.request, self.turn);
+        let (clock, request, turns) = (self.clock.as_ref(), &self.request, &mut self.turns);
         let (claimed, took) = within(&self.conn, clock, |tx| {
             let began = clock.monotonic();
-            let (claimed, _) = claim::claim(tx, request, turn)?;
+            let (claimed, _) = claim::claim(tx, request, turns)?;
             Ok((claimed.len(), clock.monotonic().saturating_sub(began)))
         })?;
         anyhow::ensure!(claimed == 1, "a claim found {claimed} jobs");

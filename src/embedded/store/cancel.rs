@@ -119,7 +119,7 @@ impl Tx<'_> {
         self.conn
             .prepare_cached(
                 "UPDATE jobs SET state = 'available', run_at = ?2, expires_at = close_by, worker_id = NULL, attempt = attempt - ?3, \
-                 undo_attempts = undo_attempts + 1 WHERE id = ?1",
+                 undo_attempts = undo_attempts + 1, deaths = 0 WHERE id = ?1",
             )?
             .execute(params![id, ms(self.now), i64::from(given_back)])?;
         let execution = &stored.execution;

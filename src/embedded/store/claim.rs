@@ -2,7 +2,7 @@
 //! one seek, whatever stands behind it, so that a claim does not grow with the backlog, with jobs scheduled for later, or with jobs
 //! that this worker cannot run.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -18,12 +18,14 @@ use super::{ServedTenants, Shares, StoreError, Tx};
 use crate::executor::{self, Execution};
 use crate::job::{JobId, JobState, Throttles};
 
-/// Lanes that one claim looks at.
-pub(super) const LANES: usize = 4096;
+/// Lanes that one claim looks at, if it finds something in them.
+const LANES: usize = 4096;
+/// Lanes that one claim looks at which finds nothing.
+pub(super) const MAX_LANES: usize = 65_536;
 /// Jobs that one claim takes.
 pub(super) const CLAIMS: usize = 256;
-/// Scheduled jobs that one claim promotes.
-const PROMOTIONS: i64 = 256;
+/// Scheduled jobs that one transaction promotes: half a step, so that what has expired is closed meanwhile.
+const PROMOTIONS: i64 = 128;
 
 /// Somebody who takes claimed jobs: a worker of this process.
 pub(crate) trait Claimer: Send + Sync {
@@ -98,6 +100,15 @@ pub(crate) struct Claimed {
     pub(crate) waited_ms: u64,
 }
 
+/// Where the last claim of a process ended.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// Rotates which tenant goes first.
+    turn: usize,
+    /// The lane after which the next claim begins, when there were more than one claim looks at.
+    after: Option<Lane>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lane {
     pub(super) activity: String,
@@ -125,37 +136,39 @@ pub(super) fn next_timer(conn: &Connection) -> Result<Option<Timestamp>, StoreEr
     Ok(statement.query_row([], |row| rows::optional_time(row, 0))?)
 }
 
-/// Promotes what is due and closes what is past its time, then takes leases for a worker. `turn` rotates which tenant goes first. The
-/// second answer is whether there may be more for this worker once it has free slots, or once a limit leaves room.
-pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turn: usize) -> Result<(Vec<Claimed>, bool), StoreError> {
+/// Promotes what is due and closes what is past its time, then takes leases for a worker. The second answer is whether there
+/// may be more for this worker once it has free slots, or once a limit leaves room.
+pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turns: &mut Turns) -> Result<(Vec<Claimed>, bool), StoreError> {
     tx.promote()?;
-    // What has waited too long is closed, and not started late.
-    while tx.expire()? {}
+    // A step only: other writers come in between. What expired and is not closed yet is not started all the same.
+    tx.expire()?;
     if !tx.is_registered(request.worker_id)? {
         // It was taken for dead and does not know yet: what it claimed now would be nobody's. It comes back with a new row.
         return Ok((Vec::new(), false));
     }
     let mut throttling = Throttling::new(&request.throttles, tx.now);
     let (ids, more) = match &request.scope {
-        ClaimScope::Any => choose(tx, request, turn, &mut throttling)?,
+        ClaimScope::Any => choose(tx, request, turns, &mut throttling)?,
         ClaimScope::Job(job_id) => one(tx, request, job_id, &mut throttling)?,
     };
     throttling.store(tx.conn)?;
     if let Some(at) = throttling.next_start() {
         tx.after.next_start = Some(tx.after.next_start.map_or(at, |other| at.min(other)));
     }
-    let mut jobs = Vec::with_capacity(ids.len());
+    let (chosen, mut jobs) = (ids.len(), Vec::with_capacity(ids.len()));
     for id in ids {
         jobs.extend(lease(tx, request.worker_id, id)?);
     }
-    Ok((jobs, more))
+    let passed_over = jobs.len() < chosen;
+    Ok((jobs, more || passed_over))
 }
 
 impl Tx<'_> {
     /// Makes due jobs available. True when there may be more.
     pub(crate) fn promote(&mut self) -> Result<bool, StoreError> {
+        let limit = self.maintenance.limit().min(PROMOTIONS);
         let mut statement = self.conn.prepare_cached(PROMOTE)?;
-        let due = statement.query_map(params![ms(self.now), PROMOTIONS], |row| {
+        let due = statement.query_map(params![ms(self.now), limit], |row| {
             Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, rows::parsed(row, 3)?))
         })?;
         let due = due.collect::<rusqlite::Result<Vec<(i64, _, _, JobState)>>>()?;
@@ -169,7 +182,7 @@ impl Tx<'_> {
         self.after.ready |= promoted > 0;
         // A process that only waits may be the one that promotes.
         self.after.wake_others |= promoted > 0;
-        Ok(promoted >= usize::try_from(PROMOTIONS).unwrap_or(usize::MAX))
+        Ok(self.maintenance.took(promoted, limit))
     }
 }
 
@@ -177,25 +190,30 @@ impl Tx<'_> {
 fn choose(
     tx: &Tx<'_>,
     request: &ClaimRequest,
-    turn: usize,
+    turns: &mut Turns,
     throttling: &mut Throttling<'_>,
 ) -> Result<(Vec<i64>, bool), StoreError> {
-    let (conn, mut more) = (tx.conn, false);
-    let paused = paused(conn)?;
-    let mut tenants: Vec<String> = Vec::new();
+    let (conn, paused) = (tx.conn, paused(tx.conn)?);
+    let mut tenants = Names::default();
     let mut heads: Vec<Head> = Vec::new();
-    let mut lane = first_lane(conn)?;
-    for _ in 0..LANES {
-        let Some(current) = lane else { break };
+    let begin = turns.after.take();
+    let mut more = begin.is_some();
+    let mut lane = match &begin {
+        Some(after) => next_lane(conn, after)?,
+        None => first_lane(conn)?,
+    };
+    for looked in 0..MAX_LANES {
+        let Some(current) = lane.take_if(|_| looked < LANES || heads.is_empty()) else { break };
+        turns.after = Some(current.clone());
         let waits = current.slot_class == SlotClass::Waits.as_str();
         let shares = request.shares(waits);
-        let is_paused = shares.is_held(&current.tenant)
-            || paused.contains(&("activity", current.activity.as_str()))
-            || paused.contains(&("tenant", current.tenant.as_str()));
-        if !is_paused && request.runs(&current.activity, current.version) && request.serves(&current.tenant) {
+        let is_paused =
+            paused.contains(&("activity", current.activity.as_str())) || paused.contains(&("tenant", current.tenant.as_str()));
+        let takes = request.runs(&current.activity, current.version) && request.serves(&current.tenant);
+        if !is_paused && takes && !shares.is_held(&current.tenant) {
             let may_start = throttling.room(conn, &tx.counts, &current.activity, &current.tenant)?;
             let free = shares.room(&current.tenant).min(CLAIMS).min(may_start);
-            let tenant = position(&mut tenants, &current.tenant);
+            let tenant = tenants.position(&current.tenant);
             let found = lane_heads(conn, &current, free)?;
             more |= found.len() == free;
             let activity: Rc<str> = current.activity.as_str().into();
@@ -204,19 +222,34 @@ fn choose(
         }
         lane = next_lane(conn, &current)?;
     }
+    if lane.is_none() {
+        turns.after = None;
+    }
     more |= lane.is_some();
+    turns.turn = turns.turn.wrapping_add(1);
     let found = heads.len();
     let may_start = |activity: &str, tenant: &str| throttling.take(activity, tenant);
-    let chosen = fair(heads, &tenants, turn, request.work.clone(), request.waits.clone(), may_start);
+    let chosen = fair(heads, &tenants.names, turns.turn, request.work.clone(), request.waits.clone(), may_start);
     more |= chosen.len() < found;
     Ok((chosen, more))
 }
 
-fn position(tenants: &mut Vec<String>, tenant: &str) -> usize {
-    tenants.iter().position(|known| known == tenant).unwrap_or_else(|| {
-        tenants.push(tenant.to_owned());
-        tenants.len() - 1
-    })
+/// Tenants that have jobs, each with a number.
+#[derive(Default)]
+struct Names {
+    names: Vec<String>,
+    positions: HashMap<String, usize>,
+}
+
+impl Names {
+    fn position(&mut self, tenant: &str) -> usize {
+        if let Some(position) = self.positions.get(tenant) {
+            return *position;
+        }
+        self.names.push(tenant.to_owned());
+        self.positions.insert(tenant.to_owned(), self.names.len() - 1);
+        self.names.len() - 1
+    }
 }
 
 pub(super) fn paused(conn: &Connection) -> Result<Paused, StoreError> {
@@ -305,14 +338,18 @@ fn one(
     Ok((if mine && room && throttling.take(&activity, &tenant) { vec![id] } else { Vec::new() }, mine && !room))
 }
 
-/// Takes the lease; `None` if what is stored of the job does not decode, which closes it.
+/// Takes the lease; `None` if the job has expired, or if what is stored of it does not decode, which closes it.
 fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Option<Claimed>, StoreError> {
-    tx.conn
+    let leased = tx
+        .conn
         .prepare_cached(
             "UPDATE jobs SET state = 'running', worker_id = ?2, lease_token = lease_token + 1, attempt = attempt + 1, expires_at = NULL, \
-             started_at = coalesce(started_at, ?3) WHERE id = ?1",
+             started_at = coalesce(started_at, ?3) WHERE id = ?1 AND (expires_at IS NULL OR expires_at > ?3)",
         )?
         .execute(params![id, worker_id, ms(tx.now)])?;
+    if leased == 0 {
+        return Ok(None);
+    }
     let Some(stored) = tx.load_or_set_aside(id, Some(JobState::Available))? else { return Ok(None) };
     tx.counts.moved(&stored.execution.activity, &stored.execution.tenant, Some(JobState::Available), Some(JobState::Running));
     if let Some(problem) = stored.undecodable {
@@ -339,6 +376,45 @@ fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Option<Claimed>, St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Six thousand jobs of as many tenants, `t-00001` and so on.
+    fn six_thousand_lanes(dir: &std::path::Path) -> (Connection, i64) {
+        use super::super::backlog::{Backlog, fill};
+        use super::super::model::{new_job_for_tests, registration};
+        let path = dir.join("t.db");
+        fill(&path, &new_job_for_tests(), &[Backlog::due(6_000)], Timestamp::UNIX_EPOCH).unwrap();
+        let conn = super::super::schema::open_writer(&path, crate::embedded::Durability::Full, Timestamp::UNIX_EPOCH).unwrap();
+        conn.execute("UPDATE jobs SET tenant = printf('t-%05d', id)", []).unwrap();
+        let worker = Tx::new(&conn, Timestamp::UNIX_EPOCH, 0.5).register_worker(&registration(0)).unwrap();
+        (conn, worker)
+    }
+
+    #[test]
+    fn a_lane_behind_thousands_that_this_worker_cannot_take_is_found_by_the_first_claim() {
+        let dir = tempfile::tempdir().unwrap();
+        let (conn, worker) = six_thousand_lanes(dir.path());
+        let mut request = super::super::model::request(worker, 4);
+        request.tenants = Arc::new(ServedTenants::Only(["t-06000".to_owned()].into()));
+        let mut tx = Tx::new(&conn, Timestamp::UNIX_EPOCH, 0.5);
+        let (claimed, _) = claim(&mut tx, &request, &mut Turns::default()).unwrap();
+        assert_eq!(claimed.iter().map(|job| job.execution.tenant.as_str()).collect::<Vec<_>>(), ["t-06000"]);
+    }
+
+    #[test]
+    fn lanes_beyond_those_that_one_claim_looks_at_come_first_in_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let (conn, worker) = six_thousand_lanes(dir.path());
+        let (request, mut turns) = (super::super::model::request(worker, 1), Turns::default());
+        let claimed = |turns: &mut Turns| {
+            let mut tx = Tx::new(&conn, Timestamp::UNIX_EPOCH, 0.5);
+            let (mut jobs, more) = claim(&mut tx, &request, turns).unwrap();
+            assert!(more);
+            jobs.pop().unwrap().id
+        };
+        let ids = [claimed(&mut turns), claimed(&mut turns), claimed(&mut turns)];
+        let window = i64::try_from(LANES).unwrap();
+        assert!(ids[0] <= window && ids[1] > window && ids[2] <= window + 1, "{ids:?}");
+    }
 
     /// What a claim looks at must not grow with the table: each of its statements seeks in the index that was made for it.
     #[test]

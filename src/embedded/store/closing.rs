@@ -27,19 +27,40 @@ pub(crate) enum Finished {
 
 /// Failed attempts of one execution that are kept.
 const FAILURES: i64 = 20;
-/// Rows that one sweep touches at most.
-const SWEEP: i64 = 256;
 /// What was closed before a time, but for steps whose sequence is still there.
 pub(super) const OLD: &str = "SELECT j.id, j.activity, j.tenant, j.state FROM jobs j WHERE j.finished_at IS NOT NULL AND j.finished_at < ?1 \
      AND NOT EXISTS (SELECT 1 FROM jobs s WHERE s.id = j.parent_id) ORDER BY j.finished_at LIMIT ?2";
 
 impl Tx<'_> {
-    /// Ends an attempt of this process as decided. Whoever asks tells the verdict.
-    pub(crate) fn finish_attempt(&mut self, id: i64, token: i64, decision: &Decision) -> Result<Finished, StoreError> {
+    /// Ends an attempt of this process as decided. The caller tells the verdict. `again`: the same was asked before, and it is not known
+    /// what became of that.
+    pub(crate) fn finish_attempt(&mut self, id: i64, token: i64, decision: &Decision, again: bool) -> Result<Finished, StoreError> {
         let before = self.after.closed.len();
-        let finished = self.finish(id, token, decision)?;
+        let finished = match self.finish(id, token, decision)? {
+            Finished::LeaseLost if again && self.has_ended_so(id, token, decision)? => Finished::Done,
+            finished => finished,
+        };
         self.after.closed[before..].iter_mut().filter(|closed| closed.id == id).for_each(|closed| closed.by_attempt = true);
         Ok(finished)
+    }
+
+    /// Whether an attempt has ended as decided. What it closed has its very verdict, and what it failed with stands under its lease
+    /// token, where a rescue would have left another failure.
+    fn has_ended_so(&self, id: i64, token: i64, decision: &Decision) -> Result<bool, StoreError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT (SELECT v.verdict FROM job_verdicts v WHERE v.id = j.id AND j.lease_token = ?2), \
+                    (SELECT f.failure FROM job_failures f WHERE f.id = j.id AND f.lease_token = ?2), j.finished_at IS NOT NULL \
+             FROM jobs j WHERE j.id = ?1",
+        )?;
+        let stored: Option<(Option<String>, Option<String>, bool)> =
+            statement.query_row(params![id, token], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+        let Some((verdict, failure, is_closed)) = stored else { return Ok(false) };
+        Ok(match decision {
+            Decision::Close(closing) => verdict.as_deref() == Some(closing.json()),
+            Decision::Retry { failure: own, .. } | Decision::Undo { failure: Some(own) } => failure == Some(to_json(own)?),
+            Decision::Undo { failure: None } | Decision::GiveBack { .. } => failure.is_none() && !is_closed,
+            Decision::Nothing => false,
+        })
     }
 
     /// Ends an attempt as decided.
@@ -105,7 +126,9 @@ impl Tx<'_> {
         let Some(stored) = rows::load(self.conn, id)? else { return Ok(()) };
         let expires = rows::expires_at(&stored.execution.options, at, stored.execution.close_by);
         self.conn
-            .prepare_cached("UPDATE jobs SET state = 'retryable', run_at = ?2, expires_at = ?3, worker_id = NULL WHERE id = ?1")?
+            .prepare_cached(
+                "UPDATE jobs SET state = 'retryable', run_at = ?2, expires_at = ?3, worker_id = NULL, deaths = 0 WHERE id = ?1",
+            )?
             .execute(params![id, ms(at), expires])?;
         let Execution { activity, tenant, .. } = &stored.execution;
         self.counts.moved(activity, tenant, Some(JobState::Running), Some(JobState::Retryable));
@@ -120,8 +143,8 @@ impl Tx<'_> {
         let expires = rows::expires_at(&stored.execution.options, self.now, stored.execution.close_by);
         self.conn
             .prepare_cached(
-                "UPDATE jobs SET state = 'available', attempt = attempt - 1, drains = drains + ?3, worker_id = NULL, expires_at = ?2 \
-                 WHERE id = ?1",
+                "UPDATE jobs SET state = 'available', attempt = attempt - 1, drains = drains + ?3, worker_id = NULL, expires_at = ?2, \
+                 deaths = 0 WHERE id = ?1",
             )?
             .execute(params![id, expires, i64::from(drained)])?;
         let Execution { activity, tenant, .. } = &stored.execution;
@@ -173,10 +196,10 @@ impl Tx<'_> {
         Ok(self.conn.prepare_cached(sql)?.execute(params)? > 0)
     }
 
-    /// Closes what waited too long. True when there may be more.
+    /// Closes what waited too long, a bounded number. True when there may be more.
     pub(crate) fn expire(&mut self) -> Result<bool, StoreError> {
-        let now = ms(self.now);
-        let ids = self.ids("SELECT id FROM jobs WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2", params![now, SWEEP])?;
+        let (now, limit) = (ms(self.now), self.maintenance.limit());
+        let ids = self.ids("SELECT id FROM jobs WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2", params![now, limit])?;
         for id in &ids {
             let Some(stored) = self.load_or_set_aside(*id, None)? else { continue };
             let whole = stored.execution.close_by.is_some_and(|at| at <= self.now);
@@ -197,7 +220,7 @@ impl Tx<'_> {
             };
             self.close(*id, stored.token, stored.state, &closing)?;
         }
-        Ok(ids.len() >= usize::try_from(SWEEP).unwrap_or(usize::MAX))
+        Ok(self.maintenance.took(ids.len(), limit))
     }
 
     /// What to add for people about a job that waited too long while a worker held its tenant back.
@@ -216,12 +239,13 @@ impl Tx<'_> {
     /// Forgets executions that were closed before `before`, a few at a time; steps only once their sequence is forgotten. True when there
     /// may be more.
     pub(crate) fn prune(&mut self, before: Timestamp) -> Result<bool, StoreError> {
+        let limit = self.maintenance.limit();
         let mut statement = self.conn.prepare_cached(OLD)?;
-        let old = statement.query_map(params![ms(before), SWEEP], |row| {
+        let old = statement.query_map(params![ms(before), limit], |row| {
             Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, rows::parsed(row, 3)?))
         })?;
         let old = old.collect::<rusqlite::Result<Vec<(i64, _, _, JobState)>>>()?;
-        let mut more = old.len() >= usize::try_from(SWEEP).unwrap_or(usize::MAX);
+        let mut more = self.maintenance.took(old.len(), limit);
         for (id, activity, tenant, state) in &old {
             // Its steps may go now.
             more |= self.conn.prepare_cached("SELECT 1 FROM jobs WHERE parent_id = ?1")?.exists([id])?;

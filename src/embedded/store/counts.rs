@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use super::StoreError;
 use super::rows::parsed;
 use crate::client::StateCount;
-use crate::job::JobState;
+use crate::job::{JobState, SEQUENCE};
 
 /// What a transaction changed.
 #[derive(Debug, Clone, Default)]
@@ -33,9 +33,12 @@ impl Counts {
         }
     }
 
-    /// By how many executions more of an activity or a tenant run than before this transaction.
+    /// By how many executions more of an activity or a tenant run than before this transaction. Sequences run on no worker, and do not
+    /// count.
     pub(super) fn running_changed(&self, kind: &str, name: &str) -> i64 {
-        let is_of = |(activity, tenant): &&(String, String)| if kind == "tenant" { tenant == name } else { activity == name };
+        let is_of = |(activity, tenant): &&(String, String)| {
+            activity != SEQUENCE && if kind == "tenant" { tenant == name } else { activity == name }
+        };
         self.0.iter().filter(|(key, _)| is_of(key)).map(|(_, changes)| changes[position(JobState::Running)]).sum()
     }
 

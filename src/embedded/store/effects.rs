@@ -11,9 +11,6 @@ use serde_json::Value;
 use super::rows::{self, ms};
 use super::{StoreError, Tx, dying};
 
-/// Records that one step of maintenance removes.
-const PRUNED: i64 = 256;
-
 /// Other executions' records that are in the way of a reservation.
 const IN_THE_WAY: &str = "SELECT job_id, run_id, run, at FROM effects \
      WHERE tenant = :tenant AND key = :key AND at >= :since AND NOT (run_id = :run_id AND job_id = :job_id) \
@@ -67,11 +64,12 @@ impl Tx<'_> {
 
     /// Forgets effects that are older than their retention, a few at a time. True when there may be more.
     pub(crate) fn prune_effects(&mut self) -> Result<bool, StoreError> {
-        let old = self.ids(OLD, params![oldest(self.now), PRUNED])?;
+        let limit = self.maintenance.limit();
+        let old = self.ids(OLD, params![oldest(self.now), limit])?;
         for id in &old {
             self.conn.prepare_cached("DELETE FROM effects WHERE id = ?1")?.execute([id])?;
         }
-        Ok(old.len() >= usize::try_from(PRUNED).unwrap_or(usize::MAX))
+        Ok(self.maintenance.took(old.len(), limit))
     }
 
     /// The tenant and the name of an execution, if this attempt owns its lease.

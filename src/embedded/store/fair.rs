@@ -1,6 +1,6 @@
 //! Which of the heads of the lanes are claimed: by priority, and within a priority by turns of the tenants. Pure.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::Shares;
 use super::claim::CLAIMS;
@@ -29,20 +29,21 @@ pub(super) fn fair(
     let mut chosen = Vec::new();
     let mut rest = heads.into_iter().peekable();
     while let Some(priority) = rest.peek().map(|head| head.priority) {
-        let mut queues: Vec<VecDeque<Head>> = tenants.iter().map(|_| VecDeque::new()).collect();
+        let mut queues: BTreeMap<usize, VecDeque<Head>> = BTreeMap::new();
         while let Some(head) = rest.next_if(|head| head.priority == priority) {
-            queues[head.tenant].push_back(head);
+            queues.entry(head.tenant).or_default().push_back(head);
         }
-        if !queues.is_empty() {
-            queues.rotate_left(turn % tenants.len());
-        }
-        while queues.iter().any(|queue| !queue.is_empty()) {
-            for head in queues.iter_mut().filter_map(VecDeque::pop_front) {
-                let (shares, tenant) = (if head.waits { &mut waits } else { &mut work }, &tenants[head.tenant]);
-                if chosen.len() < CLAIMS && shares.room(tenant) > 0 && may_start(&head.activity, tenant) && shares.take(tenant) {
-                    chosen.push(head.id);
-                }
+        // Those from this turn's tenant on come first. A tenant without a further job leaves the circle.
+        let mut before = queues;
+        let mut circle: VecDeque<_> = before.split_off(&(turn % tenants.len().max(1))).into_values().collect();
+        circle.extend(before.into_values());
+        while let Some(mut queue) = circle.pop_front() {
+            let Some(head) = queue.pop_front() else { continue };
+            let (shares, tenant) = (if head.waits { &mut waits } else { &mut work }, &tenants[head.tenant]);
+            if chosen.len() < CLAIMS && shares.room(tenant) > 0 && may_start(&head.activity, tenant) && shares.take(tenant) {
+                chosen.push(head.id);
             }
+            circle.push_back(queue);
         }
     }
     chosen
@@ -60,7 +61,7 @@ mod tests {
     fn tenants_take_turns_within_a_priority() {
         let heads = || vec![head(1, 3, 0), head(2, 3, 0), head(3, 3, 0), head(4, 3, 1), head(5, 1, 1)];
         let two = ["one".to_owned(), "two".to_owned()];
-        let chosen = |turn, work| fair(heads(), &two, turn, Shares::unlimited(work), Shares::default(), |_, _| true);
+        let chosen = |turn, work| fair(heads(), &two, turn, Shares::unlimited(work), Shares::unlimited(0), |_, _| true);
         assert_eq!(chosen(0, 3), [5, 1, 4]);
         assert_eq!(chosen(1, 3), [5, 4, 1]);
         assert_eq!(chosen(0, 9), [5, 1, 4, 2, 3]);

@@ -13,6 +13,7 @@ mod enqueue;
 mod fair;
 mod fsck;
 mod in_use;
+mod maintenance;
 mod observed;
 mod opening;
 mod operation;
@@ -55,12 +56,13 @@ pub(super) use effects::other_effects;
 pub(super) use enqueue::{Admission, JobRows, Retried};
 pub use fsck::{Finding, FsckOptions, FsckReport, RepairReport, Severity};
 pub(super) use fsck::{check as fsck, sample};
+pub(super) use maintenance::needs_maintenance;
 pub(super) use observed::{longest_running, oldest_due, oldest_due_of_each};
 pub(super) use read::{closed_among, detail, find, holds, is_open, list, pauses, verdict, workers as workers_status};
 pub(super) use retrying::Cursor as RetryCursor;
 pub(super) use schema::APPLICATION_ID;
 pub(super) use served::ServedTenants;
-pub(super) use shares::{Shares, TenantShare};
+pub(super) use shares::{Holds, ShareTable, Shares};
 pub(super) use turnstile::Holder;
 pub(super) use workers::{StoredHold, WorkerBeat, WorkerRegistration, beats, cancel_requests};
 pub(super) use writer::{BATCH, Tx};
@@ -90,14 +92,13 @@ pub(super) struct Store {
     reads: Semaphore,
     hub: Arc<Hub>,
     room: Room,
+    write_timeout: Duration,
 }
 
 /// Operations that may wait for the writer; past that, callers wait for room.
 const QUEUE: usize = 4096;
 /// Of these, how many may be enqueues: the rest is for what a worker writes about its own attempts.
 const ENQUEUES: usize = QUEUE / 4 * 3;
-/// A write is answered within this time, one way or the other.
-const ANSWER: Duration = Duration::from_secs(15);
 /// Idle read connections that are kept.
 const READERS: usize = 2;
 /// With less space, in bytes, a queue is as good as full.
@@ -116,7 +117,7 @@ impl Store {
         let opened = Opened::new(options, &place, clock.as_ref())?;
         let (identity, turnstile, in_use) = (opened.identity, opened.turnstile.clone(), opened.in_use.clone());
         let (operations, receiver) = tokio::sync::mpsc::channel(QUEUE);
-        Writer::start(opened, options.cancel_plans.clone(), receiver, hub.clone(), clock)?;
+        Writer::start(opened, options, receiver, hub.clone(), clock)?;
         let room = Room::new(options.max_waiting_bytes, ENQUEUES, options.enqueue_timeout);
         Ok(Arc::new(Self {
             place,
@@ -129,6 +130,7 @@ impl Store {
             reads: Semaphore::new(READS),
             hub,
             room,
+            write_timeout: options.write_timeout,
         }))
     }
 
@@ -154,7 +156,8 @@ impl Store {
             answer.await.map_err(|_| self.closed())?
         };
         // Real time, whatever the clock: this is about another process that stands still with the lock in its hands.
-        tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(StoreError::Stuck { holder: self.turnstile.holder() }))
+        let answer = tokio::time::timeout(self.write_timeout, asked).await;
+        answer.unwrap_or_else(|_| Err(StoreError::Stuck { holder: self.turnstile.holder() }))
     }
 
     /// Stores these jobs in one transaction, if there is room for them to wait for it.

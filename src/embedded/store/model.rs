@@ -13,17 +13,16 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
 
 use super::enqueue::{Admission, JobRows, Retried};
-use super::workers::{WorkerBeat, WorkerRegistration};
 use super::writer::Tx;
-use super::{Finished, ServedTenants, claim, schema};
+use super::{Finished, claim, schema};
 use crate::client::{Cancelled, PauseKind, Target};
 use crate::embedded::Durability;
 use crate::executor::{self, Cancel, CancelPlans, Execution};
 use crate::job::{IdConflictPolicy, IdReusePolicy, JobState, RunId, TraceContext};
 use commands::{Command, How, Wanted, commands};
 use life::Life;
-pub(super) use terms::request;
-use terms::{Seen, job_id, new_job, outcome, plans, seen};
+use terms::{Seen, job_id, new_job, outcome, plans, seen, worker_beat};
+pub(super) use terms::{new_job_for_tests, registration, request};
 
 const CASES: u32 = 2_000;
 const COMMANDS: usize = 60;
@@ -32,6 +31,8 @@ const WORKERS: usize = 3;
 const TENANTS: [&str; 2] = ["one", "two"];
 /// The spread of retry delays: the store is told it, and the model computes with it.
 const JITTER: f64 = 0.5;
+/// Workers in a row that may die while they run one job.
+const MAX_DEATHS: u32 = 2;
 
 /// A right that was handed out; it may be void by now.
 struct Lease {
@@ -64,7 +65,7 @@ impl Both {
     fn tx<T>(&self, f: impl FnOnce(&mut Tx<'_>) -> T) -> T {
         self.conn.execute_batch("BEGIN").expect("it begins");
         let mut tx = Tx::new(&self.conn, self.now, JITTER);
-        tx.plans = self.plans.clone();
+        (tx.plans, tx.max_deaths) = (self.plans.clone(), MAX_DEATHS);
         let done = f(&mut tx);
         tx.counts.store(&self.conn).expect("they are stored");
         let counted = "SELECT activity, tenant, state, count FROM job_counts WHERE count <> 0";
@@ -140,14 +141,12 @@ impl Both {
         let id = *self.workers[worker].get_or_insert_with(|| {
             self.conn.execute_batch("BEGIN").expect("it begins");
             let mut tx = Tx::new(&self.conn, self.now, JITTER);
-            let registration =
-                WorkerRegistration { name: format!("w-{worker}"), activities: vec!["probe"], tenants: ServedTenants::All };
-            let id = tx.register_worker(&registration).expect("it registers");
+            let id = tx.register_worker(&registration(worker)).expect("it registers");
             self.conn.execute_batch("COMMIT").expect("it commits");
             id
         });
         let request = request(id, free);
-        let (claimed, _) = self.tx(|tx| claim::claim(tx, &request, 0)).expect("it claims");
+        let (claimed, _) = self.tx(|tx| claim::claim(tx, &request, &mut claim::Turns::default())).expect("it claims");
         self.promoted();
         self.expired();
         let eligible = |life: &Life| life.state == JobState::Available && !self.paused[life.wanted.tenant];
@@ -254,7 +253,7 @@ impl Both {
         let Some(id) = self.workers[worker] else { return };
         let select = "SELECT beat FROM workers WHERE id = ?1";
         let beat: i64 = self.conn.query_row(select, [id], |row| row.get(0)).expect("it is registered");
-        let seen = WorkerBeat { id, name: format!("w-{worker}"), beat: if saw_the_newest { beat } else { beat - 1 } };
+        let seen = worker_beat(worker, id, if saw_the_newest { beat } else { beat - 1 });
         let (rescued, more) = self.tx(|tx| tx.rescue(&seen)).expect("it answers");
         if !saw_the_newest {
             return assert_eq!((rescued, more), (0, false), "a beat that has changed means life");
@@ -263,7 +262,7 @@ impl Both {
         let held: Vec<_> = self.lives.iter_mut().filter(|life| life.worker == Some(worker)).collect();
         assert_eq!((rescued, more), (held.len(), false));
         for life in held {
-            life.ends(How::Retryable, now);
+            life.loses_its_worker(now);
         }
         self.workers[worker] = None;
     }
@@ -315,7 +314,7 @@ impl Both {
         let rows = JobRows::new(new_job(wanted, RunId::generate(self.now))).expect("it is a job");
         tx.promote().and_then(|_| tx.expire()).and_then(|_| tx.enqueue(&rows)).expect("it runs");
         for id in self.workers.into_iter().flatten() {
-            claim::claim(&mut tx, &request(id, 1), 0).expect("it claims");
+            claim::claim(&mut tx, &request(id, 1), &mut claim::Turns::default()).expect("it claims");
         }
         let path = self.conn.path().expect("it is a file").to_owned();
         self.conn = open(path.as_ref());
@@ -380,6 +379,7 @@ fn the_store_and_the_state_machine_agree_after_every_command() {
             "workers",
             "pauses",
             "worker_holds",
+            "silent_workers",
             "job_counts",
             "effects",
         ] {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::StoreError;
-use super::claim::{LANES, first_lane, next_lane};
+use super::claim::{MAX_LANES, first_lane, next_lane};
 use super::rows::{optional_time, time};
 
 /// Since when the oldest job of each activity and tenant is due.
@@ -14,11 +14,14 @@ pub(crate) fn oldest_due_of_each(conn: &Connection) -> Result<BTreeMap<(String, 
     let mut oldest = BTreeMap::new();
     let mut statement = conn.prepare_cached(HEAD)?;
     let mut lane = first_lane(conn)?;
-    for _ in 0..LANES {
+    for _ in 0..MAX_LANES {
         let Some(current) = lane else { break };
-        for priority in 1..=5 {
-            let key = params![current.activity, current.version, current.slot_class, current.tenant, priority];
-            let Some(at) = statement.query_row(key, |row| time(row, 0)).optional()? else { continue };
+        let mut above = 0;
+        loop {
+            let key = params![current.activity, current.version, current.slot_class, current.tenant, above];
+            let head = statement.query_row(key, |row| Ok((time(row, 0)?, row.get::<_, i64>(1)?))).optional()?;
+            let Some((at, priority)) = head else { break };
+            above = priority;
             let of = oldest.entry((current.activity.clone(), current.tenant.clone())).or_insert(at);
             *of = at.min(*of);
         }
@@ -27,9 +30,9 @@ pub(crate) fn oldest_due_of_each(conn: &Connection) -> Result<BTreeMap<(String, 
     Ok(oldest)
 }
 
-/// The head of one priority of a lane.
-pub(super) const HEAD: &str = "SELECT run_at FROM jobs INDEXED BY jobs_ready WHERE state = 'available' AND activity = ?1 \
-     AND activity_version = ?2 AND slot_class = ?3 AND tenant = ?4 AND priority = ?5 ORDER BY run_at LIMIT 1";
+/// The head of the next priority of a lane.
+pub(super) const HEAD: &str = "SELECT run_at, priority FROM jobs INDEXED BY jobs_ready WHERE state = 'available' AND activity = ?1 \
+     AND activity_version = ?2 AND slot_class = ?3 AND tenant = ?4 AND priority > ?5 ORDER BY priority, run_at LIMIT 1";
 
 /// When the oldest due job became due.
 pub(crate) fn oldest_due(conn: &Connection) -> Result<Option<Timestamp>, StoreError> {

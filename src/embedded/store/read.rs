@@ -118,10 +118,10 @@ fn readable(row: &rusqlite::Row<'_>, job: rusqlite::Result<Job>) -> rusqlite::Re
 }
 
 /// The workers that are registered.
-pub(crate) fn workers(conn: &Connection, now: Timestamp, timeout: std::time::Duration) -> Result<Vec<WorkerStatus>, StoreError> {
+pub(crate) fn workers(conn: &Connection, now: Timestamp) -> Result<Vec<WorkerStatus>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT name, version, activities, started_at, beat_at, \
-                (SELECT count(*) FROM jobs j WHERE j.state = 'running' AND j.worker_id = w.id), t.tenants \
+                (SELECT count(*) FROM jobs j WHERE j.state = 'running' AND j.worker_id = w.id), t.tenants, timeout_ms, job_id \
          FROM workers w LEFT JOIN worker_tenants t ON t.worker_id = w.id ORDER BY id",
     )?;
     let workers = statement.query_map([], |row| {
@@ -134,7 +134,8 @@ pub(crate) fn workers(conn: &Connection, now: Timestamp, timeout: std::time::Dur
             started_at: time(row, 3)?,
             last_beat,
             running: count(row, 5)?,
-            live: workers::is_live(last_beat, now, timeout),
+            live: workers::is_live(last_beat, now, workers::milliseconds(row.get(7)?)),
+            job_id: row.get(8)?,
         })
     })?;
     Ok(workers.collect::<rusqlite::Result<_>>()?)

@@ -47,6 +47,8 @@ pub(super) struct Stored {
     pub(super) cancel_requested: bool,
     /// Attempts that it was given only to undo.
     pub(super) undo_attempts: u32,
+    /// Workers in a row that died while they ran it.
+    pub(super) deaths: u32,
     pub(super) cancel_reason: Option<String>,
     pub(super) slot_class: SlotClass,
     pub(super) run_at: Timestamp,
@@ -60,7 +62,7 @@ pub(super) fn load(conn: &Connection, id: i64) -> Result<Option<Stored>, StoreEr
     let mut statement = conn.prepare_cached(
         "SELECT j.job_id, j.run_id, j.activity, j.activity_version, j.tenant, j.state, j.attempt, j.drains, j.lease_token, \
                 j.cancel_requested_at, j.slot_class, j.run_at, j.enqueued_at, j.started_at, j.close_by, \
-                i.options, i.traceparent, i.tracestate, i.cancel_reason, i.input, j.undo_attempts \
+                i.options, i.traceparent, i.tracestate, i.cancel_reason, i.input, j.undo_attempts, j.deaths \
          FROM jobs j JOIN job_inputs i ON i.id = j.id WHERE j.id = ?1",
     )?;
     Ok(statement.query_row([id], stored).optional()?)
@@ -91,6 +93,7 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
         token: row.get(8)?,
         cancel_requested: row.get::<_, Option<i64>>(9)?.is_some(),
         undo_attempts: row.get(20)?,
+        deaths: row.get(21)?,
         cancel_reason: row.get(18)?,
         slot_class,
         run_at: time(row, 11)?,

@@ -50,13 +50,13 @@ impl Tx<'_> {
 }
 
 fn any_worker(conn: &Connection) -> Result<bool, StoreError> {
-    Ok(conn.prepare_cached("SELECT 1 FROM workers LIMIT 1")?.exists([])?)
+    Ok(conn.prepare_cached("SELECT 1 FROM workers WHERE job_id IS NULL LIMIT 1")?.exists([])?)
 }
 
 fn is_served(conn: &Connection, tenant: &str) -> Result<bool, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT 1 FROM workers w LEFT JOIN worker_tenants t ON t.worker_id = w.id \
-         WHERE t.tenants IS NULL OR EXISTS (SELECT 1 FROM json_each(t.tenants) WHERE value = ?1) LIMIT 1",
+         WHERE w.job_id IS NULL AND (t.tenants IS NULL OR EXISTS (SELECT 1 FROM json_each(t.tenants) WHERE value = ?1)) LIMIT 1",
     )?;
     Ok(statement.exists([tenant])?)
 }

@@ -10,7 +10,7 @@ use super::StoreError;
 use super::counts::Counts;
 use super::rows::ms;
 use crate::client::PauseKind;
-use crate::job::{Throttle, Throttles};
+use crate::job::{SEQUENCE, Throttle, Throttles};
 
 /// The room that one transaction has.
 pub(super) struct Throttling<'a> {
@@ -25,6 +25,9 @@ struct Room {
     running: Option<u64>,
     bucket: Option<Bucket>,
     taken: u64,
+    /// The stored time of the bucket lies in the future: the clock was set back. Stored anew, or the bucket would stay as it is until
+    /// the clock has caught up.
+    from_future: bool,
 }
 
 /// So little below a whole start is one: the clock has milliseconds, and sums of fractions are not exact.
@@ -110,9 +113,9 @@ impl<'a> Throttling<'a> {
         true
     }
 
-    /// Stores what was taken from the buckets.
+    /// Stores what was taken from the buckets, and brings times of the future back to now.
     pub(super) fn store(&self, conn: &Connection) -> Result<(), StoreError> {
-        for ((kind, name), room) in self.rooms.iter().filter(|(_, room)| room.taken > 0) {
+        for ((kind, name), room) in self.rooms.iter().filter(|(_, room)| room.taken > 0 || room.from_future) {
             let Some(bucket) = room.bucket else { continue };
             conn.prepare_cached(
                 "INSERT INTO start_rates(kind, name, tokens, at) VALUES (?1, ?2, ?3, ?4) \
@@ -149,19 +152,24 @@ fn read(
     let running = if throttle.max_running == 0 {
         None
     } else {
-        let of = format!("SELECT coalesce(sum(count), 0) FROM job_counts WHERE {kind} = ?1 AND state = 'running'");
+        // A sequence runs on no worker: its steps are what counts.
+        let of = format!(
+            "SELECT coalesce(sum(count), 0) FROM job_counts WHERE {kind} = ?1 AND state = 'running' AND activity <> '{SEQUENCE}'"
+        );
         let stored: i64 = conn.prepare_cached(&of)?.query_row([name], |row| row.get(0))?;
         let now_running = stored.saturating_add(counts.running_changed(kind, name)).max(0).unsigned_abs();
         Some(u64::from(throttle.max_running).saturating_sub(now_running))
     };
+    let mut from_future = false;
     let bucket = if throttle.max_starts_per_second > 0.0 {
         let mut statement = conn.prepare_cached("SELECT tokens, at FROM start_rates WHERE kind = ?1 AND name = ?2")?;
         let stored = statement.query_row(params![kind, name], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        from_future = stored.is_some_and(|(_, at)| at > now);
         Some(Bucket::filled(throttle.max_starts_per_second, stored, now))
     } else {
         None
     };
-    Ok(Room { running, bucket, taken: 0 })
+    Ok(Room { running, bucket, taken: 0, from_future })
 }
 
 #[cfg(test)]

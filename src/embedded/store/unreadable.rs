@@ -98,7 +98,7 @@ impl Tx<'_> {
             "state" => JobState::Available.as_str().to_owned().into(),
             "activity_version" => 1.into(),
             "priority" => 3.into(),
-            "attempt" | "drains" | "lease_token" | "undo_attempts" => 0.into(),
+            "attempt" | "drains" | "lease_token" | "undo_attempts" | "deaths" => 0.into(),
             "run_at" | "enqueued_at" => ms(self.now).into(),
             _ => SqlValue::Null,
         }

@@ -1,5 +1,7 @@
 //! Who is alive. A worker renews one row; a rescuer compares beats that it has seen on its own monotonic clock, and compares again
-//! inside the rescue's transaction.
+//! inside the rescue's transaction. How long a worker may be silent is said by the worker itself, in its row.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -7,10 +9,8 @@ use rusqlite::{Connection, params};
 use super::rows::{self, ms};
 use super::{Finished, ServedTenants, StoreError, Tx};
 use crate::client::PauseKind;
-use crate::executor;
-
-/// Executions that one rescue takes.
-const RESCUES: i64 = 256;
+use crate::executor::{self, WorkerDeath};
+use crate::job::JobId;
 
 /// What a worker says of itself.
 #[derive(Debug, Clone)]
@@ -18,6 +18,10 @@ pub(crate) struct WorkerRegistration {
     pub(crate) name: String,
     pub(crate) activities: Vec<&'static str>,
     pub(crate) tenants: ServedTenants,
+    /// When it is dead if its beat has not changed.
+    pub(crate) timeout: Duration,
+    /// The one job that it works, with its steps; `None`: whatever it can run.
+    pub(crate) job_id: Option<JobId>,
 }
 
 /// A tenant of which a worker asks nothing for now.
@@ -35,14 +39,23 @@ pub(crate) struct WorkerBeat {
     pub(crate) id: i64,
     pub(crate) name: String,
     pub(crate) beat: i64,
+    /// When the worker is dead if that does not change.
+    pub(crate) timeout: Duration,
 }
 
 impl Tx<'_> {
     pub(crate) fn register_worker(&mut self, worker: &WorkerRegistration) -> Result<i64, StoreError> {
         let now = ms(self.now);
         self.conn.execute(
-            "INSERT INTO workers(name, version, activities, beat_at, started_at) VALUES (?1, ?2, ?3, ?4, ?4)",
-            params![worker.name, env!("CARGO_PKG_VERSION"), rows::to_json(&worker.activities)?, now],
+            "INSERT INTO workers(name, version, activities, beat_at, started_at, timeout_ms, job_id) VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6)",
+            params![
+                worker.name,
+                env!("CARGO_PKG_VERSION"),
+                rows::to_json(&worker.activities)?,
+                now,
+                i64::try_from(worker.timeout.as_millis()).unwrap_or(i64::MAX),
+                worker.job_id.as_ref().map(JobId::as_str),
+            ],
         )?;
         self.after.ready = true;
         let id = self.conn.last_insert_rowid();
@@ -70,15 +83,28 @@ impl Tx<'_> {
         )?;
         if gone > 0 {
             self.conn.execute("DELETE FROM worker_holds WHERE worker_id = ?1", [worker_id])?;
+            self.conn.execute("DELETE FROM silent_workers WHERE worker_id = ?1", [worker_id])?;
             self.forget_served(worker_id)?;
         }
         Ok(())
     }
 
-    /// Shows what a worker does not ask for now, in place of what it showed before. A worker without a row shows nothing.
-    pub(crate) fn show_holds(&mut self, worker_id: i64, holds: &[StoredHold]) -> Result<(), StoreError> {
-        self.conn.execute("DELETE FROM worker_holds WHERE worker_id = ?1", [worker_id])?;
-        for hold in holds {
+    /// Changes what a worker shows of tenants that it does not ask for now; `None`: it asks again. `clears`: it showed nothing before. A
+    /// worker without a row shows nothing.
+    pub(crate) fn show_holds(
+        &mut self,
+        worker_id: i64,
+        clears: bool,
+        changes: &[(String, Option<StoredHold>)],
+    ) -> Result<(), StoreError> {
+        if clears {
+            self.conn.execute("DELETE FROM worker_holds WHERE worker_id = ?1", [worker_id])?;
+        }
+        for (tenant, hold) in changes {
+            self.conn
+                .prepare_cached("DELETE FROM worker_holds WHERE worker_id = ?1 AND tenant = ?2")?
+                .execute(params![worker_id, tenant])?;
+            let Some(hold) = hold else { continue };
             self.conn
                 .prepare_cached(
                     "INSERT INTO worker_holds(worker_id, tenant, reason, since, until) SELECT id, ?2, ?3, ?4, ?5 FROM workers WHERE id = ?1",
@@ -98,21 +124,30 @@ impl Tx<'_> {
         if !unchanged {
             return Ok((0, false));
         }
-        let ids = self.ids("SELECT id FROM jobs WHERE state = 'running' AND worker_id = ?1 LIMIT ?2", params![seen.id, RESCUES])?;
+        let limit = self.maintenance.limit();
+        let ids = self.ids("SELECT id FROM jobs WHERE state = 'running' AND worker_id = ?1 LIMIT ?2", params![seen.id, limit])?;
         for id in &ids {
-            let Some(stored) = self.load_or_set_aside(*id, None)? else { continue };
-            let cancel = self.unanswered_cancel(*id, &stored)?;
-            let decision = executor::rescued(&stored.execution, &seen.name, &cancel, self.now, self.jitter);
-            let finished = self.finish(*id, stored.token, &decision)?;
-            self.after.rescued.push((stored.execution.activity.clone(), stored.execution.tenant.clone()));
-            debug_assert_eq!(finished, Finished::Done, "decided in this transaction, with the cancel request in view");
+            self.take_from_dead(*id, &seen.name)?;
         }
-        let more = ids.len() >= usize::try_from(RESCUES).unwrap_or(usize::MAX);
+        let more = self.maintenance.took(ids.len(), limit);
         if !more {
             self.unregister_worker(seen.id)?;
         }
         self.after.wake_others = true;
         Ok((ids.len(), more))
+    }
+
+    fn take_from_dead(&mut self, id: i64, worker: &str) -> Result<(), StoreError> {
+        let Some(stored) = self.load_or_set_aside(id, None)? else { return Ok(()) };
+        let cancel = self.unanswered_cancel(id, &stored)?;
+        let death = WorkerDeath { worker, in_a_row: stored.deaths.saturating_add(1), at_most: self.max_deaths };
+        let decision = executor::rescued(&stored.execution, &death, &cancel, self.now, self.jitter);
+        let finished = self.finish(id, stored.token, &decision)?;
+        debug_assert_eq!(finished, Finished::Done, "decided in this transaction, with the cancel request in view");
+        // The end of any other attempt starts the count anew.
+        self.conn.prepare_cached("UPDATE jobs SET deaths = ?2 WHERE id = ?1")?.execute(params![id, death.in_a_row])?;
+        self.after.rescued.push((stored.execution.activity, stored.execution.tenant));
+        Ok(())
     }
 
     pub(crate) fn pause(&mut self, kind: PauseKind, name: &str, reason: Option<&str>) -> Result<(), StoreError> {
@@ -134,8 +169,10 @@ impl Tx<'_> {
 
 /// Every worker's beat, as it stands now.
 pub(crate) fn beats(conn: &Connection) -> Result<Vec<WorkerBeat>, StoreError> {
-    let mut statement = conn.prepare_cached("SELECT id, name, beat FROM workers")?;
-    let beats = statement.query_map([], |row| Ok(WorkerBeat { id: row.get(0)?, name: row.get(1)?, beat: row.get(2)? }))?;
+    let mut statement = conn.prepare_cached("SELECT id, name, beat, timeout_ms FROM workers")?;
+    let beats = statement.query_map([], |row| {
+        Ok(WorkerBeat { id: row.get(0)?, name: row.get(1)?, beat: row.get(2)?, timeout: milliseconds(row.get(3)?) })
+    })?;
     Ok(beats.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -150,6 +187,11 @@ pub(crate) fn cancel_requests(conn: &Connection, worker_id: i64) -> Result<Vec<(
 }
 
 /// When a worker last renewed its row, by its own wall clock: for people only.
-pub(super) fn is_live(last_beat: Timestamp, now: Timestamp, worker_timeout: std::time::Duration) -> bool {
+pub(super) fn is_live(last_beat: Timestamp, now: Timestamp, worker_timeout: Duration) -> bool {
     now.duration_since(last_beat).unsigned_abs() <= worker_timeout
+}
+
+/// As stored. Never negative.
+pub(super) fn milliseconds(stored: i64) -> Duration {
+    Duration::from_millis(stored.unsigned_abs())
 }

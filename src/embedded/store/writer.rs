@@ -12,14 +12,15 @@ use tokio::sync::mpsc;
 use super::claim::{self, Claimed, Claimer};
 use super::counts::Counts;
 use super::in_use::InUse;
+use super::maintenance::Maintenance;
 use super::opening::{First, Opened};
 use super::operation::{Kind, Operation, Run};
 use super::starting::{Starter, Starting};
 use super::turnstile::Turnstile;
 use super::{StoreError, dying, rows, schema};
-use crate::embedded::Durability;
 use crate::embedded::files::{Identity, StateDirectory};
 use crate::embedded::hub::{After, Hub};
+use crate::embedded::{Durability, EmbeddedOptions, MAX_DEATHS};
 use crate::executor::CancelPlans;
 
 mod connection;
@@ -40,6 +41,10 @@ pub(crate) struct Tx<'c> {
     pub(super) counts: Counts,
     /// What the activities say about cancelling their jobs.
     pub(super) plans: CancelPlans,
+    /// Workers in a row that may die while they run one job.
+    pub(super) max_deaths: u32,
+    /// What it may still do beside what it was asked for.
+    pub(super) maintenance: Maintenance,
     /// Slots of this process that are free for what is stored now, if nobody waits for them.
     pub(super) starting: Option<Starting>,
 }
@@ -48,8 +53,8 @@ impl<'c> Tx<'c> {
     pub(super) fn new(conn: &'c Connection, now: Timestamp, jitter: f64) -> Self {
         // To the millisecond, as it is stored.
         let now = rows::at_ms(rows::ms(now)).unwrap_or(now);
-        let (after, counts, plans) = Default::default();
-        Self { conn, now, jitter, after, counts, plans, starting: None }
+        let (after, counts, plans, maintenance) = Default::default();
+        Self { conn, now, jitter, after, counts, plans, max_deaths: MAX_DEATHS, maintenance, starting: None }
     }
 }
 
@@ -85,6 +90,7 @@ pub(super) struct Writer {
     place: Arc<StateDirectory>,
     durability: Durability,
     plans: CancelPlans,
+    max_deaths: u32,
     conn: Connection,
     /// The files that it is on.
     identity: Identity,
@@ -94,8 +100,7 @@ pub(super) struct Writer {
     claimers: Vec<Arc<dyn Claimer>>,
     /// There may be claimable jobs that no claim has seen.
     maybe_ready: bool,
-    /// Rotates the tenants' turns.
-    turn: usize,
+    turns: claim::Turns,
     /// Slots that the last transaction left free.
     free_left: usize,
     /// When a limit on starts leaves room for a job that waits.
@@ -107,17 +112,19 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn start(
         opened: Opened,
-        plans: CancelPlans,
+        options: &EmbeddedOptions,
         mut operations: mpsc::Receiver<Operation>,
         hub: Arc<Hub>,
         clock: Arc<dyn Clock>,
     ) -> Result<(), StoreError> {
         let thread = std::thread::Builder::new().name("iolaus-writer".into());
         let Opened { place, identity, turnstile, in_use, connection, durability } = opened;
+        let (plans, max_deaths) = (options.cancel_plans.clone(), options.max_deaths);
         let writer = move |conn| Self {
             place,
             durability,
             plans,
+            max_deaths,
             conn,
             identity,
             turnstile,
@@ -125,7 +132,7 @@ impl Writer {
             clock,
             claimers: Vec::new(),
             maybe_ready: true,
-            turn: 0,
+            turns: claim::Turns::default(),
             free_left: 0,
             next_start: None,
             _in_use: in_use,
@@ -304,6 +311,7 @@ impl Writer {
         schema::check_version(&self.conn)?;
         let mut tx = Tx::new(&self.conn, self.clock.now(), self.clock.random());
         tx.plans = self.plans.clone();
+        tx.max_deaths = self.max_deaths;
         if apart == Apart::Together && !self.maybe_ready {
             tx.starting = Some(Starting::on(self.claimers.iter().map(|claimer| claimer.request())));
         }
@@ -315,7 +323,7 @@ impl Writer {
             None => Starting::on(self.claimers.iter().map(|claimer| claimer.request())).into_workers(),
         };
         let free: usize = workers.iter().flatten().map(|worker| worker.request.free() + worker.jobs.len()).sum();
-        let claimed = claim_for(&mut tx, &self.claimers, workers, &mut self.maybe_ready, &mut self.turn)?;
+        let claimed = claim_for(&mut tx, &self.claimers, workers, &mut self.maybe_ready, &mut self.turns)?;
         self.free_left = free.saturating_sub(claimed.iter().map(|(_, _, jobs)| jobs.len()).sum());
         tx.counts.store(tx.conn)?;
         Ok((tx.after, claimed))
@@ -335,7 +343,7 @@ fn claim_for(
     claimers: &[Arc<dyn Claimer>],
     workers: Vec<Option<Starter>>,
     maybe_ready: &mut bool,
-    turn: &mut usize,
+    turns: &mut claim::Turns,
 ) -> Result<Vec<Claims>, StoreError> {
     let look = std::mem::take(maybe_ready) || tx.after.ready;
     let mut claimed = Vec::new();
@@ -346,8 +354,7 @@ fn claim_for(
             continue;
         };
         if look && request.free() > 0 {
-            *turn = turn.wrapping_add(1);
-            let (more_jobs, more) = claim::claim(tx, &request, *turn)?;
+            let (more_jobs, more) = claim::claim(tx, &request, turns)?;
             *maybe_ready |= more;
             jobs.extend(more_jobs);
         } else {

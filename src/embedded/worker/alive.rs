@@ -17,8 +17,9 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 pub(super) async fn stay_alive(shared: Arc<Shared>) {
     let mut seen: HashMap<i64, (WorkerBeat, Duration)> = HashMap::new();
     let mut looked = shared.clock.monotonic();
+    let mut every = shared.worker_timeout / BEATS;
     loop {
-        shared.clock.deadline(shared.worker_timeout / BEATS).await;
+        shared.clock.deadline(every).await;
         if let Err(error) = renew(&shared).await {
             if let Some(repeated) = shared.store.hub().log_due(&error, shared.clock.monotonic()) {
                 tracing::error!(%error, worker = %shared.name, repeated, "the lease was not renewed");
@@ -27,13 +28,17 @@ pub(super) async fn stay_alive(shared: Arc<Shared>) {
         }
         // After a freeze of this process the others' beats are as old as it was frozen: they get their time anew.
         let now = shared.clock.monotonic();
-        if now.saturating_sub(looked) > shared.worker_timeout / 2 {
+        if now.saturating_sub(looked) > every * 2 {
             seen.clear();
         }
         looked = now;
-        if let Err(error) = rescue_dead(&shared, &mut seen).await {
-            if let Some(repeated) = shared.store.hub().log_due(&error, shared.clock.monotonic()) {
-                tracing::error!(%error, worker = %shared.name, repeated, "dead workers could not be looked for");
+        match rescue_dead(&shared, &mut seen).await {
+            // Another worker may have a shorter timeout, which is kept here as well.
+            Ok(shortest) => every = shortest.unwrap_or(Duration::MAX).min(shared.worker_timeout) / BEATS,
+            Err(error) => {
+                if let Some(repeated) = shared.store.hub().log_due(&error, shared.clock.monotonic()) {
+                    tracing::error!(%error, worker = %shared.name, repeated, "dead workers could not be looked for");
+                }
             }
         }
     }
@@ -60,21 +65,26 @@ async fn renew(shared: &Arc<Shared>) -> Result<(), StoreError> {
     shared.register().await
 }
 
-async fn rescue_dead(shared: &Arc<Shared>, seen: &mut HashMap<i64, (WorkerBeat, Duration)>) -> Result<(), StoreError> {
+/// Answers the shortest timeout of the other workers.
+async fn rescue_dead(
+    shared: &Arc<Shared>,
+    seen: &mut HashMap<i64, (WorkerBeat, Duration)>,
+) -> Result<Option<Duration>, StoreError> {
     let own = shared.id.load(Ordering::SeqCst);
     let now = shared.clock.monotonic();
     let beats = shared.store.read(store::beats).await?;
+    let shortest = beats.iter().filter(|beat| beat.id != own).map(|beat| beat.timeout).min();
     seen.retain(|id, _| beats.iter().any(|beat| beat.id == *id));
     for beat in beats.into_iter().filter(|beat| beat.id != own) {
         let (last, since) = seen.entry(beat.id).or_insert_with(|| (beat.clone(), now)).clone();
         if last != beat {
             seen.insert(beat.id, (beat, now));
-        } else if now.saturating_sub(since) >= shared.worker_timeout {
+        } else if now.saturating_sub(since) >= beat.timeout {
             seen.remove(&beat.id);
             rescue(shared, beat).await?;
         }
     }
-    Ok(())
+    Ok(shortest)
 }
 
 async fn rescue(shared: &Arc<Shared>, beat: WorkerBeat) -> Result<(), StoreError> {

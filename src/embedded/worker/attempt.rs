@@ -99,7 +99,7 @@ fn wait_for_tenant(shared: &Shared, outcome: Outcome) -> Outcome {
 }
 
 /// Stores the end of an attempt. A store that fails is asked again until it answers: the write is fenced, so that repeating it is
-/// harmless.
+/// harmless. After a write of unknown fate the very same end is sent again, and is recognised if it was stored before.
 async fn finish(
     shared: &Arc<Shared>,
     id: i64,
@@ -109,14 +109,20 @@ async fn finish(
     stop: &watch::Sender<Option<Stop>>,
 ) -> Decision {
     let mut cancel_requested = matches!(*stop.borrow(), Some(Stop::Cancelled { .. }));
+    let mut of_unknown_fate: Option<Decision> = None;
     loop {
-        let cancel = cancel(shared, id, token, ran, cancel_requested).await;
-        let decided = cancel
-            .map(|cancel| executor::decide(execution, ran.outcome.clone(), &cancel, shared.clock.now(), shared.clock.random()));
+        let again = of_unknown_fate.is_some();
+        let decided = match of_unknown_fate.clone() {
+            Some(decision) => Ok(decision),
+            None => decide(shared, id, token, execution, ran, cancel_requested).await,
+        };
         let finished = match decided.clone() {
-            Ok(decision) => shared.store.write(move |tx| tx.finish_attempt(id, token, &decision)).await,
+            Ok(decision) => shared.store.write(move |tx| tx.finish_attempt(id, token, &decision, again)).await,
             Err(error) => Err(error),
         };
+        if matches!(&finished, Err(error) if error.is_unknown()) {
+            of_unknown_fate = decided.clone().ok();
+        }
         let decision = decided.unwrap_or(Decision::Nothing);
         match finished {
             Ok(Finished::Done) => {
@@ -126,7 +132,7 @@ async fn finish(
                 }
                 return decision;
             }
-            Ok(Finished::CancelRequested) => cancel_requested = true,
+            Ok(Finished::CancelRequested) => (cancel_requested, of_unknown_fate) = (true, None),
             Ok(Finished::LeaseLost) => {
                 execution.tell_lease_lost();
                 return Decision::Nothing;
@@ -144,6 +150,18 @@ async fn finish(
             }
         }
     }
+}
+
+async fn decide(
+    shared: &Shared,
+    id: i64,
+    token: i64,
+    execution: &Execution,
+    ran: &Ran,
+    cancel_requested: bool,
+) -> Result<Decision, StoreError> {
+    let cancel = cancel(shared, id, token, ran, cancel_requested).await?;
+    Ok(executor::decide(execution, ran.outcome.clone(), &cancel, shared.clock.now(), shared.clock.random()))
 }
 
 /// A requested cancel, as this attempt ended. What its activity did not answer, the stored checkpoint does: asked behind whatever the

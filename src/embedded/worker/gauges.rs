@@ -1,6 +1,7 @@
 //! What is asked for and not recorded: slots, and how the queue stands. Asked by whoever reads the metrics, on a thread that may block;
 //! nothing is read from the file unless somebody asks.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,16 +44,13 @@ pub(super) fn watch_worker(worker: &Arc<Shared>, metrics: &Metrics) {
     });
     metrics.gauge(metric::JOBS, Arc::downgrade(worker), |worker: &Shared, metrics, observe| {
         // Names that are not known share a series, which then is their sum.
-        let mut sums: Vec<(Vec<KeyValue>, f64)> = Vec::new();
+        let mut sums: HashMap<Vec<KeyValue>, f64> = HashMap::new();
         for count in read(worker, store::counts).unwrap_or_default() {
             let state = KeyValue::new(attribute::STATE, count.state.as_str());
             let of = vec![metrics.activity(&count.activity), metrics.tenant(&count.tenant), state];
             #[expect(clippy::cast_precision_loss, reason = "no queue has so many jobs")]
             let jobs = count.count as f64;
-            match sums.iter_mut().find(|(known, _)| *known == of) {
-                Some((_, sum)) => *sum += jobs,
-                None => sums.push((of, jobs)),
-            }
+            *sums.entry(of).or_default() += jobs;
         }
         for (of, jobs) in &sums {
             observe(*jobs, of);

@@ -23,6 +23,9 @@ const LONGEST_PROBE: Duration = Duration::from_secs(60);
 /// When what is shown could not be stored.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// Holds that one transaction stores.
+const MAX_CHANGES: usize = 256;
+
 /// The holds as they were stored, under which row of the worker.
 type Shown = (i64, Vec<StoredHold>);
 
@@ -123,10 +126,25 @@ async fn show(shared: &Shared, holds: &[(String, Hold)], shown: &mut Shown) -> R
     if *shown == now {
         return Ok(());
     }
-    let rows = now.1.clone();
-    shared.store.write(move |tx| tx.show_holds(worker, &rows)).await?;
+    // After an error it is not known what is stored.
+    let before = std::mem::take(shown);
+    let mut clears = before.0 != worker;
+    let (was, is) = (if clears { BTreeMap::new() } else { by_tenant(&before.1) }, by_tenant(&now.1));
+    let gone = was.keys().filter(|tenant| !is.contains_key(*tenant)).map(|tenant| ((*tenant).to_owned(), None));
+    let changed = is.iter().filter(|(tenant, hold)| was.get(*tenant) != Some(hold));
+    let changed = changed.map(|(tenant, hold)| ((*tenant).to_owned(), Some((*hold).clone())));
+    let mut rest = gone.chain(changed).collect::<Vec<_>>();
+    while clears || !rest.is_empty() {
+        let step: Vec<_> = rest.drain(..rest.len().min(MAX_CHANGES)).collect();
+        shared.store.write(move |tx| tx.show_holds(worker, clears, &step)).await?;
+        clears = false;
+    }
     *shown = now;
     Ok(())
+}
+
+fn by_tenant(holds: &[StoredHold]) -> BTreeMap<&str, &StoredHold> {
+    holds.iter().map(|hold| (hold.tenant.as_str(), hold)).collect()
 }
 
 fn stored(shared: &Shared, tenant: &str, hold: &Hold) -> StoredHold {

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use iolaus_activities::tenant::{Tenant, Tenants};
+use iolaus_activities::tenant::Tenants;
 use iolaus_activities::{Clock, Registry, SlotClass, Stop};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::store::{
-    ClaimRequest, ClaimScope, Claimed, Claimer, ServedTenants, Shares, Store, StoreError, TenantShare, WorkerRegistration,
+    ClaimRequest, ClaimScope, Claimed, Claimer, ServedTenants, ShareTable, Shares, Store, StoreError, WorkerRegistration,
 };
 use super::{Embedded, store};
 use crate::client::ClientError;
@@ -70,8 +70,10 @@ struct Shared {
     drains_all: AtomicBool,
     free: BTreeMap<SlotClass, AtomicUsize>,
     running: AtomicUsize,
+    /// Whose jobs the slots of each class may go to.
+    shares: BTreeMap<SlotClass, Arc<ShareTable>>,
     /// Attempts that run, by slot class and tenant.
-    by_tenant: Mutex<BTreeMap<(SlotClass, String), usize>>,
+    by_tenant: Mutex<BTreeMap<SlotClass, BTreeMap<String, usize>>>,
     /// Told after each registration: the row is a new one.
     registered: Notify,
     idle: Notify,
@@ -100,6 +102,7 @@ impl Worker {
             worker_timeout: host.options.worker_timeout,
             retention: host.options.retention,
             name: executor::of_this_worker(),
+            shares: slots.into_iter().map(|(class, slots)| (class, served::shares(slots, &options.tenants))).collect(),
             scope,
             served: Arc::new(served::served(&options.tenants)),
             unreached: executor::UnreachedWarnings::default(),
@@ -233,7 +236,10 @@ impl Claimer for Shared {
             }
             self.running.fetch_add(1, Ordering::SeqCst);
             self.store.hub().metrics().consumed(&job.execution.activity);
-            self.counts(|counts| *counts.entry((job.slot_class, job.execution.tenant.clone())).or_default() += 1);
+            self.counts(|counts| {
+                let of_class = counts.entry(job.slot_class).or_default();
+                *of_class.entry(job.execution.tenant.clone()).or_default() += 1;
+            });
             // Known from this moment on, so that no cancel and no drain misses it before its task has run.
             let stop = watch::Sender::new(job.cancelled.take());
             self.store.hub().started(job.id, job.token, worker_id, job.slot_class, stop.clone());
@@ -256,7 +262,12 @@ impl Shared {
     async fn register(&self) -> Result<(), StoreError> {
         let activities = self.options.registry.infos().map(|info| info.name).collect();
         let tenants = self.served.as_ref().clone();
-        let registration = WorkerRegistration { name: self.name.clone(), activities, tenants };
+        let job_id = match &self.scope {
+            ClaimScope::Any => None,
+            ClaimScope::Job(job_id) => Some(job_id.clone()),
+        };
+        let (name, timeout) = (self.name.clone(), self.worker_timeout);
+        let registration = WorkerRegistration { name, activities, tenants, timeout, job_id };
         let sent = self.clock.monotonic();
         let id = self.store.write(move |tx| tx.register_worker(&registration)).await?;
         let previous = self.id.swap(id, Ordering::SeqCst);
@@ -276,39 +287,29 @@ impl Shared {
         self.clock.monotonic().saturating_sub(renewed) < self.worker_timeout * 4 / 5
     }
 
-    fn counts<T>(&self, f: impl FnOnce(&mut BTreeMap<(SlotClass, String), usize>) -> T) -> T {
+    fn counts<T>(&self, f: impl FnOnce(&mut BTreeMap<SlotClass, BTreeMap<String, usize>>) -> T) -> T {
         f(&mut self.by_tenant.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The free slots of a class, and whose jobs may have them. Who works one job alone takes it whatever its tenant says.
     fn shares(&self, class: SlotClass) -> Shares {
         let free = self.free.get(&class).map_or(0, |free| free.load(Ordering::SeqCst));
-        if matches!(self.scope, ClaimScope::Job(_)) {
-            return Shares::new(free, free, &[]);
+        match (&self.scope, self.shares.get(&class)) {
+            (ClaimScope::Any, Some(table)) => {
+                Shares::new(table.clone(), free, self.counts(|counts| counts.get(&class).cloned().unwrap_or_default()))
+            }
+            _ => Shares::unlimited(free),
         }
-        let slots = match class {
-            SlotClass::Work => self.options.slots_work,
-            SlotClass::Waits => self.options.slots_waits,
-        };
-        let tenants = self.options.tenants.names().filter_map(|name| self.options.tenants.get(name).ok());
-        let share = |tenant: Arc<Tenant>| TenantShare {
-            running: self.counts(|counts| counts.get(&(class, tenant.name().to_owned())).copied().unwrap_or(0)),
-            max_jobs: tenant.settings().max_jobs,
-            held: tenant.hold().is_some(),
-            name: tenant.name().to_owned(),
-        };
-        let tenants: Vec<_> = tenants.filter(|tenant| tenant.unset().is_none()).map(share).collect();
-        Shares::new(slots, free, &tenants)
     }
 
     fn release(&self, class: SlotClass, tenant: &str) {
         self.counts(|counts| {
-            let key = (class, tenant.to_owned());
-            if counts.get_mut(&key).is_some_and(|count| {
+            let of_class = counts.entry(class).or_default();
+            if of_class.get_mut(tenant).is_some_and(|count| {
                 *count -= 1;
                 *count == 0
             }) {
-                counts.remove(&key);
+                of_class.remove(tenant);
             }
         });
         if let Some(free) = self.free.get(&class) {

@@ -54,6 +54,11 @@ impl TestHost {
         Self::with_worker_timeout(Duration::from_secs(10)).opened_with(|options| options.metrics = metrics)
     }
 
+    /// Answers after this long of real time that the fate of a write is not known.
+    pub(crate) fn with_write_timeout(self, write_timeout: Duration) -> Self {
+        self.opened_with(|options| options.write_timeout = write_timeout)
+    }
+
     /// Lets only so many bytes of jobs wait to be stored, and no enqueue wait for room.
     pub(crate) fn narrow(max_waiting_bytes: usize) -> Self {
         Self::new().opened_with(|options| {
@@ -85,6 +90,12 @@ impl TestHost {
     /// Another process on the same file, as far as one process can play it. Only the first checks the invariants.
     pub(crate) fn another(&self) -> Self {
         Self::open(self.options.clone(), self.clock.clone(), self.probe.clone(), None)
+    }
+
+    /// The same with another `worker_timeout`.
+    pub(crate) fn another_with_worker_timeout(&self, worker_timeout: Duration) -> Self {
+        let options = EmbeddedOptions { worker_timeout, ..self.options.clone() };
+        Self::open(options, self.clock.clone(), self.probe.clone(), None)
     }
 
     fn open(options: EmbeddedOptions, clock: Arc<ManualClock>, probe: Probe, dir: Option<Arc<tempfile::TempDir>>) -> Self {

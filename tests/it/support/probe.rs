@@ -23,6 +23,7 @@ pub(crate) enum Act {
     RetryAfter(u64),
     Denied,
     GateThenDenied,
+    GateThenUnavailable,
     SaveEvery(u64, u32),
     Panic,
     /// Waits until the test opens the gate, then passes.
@@ -154,6 +155,10 @@ impl Activity for Probe {
             Act::GateThenDenied => {
                 self.gate.acquire().await.unwrap().forget();
                 Err(Failure::new("probe.denied", Category::Permission, "the tenant denies it").into())
+            }
+            Act::GateThenUnavailable => {
+                self.gate.acquire().await.unwrap().forget();
+                Err(unavailable().into())
             }
             Act::SaveEvery(every, times) => {
                 for beat in 0..times {

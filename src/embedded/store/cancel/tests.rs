@@ -16,6 +16,8 @@ use crate::embedded::store::{Claimed, Finished, claim, schema};
 use crate::executor::{CancelPlans, Execution, Outcome};
 use crate::job::{IdConflictPolicy, IdReusePolicy, JobId, NewJob, RunId, TraceContext};
 
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Has an effect that a cancel undoes. It is never run here.
 struct Undoing;
 
@@ -78,9 +80,11 @@ impl File {
             name: "w".into(),
             activities: vec!["probe"],
             tenants: crate::embedded::store::served::ServedTenants::default(),
+            timeout: TIMEOUT,
+            job_id: None,
         };
         let worker = self.tx(|tx| tx.register_worker(&registration)).unwrap();
-        let (mut claimed, _) = self.tx(|tx| claim::claim(tx, &request(worker, 1), 0)).unwrap();
+        let (mut claimed, _) = self.tx(|tx| claim::claim(tx, &request(worker, 1), &mut claim::Turns::default())).unwrap();
         (worker, claimed.pop().expect("the job"))
     }
 
@@ -93,7 +97,7 @@ impl File {
     }
 
     fn rescue(&self, worker: i64) {
-        let seen = WorkerBeat { id: worker, name: "w".into(), beat: 0 };
+        let seen = WorkerBeat { id: worker, name: "w".into(), beat: 0, timeout: TIMEOUT };
         assert_eq!(self.tx(|tx| tx.rescue(&seen)).unwrap(), (1, false));
     }
 
@@ -178,5 +182,28 @@ fn a_verdict_after_a_requested_cancel_completes_and_one_over_its_limit_closes_as
         assert_eq!(file.cancel(), Cancelled::Requested);
         file.finish(&claimed.execution.clone(), &claimed, &Outcome::Verdict(verdict));
         assert_eq!(file.verdict()["status"], status);
+    }
+}
+
+#[test]
+fn an_end_that_is_sent_again_is_known_if_it_was_stored_and_is_a_lost_lease_if_a_rescue_came_first() {
+    let down = Outcome::Failed(Failure::new("probe.down", Category::DependencyUnavailable, "it is down"));
+    let denied = Outcome::Failed(Failure::new("probe.denied", Category::Permission, "it is denied"));
+    for outcome in [Outcome::Verdict(Verdict::passed("it passed")), down, denied, Outcome::Drained] {
+        for was_rescued in [false, true] {
+            let file = File::new();
+            file.enqueue();
+            let (worker, claimed) = file.claim();
+            let not_cancelled = Cancel::NotRequested;
+            let decision = file.tx(|tx| executor::decide(&claimed.execution, outcome.clone(), &not_cancelled, tx.now, tx.jitter));
+            let end = |again| file.tx(|tx| tx.finish_attempt(claimed.id, claimed.token, &decision, again)).unwrap();
+            if was_rescued {
+                file.rescue(worker);
+                assert_eq!(end(true), Finished::LeaseLost, "{outcome:?}");
+            } else {
+                assert_eq!(end(true), Finished::Done, "the first was not stored: {outcome:?}");
+                assert_eq!((end(false), end(true)), (Finished::LeaseLost, Finished::Done), "{outcome:?}");
+            }
+        }
     }
 }

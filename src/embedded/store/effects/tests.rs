@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::embedded::Durability;
+use crate::embedded::store::maintenance::STEP;
 use crate::embedded::store::schema;
 
 /// What executions do with effects. Times are seconds.
@@ -110,15 +111,15 @@ fn old_effects_are_forgotten_a_bounded_number_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let conn = open(&dir);
     let begun: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-    for n in 0..PRUNED + 10 {
+    for n in 0..STEP + 10 {
         let owner = EffectOwner { job_id: "job".into(), run_id: n.to_string() };
         write(&conn, "default", "key", &owner, None, ms(begun)).unwrap();
     }
-    let mut tx = Tx::new(&conn, begun + EFFECT_RETENTION + SignedDuration::from_secs(1), 0.5);
-    assert!(tx.prune_effects().unwrap());
+    let tx = || Tx::new(&conn, begun + EFFECT_RETENTION + SignedDuration::from_secs(1), 0.5);
+    assert!(tx().prune_effects().unwrap());
     let left: i64 = conn.query_row("SELECT count(*) FROM effects", [], |row| row.get(0)).unwrap();
     assert_eq!(left, 10);
-    assert!(!tx.prune_effects().unwrap());
+    assert!(!tx().prune_effects().unwrap());
 }
 
 #[test]

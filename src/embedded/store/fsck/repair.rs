@@ -20,7 +20,7 @@ use crate::embedded::files::{self, StateDirectory};
 use crate::embedded::store::rows::{self, Stored, ms};
 use crate::embedded::store::turnstile::Turnstile;
 use crate::embedded::store::{StoreError, Tx, schema, workers};
-use crate::executor::{self, Closing};
+use crate::executor::{self, Closing, WorkerDeath};
 use crate::job::JobState;
 use crate::telemetry;
 
@@ -250,7 +250,9 @@ impl Tx<'_> {
             return Ok(());
         }
         let cancel = self.unanswered_cancel(id, &stored)?;
-        let decision = executor::rescued(&stored.execution, "(not registered)", &cancel, self.now, self.jitter);
+        // Nothing says that the job has killed it.
+        let death = WorkerDeath { worker: "(not registered)", in_a_row: 1, at_most: u32::MAX };
+        let decision = executor::rescued(&stored.execution, &death, &cancel, self.now, self.jitter);
         self.finish(id, stored.token, &decision).map(drop)
     }
 

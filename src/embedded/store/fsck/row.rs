@@ -12,7 +12,7 @@ use crate::job::{JobId, JobState, Refused, RunId};
 /// The columns that [`JobRow::read`] wants, in its order.
 pub(crate) const COLUMNS: &str = "id, job_id, run_id, activity, activity_version, slot_class, tenant, state, priority, attempt, \
      drains, lease_token, worker_id, parent_id, run_at, expires_at, close_by, enqueued_at, started_at, finished_at, \
-     cancel_requested_at, undo_attempts";
+     cancel_requested_at, undo_attempts, deaths";
 
 /// A column that does not decode, and why.
 pub(crate) type Unreadable = (&'static str, String);
@@ -60,7 +60,7 @@ impl JobRow {
             finished_at: reader.time(19, "finished_at")?,
             unreadable: Vec::new(),
         };
-        for (column, name) in [(4, "activity_version"), (8, "priority"), (10, "drains"), (21, "undo_attempts")] {
+        for (column, name) in [(4, "activity_version"), (8, "priority"), (10, "drains"), (21, "undo_attempts"), (22, "deaths")] {
             reader.count(column, name)?;
         }
         reader.required_time(14, "run_at")?;

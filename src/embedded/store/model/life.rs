@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::MAX_DEATHS;
 use super::commands::{How, Wanted};
 use super::terms::UNDO;
 use crate::executor::MAX_UNDO_ATTEMPTS;
@@ -24,6 +25,8 @@ pub(super) struct Life {
     pub(super) cancel_requested: bool,
     /// Attempts that it was given only to undo.
     pub(super) undos: u32,
+    /// Workers in a row that died while they ran it.
+    pub(super) deaths: u32,
     pub(super) checkpoint: Option<u8>,
     pub(super) verdict: Option<&'static str>,
 }
@@ -49,6 +52,7 @@ impl Life {
             expires: None,
             cancel_requested: false,
             undos: 0,
+            deaths: 0,
             checkpoint: None,
             verdict: None,
         };
@@ -66,7 +70,18 @@ impl Life {
         (self.state, self.verdict, self.worker, self.expires) = (state, Some(verdict), None, None);
     }
 
+    pub(super) fn loses_its_worker(&mut self, now: Timestamp) {
+        let deaths = self.deaths + 1;
+        if deaths >= MAX_DEATHS && !self.cancel_requested {
+            self.close(JobState::Discarded, "unresolved");
+        } else {
+            self.ends(How::Retryable, now);
+        }
+        self.deaths = deaths;
+    }
+
     pub(super) fn ends(&mut self, how: How, now: Timestamp) {
+        self.deaths = 0;
         match how {
             How::Passed => self.close(JobState::Completed, "passed"),
             How::Cancelled => self.close(JobState::Cancelled, "cancelled"),

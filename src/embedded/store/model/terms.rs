@@ -11,9 +11,10 @@ use serde_json::{Map, Value, json};
 use super::TENANTS;
 use super::commands::{How, Wanted};
 use super::life::{Life, seconds};
-use crate::embedded::store::Shares;
 use crate::embedded::store::claim::{ClaimRequest, ClaimScope};
 use crate::embedded::store::rows::ms;
+use crate::embedded::store::workers::{WorkerBeat, WorkerRegistration};
+use crate::embedded::store::{ServedTenants, Shares};
 use crate::executor::{CancelPlans, Outcome};
 use crate::job::{JobId, NewJob, RunId, TraceContext};
 
@@ -111,6 +112,28 @@ pub(super) fn new_job(wanted: &Wanted, run_id: RunId) -> NewJob {
     }
 }
 
+/// One that is due at once.
+pub(in crate::embedded::store) fn new_job_for_tests() -> NewJob {
+    let (conflict, reuse) = Default::default();
+    let wanted = Wanted { job: 0, delay: 0, whole: None, start: None, attempts: 0, priority: 3, tenant: 0, conflict, reuse };
+    new_job(&wanted, RunId::generate(jiff::Timestamp::UNIX_EPOCH))
+}
+
+pub(in crate::embedded::store) fn registration(worker: usize) -> WorkerRegistration {
+    WorkerRegistration {
+        name: format!("w-{worker}"),
+        activities: vec!["probe"],
+        tenants: ServedTenants::All,
+        timeout: std::time::Duration::from_secs(10),
+        job_id: None,
+    }
+}
+
+pub(super) fn worker_beat(worker: usize, id: i64, beat: i64) -> WorkerBeat {
+    let WorkerRegistration { name, timeout, .. } = registration(worker);
+    WorkerBeat { id, name, beat, timeout }
+}
+
 pub(in crate::embedded::store) fn request(worker_id: i64, free: usize) -> ClaimRequest {
     ClaimRequest {
         worker_id,
@@ -118,7 +141,7 @@ pub(in crate::embedded::store) fn request(worker_id: i64, free: usize) -> ClaimR
         activities: [("probe", 1)].into(),
         tenants: Arc::default(),
         work: Shares::unlimited(free),
-        waits: Shares::default(),
+        waits: Shares::unlimited(0),
         throttles: Arc::default(),
     }
 }
