@@ -242,7 +242,7 @@ impl JobClient for TemporalClient {
 
     async fn retry(&self, target: Target, accept_duplicate: bool) -> Result<Enqueued, ClientError> {
         match self.retry_run(&target, accept_duplicate).await {
-            Err(ClientError::NotFound(_)) => self.retry_sequence(&target, accept_duplicate).await,
+            Err(ClientError::NotFound(_)) => Box::pin(self.retry_sequence(&target, accept_duplicate)).await,
             retried => retried,
         }
     }

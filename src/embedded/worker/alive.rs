@@ -31,10 +31,10 @@ pub(super) async fn stay_alive(shared: Arc<Shared>) {
             seen.clear();
         }
         looked = now;
-        if let Err(error) = rescue_dead(&shared, &mut seen).await {
-            if let Some(repeated) = shared.store.hub().log_due(&error, shared.clock.monotonic()) {
-                tracing::error!(%error, worker = %shared.name, repeated, "dead workers could not be looked for");
-            }
+        if let Err(error) = rescue_dead(&shared, &mut seen).await
+            && let Some(repeated) = shared.store.hub().log_due(&error, shared.clock.monotonic())
+        {
+            tracing::error!(%error, worker = %shared.name, repeated, "dead workers could not be looked for");
         }
     }
 }
