@@ -1,6 +1,7 @@
 //! The only door to jobs for the command line and HTTP: job-lifecycle verbs, no SQL and no protocol. Every host implements it.
 
 pub(crate) mod checks;
+mod health;
 mod presence;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use health::{BrokenRow, Health, LogSize};
 pub use presence::{HostStatus, Missing, Pause, PauseKind, Presence, StateCount, TenantHold, WithoutWorker, WorkerStatus};
 
 use crate::job::{Job, JobId, JobState, NewJob, Refused, RunId, TraceContext};
@@ -303,8 +305,8 @@ pub trait JobClient: Send + Sync + 'static {
     async fn resume(&self, kind: PauseKind, name: String) -> Result<bool, ClientError>;
     /// Who works on the host, and what is held back.
     async fn presence(&self) -> Result<Presence, ClientError>;
-    /// Looks for damage in all that is stored, which takes the longer the more there is.
-    async fn check(&self) -> Result<(), ClientError>;
+    /// Looks for damage in a sample of what is stored, which takes about as long however much there is.
+    async fn check(&self) -> Result<Health, ClientError>;
     /// The host as a whole: counts every job that is kept.
     async fn status(&self) -> Result<HostStatus, ClientError>;
     /// Where jobs are kept, as a person would name it: a database path, a task queue.

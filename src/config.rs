@@ -1,6 +1,7 @@
 //! Configuration: the compiled-in defaults, then a file, then the environment. An unknown key, a wrong type or an impossible value is
 //! an error that names the key, where it was set, and the mend. The reference of all keys is `config/default.toml`.
 
+mod check;
 mod lenient;
 mod load;
 mod logins;
@@ -137,6 +138,8 @@ pub struct DatabaseConfig {
     /// How long an enqueue waits for room before it is refused as overloaded.
     #[serde(with = "duration")]
     pub enqueue_timeout: Duration,
+    /// How many bytes of write-ahead log are no cause for a warning.
+    pub wal_warn_bytes: u64,
 }
 
 /// How a worker works.
@@ -171,6 +174,17 @@ pub struct HttpConfig {
     /// Where a worker answers probes and Prometheus. `None`: nowhere.
     #[serde(deserialize_with = "address")]
     pub listen: Option<SocketAddr>,
+    /// Connections at the same time.
+    pub max_connections: usize,
+    /// From accepting a connection to the end of its first request's head.
+    #[serde(with = "duration")]
+    pub header_timeout: Duration,
+    /// From a request's head to its answer.
+    #[serde(with = "duration")]
+    pub request_timeout: Duration,
+    /// From an answer to the end of the next request's head.
+    #[serde(with = "duration")]
+    pub idle_timeout: Duration,
     /// Whether somebody chose that, so that a worker does without only if nobody did.
     #[serde(skip)]
     pub chosen: bool,

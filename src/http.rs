@@ -7,6 +7,9 @@
 //! | `/metrics` | Prometheus' text format; the names are in [`names::metric`](crate::telemetry::names::metric) |
 //!
 //! Nothing here says anything of a job, and there is nothing to change, so there is no login; it listens on loopback unless told otherwise.
+//! Anyone who reaches it may connect as often as they like: the number of connections and every wait are bounded.
+
+mod connections;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,12 +21,15 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use iolaus_activities::Clock;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::telemetry::Meters;
 
 /// A probe that takes longer is answered with no.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Connections that may wait to be accepted. One that finds no room tries again only a second later.
+const BACKLOG: u32 = 4_096;
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Who knows whether work is done here.
@@ -31,6 +37,50 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub trait Readiness: Send + Sync {
     /// Whether jobs are worked; `Err` says why not.
     async fn ready(&self) -> Result<(), String>;
+}
+
+/// What one server grants its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at the same time; of the process's descriptors, a quarter at most.
+    pub max_connections: usize,
+    /// From accepting a connection to the end of its first request's head.
+    pub header_timeout: Duration,
+    /// From a request's head to its answer.
+    pub request_timeout: Duration,
+    /// From an answer to the end of the next request's head, the sending of the answer included.
+    pub idle_timeout: Duration,
+}
+
+/// An address that is listened on and not yet answered at.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+    limits: Limits,
+}
+
+impl Bound {
+    /// Takes the address. Clients that connect wait until [`serve`](Self::serve).
+    pub fn to(listen: SocketAddr, limits: Limits) -> std::io::Result<Self> {
+        let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(listen)?;
+        let listener = socket.listen(BACKLOG)?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address, limits })
+    }
+
+    /// Answers from now on.
+    pub fn serve(self, readiness: Arc<dyn Readiness>, meters: Meters, clock: Arc<dyn Clock>) -> Server {
+        let router = Router::new()
+            .route("/livez", get(|| async { "alive\n" }))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .with_state(Answers { readiness, meters });
+        let task = tokio::spawn(connections::serve(self.listener, router, self.limits, clock));
+        Server { address: self.address, task }
+    }
 }
 
 /// A server that stops when it is dropped.
@@ -44,22 +94,6 @@ impl Server {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// Listens, and answers from now on.
-    pub async fn start(listen: SocketAddr, readiness: Arc<dyn Readiness>, meters: Meters) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
-        let address = listener.local_addr()?;
-        let router = Router::new()
-            .route("/livez", get(|| async { "alive\n" }))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(metrics))
-            .with_state(Answers { readiness, meters });
-        let task = tokio::spawn(async move {
-            // It ends only with the process, or when it is aborted.
-            axum::serve(listener, router).await.ok();
-        });
-        Ok(Self { address, task })
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use rustix::process::DumpableBehavior;
 
 use iolaus::cli::exit::Exit;
-use iolaus::cli::{Cli, report};
+use iolaus::cli::{Cli, report, signals};
 use iolaus::telemetry;
 
 /// Jobs are made of many small strings, which the C library's allocator is slow with.
@@ -22,10 +23,21 @@ const LEAVE: Duration = Duration::from_secs(1);
 const THREADS: usize = 4;
 
 fn main() -> ExitCode {
+    // Before anything else: a signal of the first milliseconds is obeyed, too. Without handlers the defaults of the system remain.
+    let caught = signals::install();
+    // Other processes of this user read neither the memory nor the environment, which hold keys, and nothing is dumped to a disk.
+    let hidden = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     // Once, before any TLS client is made. It fails only if a provider is installed already, which then serves as well.
     rustls::crypto::ring::default_provider().install_default().ok();
     let cli = Cli::parse();
+    signals::decide(cli.drains());
     let out = cli.out();
+    if let Err(error) = caught {
+        out.note(&format!("warning: signals are not caught: {error}"));
+    }
+    if let Err(error) = hidden {
+        out.note(&format!("warning: other processes of this user may read the memory of this one: {error}"));
+    }
     run(cli).unwrap_or_else(|error| report(out, &error)).into()
 }
 

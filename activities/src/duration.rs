@@ -1,4 +1,5 @@
-//! Durations in configuration, inputs and stored options: `"250ms"`, `"30s"`, `"5m"`, `"24h"`, `"7d"`, or a whole number of seconds.
+//! Durations in configuration, inputs and stored options: `"250ms"`, `"30s"`, `"5m"`, `"24h"`, `"7d"`. A number without a unit is refused
+//! wherever it is written: one reader takes it for seconds and the next for minutes.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,7 +16,10 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let unit = if unit.is_empty() { "s" } else { unit.trim() };
+    let unit = unit.trim();
+    if unit.is_empty() && !number.is_empty() {
+        return Err(without_unit(number));
+    }
     let scale = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, ms)| *ms);
     match (number.parse::<u64>(), scale) {
         (Ok(number), Some(scale)) => from_ms(number.saturating_mul(scale)),
@@ -29,6 +33,10 @@ pub fn format(duration: Duration) -> String {
     let exact = UNITS.iter().rev().find(|(_, scale)| ms != 0 && ms.is_multiple_of(*scale));
     let (unit, scale) = exact.unwrap_or(&("s", 1_000));
     format!("{}{unit}", ms / scale)
+}
+
+fn without_unit(number: impl fmt::Display) -> String {
+    format!("`{number}` has no unit: write one of ms, s, m, h, d behind it, as in {number}s")
 }
 
 fn from_ms(ms: u64) -> Result<Duration, String> {
@@ -54,19 +62,19 @@ impl Visitor<'_> for DurationVisitor {
     type Value = Duration;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a duration such as \"30s\" or a whole number of seconds")
+        f.write_str("a duration such as \"30s\"")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
         parse(text).map_err(E::custom)
     }
 
-    fn visit_u64<E: Error>(self, seconds: u64) -> Result<Duration, E> {
-        from_ms(seconds.saturating_mul(1_000)).map_err(E::custom)
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Duration, E> {
+        Err(E::custom(without_unit(number)))
     }
 
-    fn visit_i64<E: Error>(self, seconds: i64) -> Result<Duration, E> {
-        u64::try_from(seconds).map_err(|_| E::custom("a duration cannot be negative")).and_then(|s| self.visit_u64(s))
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Duration, E> {
+        Err(E::custom(without_unit(number)))
     }
 }
 
@@ -102,9 +110,23 @@ mod tests {
             assert_eq!(parse(text), Ok(Duration::from_millis(ms)), "{text}");
             assert_eq!(parse(&format(Duration::from_millis(ms))), Ok(Duration::from_millis(ms)), "{text}");
         }
-        assert_eq!(parse("90"), Ok(Duration::from_secs(90)));
         assert_eq!(format(Duration::from_secs(90)), "90s");
         assert_eq!(format(Duration::from_secs(86_400)), "1d");
+    }
+
+    #[test]
+    fn a_number_without_a_unit_is_refused_as_text_and_as_a_number() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Timed(#[serde(with = "super")] Duration);
+        for text in ["90", " 90 ", "0"] {
+            let refused = parse(text).expect_err("it is refused");
+            assert!(refused.contains("has no unit") && refused.contains("ms, s, m, h, d"), "{refused}");
+        }
+        for json in ["90", "-1", "\"90\""] {
+            let refused = serde_json::from_str::<Timed>(json).expect_err("it is refused").to_string();
+            assert!(refused.contains("has no unit") || refused.contains("no duration"), "{refused}");
+        }
+        assert_eq!(serde_json::from_str::<Timed>("\"90s\"").expect("it is read").0, Duration::from_secs(90));
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! `iolaus doctor`: what is wrong, one line each, with a hint. Whatever is wrong, the checks that follow are still made.
 
 pub(super) mod permissions;
+mod storage;
 mod tenant;
-
-use std::io;
 
 use clap::Args;
 use iolaus_activities::{shell_word, timestamp};
@@ -12,6 +11,7 @@ use serde::Serialize;
 use super::App;
 use super::exit::{self, Exit};
 use super::input::utf8;
+use super::out::OutputLost;
 use super::render::plain_line;
 use crate::client::{ClientError, HostStatus, Missing, PauseKind, TenantHold, WithoutWorker};
 
@@ -21,7 +21,7 @@ Examples:
   iolaus doctor --tenant acme --output json
 
 Exit codes: 0 all is well (warnings included), 2 the configuration is wrong, 3 trouble with a tenant,
-6 the queue is unusable";
+6 the queue is unusable, or a row of it is broken";
 
 /// A name that nothing has: asking for it proves that asking works.
 const NOTHING: &str = "iolaus-doctor";
@@ -41,6 +41,8 @@ struct Finding {
     what: String,
     state: State,
     message: String,
+    hint: Option<String>,
+    /// The older name of `hint`, in JSON.
     mend: Option<String>,
 }
 
@@ -54,11 +56,13 @@ enum State {
 
 impl Finding {
     fn new(what: impl Into<String>, state: State, message: impl Into<String>) -> Self {
-        Self { what: what.into(), state, message: message.into(), mend: None }
+        Self { what: what.into(), state, message: message.into(), hint: None, mend: None }
     }
 
     fn mend(mut self, mend: impl Into<String>) -> Self {
-        self.mend = Some(mend.into());
+        let hint = mend.into();
+        self.mend = Some(hint.clone());
+        self.hint = Some(hint);
         self
     }
 
@@ -82,7 +86,7 @@ struct Report<'a> {
 
 impl Report<'_> {
     /// Adds a finding; a failed one makes the command exit with `exit`, or with a worse code.
-    fn add(&mut self, finding: Finding, exit: Exit) -> io::Result<()> {
+    fn add(&mut self, finding: Finding, exit: Exit) -> Result<(), OutputLost> {
         if !self.app.out.is_json() {
             self.app.out.line(&finding.line())?;
         }
@@ -103,6 +107,10 @@ impl Doctor {
         for finding in queue(app).await {
             report.add(finding, Exit::Unusable)?;
         }
+        let (finding, disk) = storage::disk(app).await;
+        if let Some(finding) = finding {
+            report.add(finding, Exit::Unusable)?;
+        }
         let names: Vec<&String> = match &self.tenant {
             Some(name) => vec![name],
             None => app.config.tenants.keys().collect(),
@@ -111,7 +119,9 @@ impl Doctor {
             tenant::check(name, &mut report).await?;
         }
         if app.out.is_json() {
-            app.out.json(&serde_json::json!({"well": report.exit == Exit::Passed, "findings": report.findings}))?;
+            let ok = report.exit == Exit::Passed;
+            // `well` and `mend` are the older names of `ok` and `hint`.
+            app.out.json(&serde_json::json!({"ok": ok, "well": ok, "findings": report.findings, "disk": disk}))?;
         }
         Ok(report.exit)
     }
@@ -119,7 +129,11 @@ impl Doctor {
 
 /// Every mistake of the configuration, or where it comes from if there is none.
 fn configuration(app: &App) -> Vec<Finding> {
-    let wrong = |message: String, hint| Finding { mend: hint, ..Finding::new("configuration", State::Fail, message) };
+    let wrong = |message: String, hint: Option<String>| Finding {
+        mend: hint.clone(),
+        hint,
+        ..Finding::new("configuration", State::Fail, message)
+    };
     let problems = app.config.problems.iter().map(|problem| wrong(problem.to_string(), Some(problem.mend.clone())));
     let mut findings: Vec<Finding> = problems.collect();
     if let Err(error) = app.intake() {
@@ -154,14 +168,16 @@ async fn queue(app: &App) -> Vec<Finding> {
         Ok(_) | Err(ClientError::Unsupported { .. }) => {}
         Err(error) => return vec![broken(error)],
     }
-    if let Err(error) = host.client().check().await {
-        return vec![broken(error)];
-    }
-    let writable = Finding::new("queue", State::Ok, format!("{} is writable and sound", host.client().place()));
-    match host.client().status().await {
-        Ok(status) => std::iter::once(writable).chain(workers(&status)).collect(),
+    let health = match host.client().check().await {
+        Ok(health) => storage::health(&health),
+        Err(error) => return vec![broken(error)],
+    };
+    let writable = Finding::new("queue", State::Ok, format!("{} is writable", host.client().place()));
+    let rest = match host.client().status().await {
+        Ok(status) => workers(&status),
         Err(error) => vec![broken(error)],
-    }
+    };
+    std::iter::once(writable).chain(health).chain(rest).collect()
 }
 
 fn workers(status: &HostStatus) -> Vec<Finding> {

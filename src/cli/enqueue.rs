@@ -119,7 +119,7 @@ impl Enqueue {
                 }
                 match stored {
                     Ok(enqueued) if self.wait => open.push(enqueued),
-                    Ok(enqueued) => tell(app, &enqueued)?,
+                    Ok(enqueued) => tell(app, &enqueued),
                     // Among many, one job that is refused by its id does not hide what became of the others.
                     Err(error) if self.jobs.is_some() => {
                         app.out.note(&format!("error: {error}"));
@@ -150,7 +150,7 @@ impl Enqueue {
 
     /// The verdicts of what was stored, in order, all within one time.
     async fn wait_for(&self, app: &App, client: &Arc<dyn JobClient>, open: Vec<Enqueued>) -> anyhow::Result<Exit> {
-        let signals = Signals::listen(&app.clock)?;
+        let signals = Signals::listen()?;
         let began = app.clock.monotonic();
         let mut exit = Exit::Passed;
         for enqueued in open {
@@ -208,8 +208,13 @@ pub(crate) fn note_existing(app: &App, enqueued: &Enqueued) {
     app.out.note(&render::plain_line(&text));
 }
 
-pub(crate) fn tell(app: &App, enqueued: &Enqueued) -> std::io::Result<()> {
-    if app.out.is_json_asked_for() { app.out.json(enqueued) } else { app.out.line(&render::plain_line(enqueued.job_id.as_str())) }
+/// Tells the id of what was stored, on stderr if stdout takes nothing.
+pub(crate) fn tell(app: &App, enqueued: &Enqueued) {
+    let id = render::plain_line(enqueued.job_id.as_str());
+    let told = if app.out.is_json_asked_for() { app.out.json(enqueued) } else { app.out.line(&id) };
+    if let Err(lost) = told {
+        app.out.instead(&lost, enqueued);
+    }
 }
 
 /// Stores jobs in one transaction, and answers in their order. One of unknown fate is sent again with the same ids.

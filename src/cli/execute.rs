@@ -36,7 +36,7 @@ Examples:
         holds it, else waited for; the output then has `existing: true`, and `input_differs: true` if it was asked something else.\n\
         A tenant that no attempt reaches (a wrong address, a redirect, a certificate) ends the command with 5 after \
         worker.unreached_timeout; the job stays open.\n\
-        SIGTERM and Ctrl-C give the job back and exit with 5; the same command continues where it stopped."
+        SIGTERM, SIGHUP and Ctrl-C give the job back and exit with 5; the same command continues where it stopped."
 )]
 pub(crate) struct Execute {
     /// What to do, as in `publish_preflight`
@@ -60,7 +60,7 @@ impl Execute {
 
 /// Enqueues a job, or a sequence, and works it here.
 pub(super) async fn work(app: &App, job: NewJob, command: Span) -> anyhow::Result<Exit> {
-    let signals = Signals::listen(&app.clock)?;
+    let signals = Signals::listen()?;
     let host = app.open()?;
     app.out.progress(&format!("{}: {} on {}", job.job_id, job.activity, host.client().place()));
     let began = app.clock.monotonic();
@@ -75,13 +75,13 @@ pub(super) async fn work(app: &App, job: NewJob, command: Span) -> anyhow::Resul
     };
     match executed {
         Executed::Verdict(verdict) => {
-            app.out.data(&enqueue::Answered::new(&*verdict, &enqueued), || render::verdict(&verdict, app.out.has_colour()))?;
+            app.out.outcome(&enqueue::Answered::new(&*verdict, &enqueued), || render::verdict(&verdict, app.out.has_colour()));
             Ok(Exit::of_status(verdict.status))
         }
         Executed::NotYet(why) => {
             let detail = host.client().get(target).await?;
             let answered = enqueue::Answered::new(&detail.job, &enqueued);
-            app.out.data(&answered, || render::detail(&detail, app.out.has_colour()))?;
+            app.out.outcome(&answered, || render::detail(&detail, app.out.has_colour()));
             let after = app.clock.monotonic().saturating_sub(began).as_secs();
             let word = shell_word(enqueued.job_id.as_str());
             app.out.note(&format!("not yet, after {after} s: {why}; continue with the same command and --job-id {word}"));

@@ -3,13 +3,14 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | passed, or the command did what it says |
-//! | 1 | failed: the tenant's own no |
+//! | 1 | failed: the tenant's own no, or `fsck` found something wrong |
 //! | 2 | usage or bad input, in arguments, files or configuration; nothing was stored |
 //! | 3 | unresolved: the tenant could not be asked, or `doctor` found trouble with it |
 //! | 4 | cancelled |
 //! | 5 | not yet: the job is stored and open; ask again |
 //! | 6 | the queue or the host is unusable |
 //!
+//! Where stdout takes nothing, the code is that of what was done, which is then said on stderr; a command that only reads ends with 2.
 //! Never 99 or above 124, which orchestrators and shells give meanings of their own.
 
 use std::fmt;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use iolaus_activities::tenant::SettingsError;
 use iolaus_activities::{Failure, Status, duration, shell_word};
 
+use super::out::OutputLost;
 use crate::client::ClientError;
 use crate::config::ConfigError;
 use crate::job::{JobId, Refused};
@@ -28,7 +30,7 @@ use crate::job::{JobId, Refused};
 pub enum Exit {
     /// Passed, or done.
     Passed = 0,
-    /// The tenant's own no.
+    /// The tenant's own no; something wrong in the queue's file.
     Failed = 1,
     /// Usage or bad input.
     Usage = 2,
@@ -88,6 +90,11 @@ impl Problem {
         Self { exit: Exit::Usage, message: message.into(), hint: None }
     }
 
+    /// Something that was not done, or not wholly.
+    pub(crate) fn unresolved(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Unresolved, ..Self::usage(message) }
+    }
+
     /// A queue or host that is of no use.
     pub(crate) fn unusable(message: impl Into<String>) -> Self {
         Self { exit: Exit::Unusable, ..Self::usage(message) }
@@ -123,6 +130,9 @@ pub(crate) fn explain(error: &anyhow::Error) -> (Exit, Option<String>) {
     }
     if let Some(failure) = causes().find_map(|cause| cause.downcast_ref::<Failure>()) {
         return (Exit::Unresolved, failure.suggested_action.clone());
+    }
+    if causes().any(|cause| cause.is::<OutputLost>()) {
+        return (Exit::Usage, Some("nothing else went wrong; free some space, or write the output to another place".to_owned()));
     }
     let bad_input = |cause: &(dyn std::error::Error + 'static)| cause.is::<Refused>() || cause.is::<SettingsError>();
     if causes().any(bad_input) { (Exit::Usage, None) } else { (Exit::Unusable, None) }
@@ -183,6 +193,8 @@ mod tests {
         assert_eq!(code(Refused::new("input.user_id", "must not be empty")).0, 2);
         assert_eq!(code(Problem::usage("x").hint("y")), (2, "y".to_owned()));
         assert_eq!(code(ClientError::NotFound(id())).0, 2);
+        let lost = code(OutputLost::from(std::io::Error::other("no space")));
+        assert!(lost.0 == 2 && lost.1.contains("nothing else went wrong"), "{lost:?}");
         assert_eq!(code(Failure::new("a.b", Category::Auth, "no").suggest("log in")), (3, "log in".to_owned()));
         let source = std::io::Error::other("disk full").into();
         assert_eq!(code(ClientError::Unavailable { place: "q".into(), unknown: false, mend: None, source }).0, 6);

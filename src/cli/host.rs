@@ -2,6 +2,7 @@
 
 #[cfg(feature = "temporal")]
 mod cluster;
+mod queue_file;
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,7 +17,7 @@ use crate::client::{ClientError, Enqueued, JobClient, Target};
 use crate::config::{Config, HostKind};
 use crate::embedded::{self, Embedded, EmbeddedOptions, WorkerOptions};
 use crate::executor::{self, CancelPlans};
-use crate::http::{self, Server};
+use crate::http::{self, Bound, Server};
 use crate::intake::{Intake, JobRequest};
 use crate::job::{NewJob, SEQUENCE};
 use crate::sequence::{self, SequenceRequest};
@@ -163,6 +164,7 @@ impl Host {
             retention: config.database.retention,
             max_waiting_bytes: config.database.max_waiting_bytes,
             enqueue_timeout: config.database.enqueue_timeout,
+            wal_warn_bytes: config.database.wal_warn_bytes,
             metrics,
             cancel_plans: CancelPlans::of(&shipped(&Tenants::none())),
             ..EmbeddedOptions::at(config.database.path.clone())
@@ -223,15 +225,20 @@ impl Host {
         })
     }
 
-    /// Answers an operator's machines about a worker, where the configuration says so.
-    pub(crate) async fn serve_http(app: &App, worker: &Worker) -> anyhow::Result<Option<Server>> {
-        let Some(listen) = app.config.http.listen else { return Ok(None) };
-        match Server::start(listen, worker.readiness(), app.meters.clone()).await {
-            Ok(server) => {
-                tracing::info!(address = %server.address(), "answering /livez, /readyz and /metrics");
-                Ok(Some(server))
-            }
-            Err(error) if !app.config.http.chosen => {
+    /// Takes the address of the probes, where the configuration names one. Before a worker starts, so that none says that it is ready and
+    /// then ends.
+    pub(crate) fn bind_http(app: &App) -> anyhow::Result<Option<Bound>> {
+        let http = &app.config.http;
+        let Some(listen) = http.listen else { return Ok(None) };
+        let limits = http::Limits {
+            max_connections: http.max_connections,
+            header_timeout: http.header_timeout,
+            request_timeout: http.request_timeout,
+            idle_timeout: http.idle_timeout,
+        };
+        match Bound::to(listen, limits) {
+            Ok(bound) => Ok(Some(bound)),
+            Err(error) if !http.chosen => {
                 tracing::warn!(%listen, %error, "no probes and no metrics here: set http.listen to a free address, or to \"\"");
                 Ok(None)
             }
@@ -241,6 +248,13 @@ impl Host {
                 Err(problem.hint("choose a free address, or \"\" for none").into())
             }
         }
+    }
+
+    /// Answers an operator's machines about a worker.
+    pub(crate) fn serve_http(app: &App, bound: Bound, worker: &Worker) -> Server {
+        let server = bound.serve(worker.readiness(), app.meters.clone(), app.clock.clone());
+        tracing::info!(address = %server.address(), "answering /livez, /readyz and /metrics");
+        server
     }
 
     /// Works an open job here, until it is closed or this process is asked to stop. A cluster's workers work it there.

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::exit::Problem;
+use super::strict_json;
 use crate::job::limits;
 
 /// The most that is read of an input's text. Larger than any input may be, since a text may be written wide.
@@ -53,7 +54,9 @@ pub(crate) fn assemble(info: Option<&ActivityInfo>, json: Option<Value>, words: 
 
 /// A text that should be JSON.
 pub(crate) fn parse(text: &str, whence: &str) -> Result<Value, Problem> {
-    serde_json::from_str(text).map_err(|error| Problem::usage(format!("{whence} is no JSON: {error}")))
+    let value = serde_json::from_str(text).map_err(|error| Problem::usage(format!("{whence} is no JSON: {error}")))?;
+    strict_json::check(text).map_err(|error| Problem::usage(format!("{whence}: {error}")))?;
+    Ok(value)
 }
 
 /// A text that should be the JSON of a request. What is wrong names its field.
@@ -65,6 +68,7 @@ pub(crate) fn decode<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
         if path == "." { Problem::usage(inner.to_string()) } else { Problem::usage(format!("{path}: {inner}")) }
     })?;
     deserializer.end().map_err(|error| Problem::usage(error.to_string()))?;
+    strict_json::check(text).map_err(|error| Problem::usage(error.to_string()))?;
     Ok(decoded)
 }
 

@@ -180,7 +180,7 @@ impl Show {
 
 impl Wait {
     async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        let signals = Signals::listen(&app.clock)?;
+        let signals = Signals::listen()?;
         let host = app.open()?;
         let client = host.client();
         // The execution that is the newest now, so that a retry meanwhile does not change what is waited for.
@@ -205,7 +205,7 @@ impl Cancel {
         let client = host.client();
         let cancelled = client.cancel(target.clone(), self.reason).await?;
         let said = serde_json::json!({"job_id": job_id, "cancel": cancelled});
-        app.out.data(&said, || match cancelled {
+        app.out.outcome(&said, || match cancelled {
             Cancelled::Closed => format!("{job_id} is cancelled"),
             Cancelled::Requested => {
                 let word = shell_word(job_id.as_str());
@@ -216,7 +216,7 @@ impl Cancel {
                 format!("{job_id} gets one last attempt, which undoes what it began; iolaus jobs wait {word} tells how it ends")
             }
             Cancelled::AlreadyClosed => format!("{job_id} was closed already; nothing changed"),
-        })?;
+        });
         if cancelled == Cancelled::LastAttempt {
             for line in wait::waits_for(app, client, &target).await {
                 app.out.note(&line);

@@ -11,6 +11,7 @@ mod doctor;
 mod enqueue;
 mod execute;
 pub mod exit;
+mod fsck;
 mod host;
 mod input;
 mod jobs;
@@ -22,8 +23,9 @@ mod runs;
 mod sandbox;
 mod schema;
 mod sequence;
-mod signals;
+pub mod signals;
 mod status;
+mod strict_json;
 mod tenant_args;
 mod tokens;
 mod wait;
@@ -100,6 +102,7 @@ enum Command {
     Tokens(tokens::Tokens),
     Whoami(whoami::Whoami),
     Doctor(doctor::Doctor),
+    Fsck(fsck::Fsck),
     Sandbox(sandbox::Sandbox),
     Schema(schema::Schema),
     Bench(bench::Bench),
@@ -118,6 +121,16 @@ impl Cli {
     /// The streams, as `--output` wants them.
     pub fn out(&self) -> Out {
         Out::of_process(self.global.output)
+    }
+
+    /// Whether a signal asks this command to stop in order. It ends all others.
+    pub fn drains(&self) -> bool {
+        match &self.command {
+            Command::Worker(_) | Command::Execute(_) | Command::Sandbox(_) => true,
+            Command::Sequence(sequence) => sequence.drains(),
+            Command::Jobs(jobs) => matches!(jobs, jobs::Jobs::Wait(_)),
+            _ => false,
+        }
     }
 
     /// What is configured. Commands that need nothing of it are not stopped by a mistake in it.
@@ -161,6 +174,7 @@ impl Cli {
             Command::Tokens(tokens) => tokens.run(&app).await,
             Command::Whoami(whoami) => whoami.run(&app).await,
             Command::Doctor(doctor) => doctor.run(&app).await,
+            Command::Fsck(fsck) => fsck.run(&app).await,
             Command::Sandbox(sandbox) => sandbox.run(&app).await,
             Command::Schema(schema) => schema.run(&app),
             Command::Bench(bench) => bench.run(&app).await,

@@ -212,7 +212,10 @@ impl Update {
     async fn run(self, app: &App) -> anyhow::Result<Exit> {
         let tenant = self.client.tenant.open(app)?;
         let (name, description) = (self.name.as_deref(), self.description.as_deref());
-        show(app, &tenant.update_oauth_client(&self.client.client_id, name, description).await?)
+        let client = tenant.update_oauth_client(&self.client.client_id, name, description).await?;
+        let shown = shown(&client);
+        app.out.outcome(&shown, || table(&["OAUTH CLIENT", ""], &fields(&shown)));
+        Ok(Exit::Passed)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where the command line writes: data to stdout, everything else to stderr. A reader that went away is no error: the exit code still
-//! tells the verdict.
+//! tells the verdict. Neither is a stdout that takes nothing, as on a full disk, where something was done: what was done is then said on
+//! stderr. A command that only reads fails with [`OutputLost`].
 
 use std::io::{self, IsTerminal, Write};
 
@@ -10,6 +11,11 @@ use crate::job::cut;
 
 /// A line on stderr, in bytes.
 const NOTE_LIMIT: usize = 16 * 1024;
+
+/// Stdout takes nothing, as on a full disk. It says nothing of the queue, a job or a tenant.
+#[derive(Debug, thiserror::Error)]
+#[error("stdout cannot be written: {0}")]
+pub(crate) struct OutputLost(#[from] io::Error);
 
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -64,22 +70,36 @@ impl Out {
     }
 
     /// One line of data.
-    pub(crate) fn line(self, text: &str) -> io::Result<()> {
+    pub(crate) fn line(self, text: &str) -> Result<(), OutputLost> {
         let mut stdout = io::stdout().lock();
-        forgive(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
+        Ok(forgive(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))?)
     }
 
     /// One value as one line of JSON.
-    pub(crate) fn json(self, value: &impl Serialize) -> io::Result<()> {
-        self.line(&clean::json(serde_json::to_string(value)?))
+    pub(crate) fn json(self, value: &impl Serialize) -> Result<(), OutputLost> {
+        self.line(&as_json(value)?)
     }
 
     /// A value as JSON, or what people get.
-    pub(crate) fn data(self, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
+    pub(crate) fn data(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), OutputLost> {
         if self.is_json() { self.json(value) } else { self.line(text().trim_end_matches('\n')) }
     }
 
-    /// The same for what is shown once and lost otherwise: a reader that went away is an error here.
+    /// The same about something that was done. Where stdout takes nothing it is written to stderr, because the exit code is about what
+    /// was done.
+    pub(crate) fn outcome(self, value: &impl Serialize, text: impl FnOnce() -> String) {
+        if let Err(lost) = self.data(value, text) {
+            self.instead(&lost, value);
+        }
+    }
+
+    /// Says on stderr what stdout did not take.
+    pub(crate) fn instead(self, lost: &OutputLost, value: &impl Serialize) {
+        let told = as_json(value).unwrap_or_default();
+        self.note(&format!("warning: {lost}; the exit code is that of what was done: {told}"));
+    }
+
+    /// The same as [`data`](Self::data) for what is shown once and lost otherwise: a reader that went away is an error here.
     pub(crate) fn delivered(self, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
         let line = if self.is_json() { clean::json(serde_json::to_string(value)?) } else { text() };
         let mut stdout = io::stdout().lock();
@@ -87,7 +107,7 @@ impl Out {
     }
 
     /// One line that is no data. It may quote what was given, and is cut to a bound.
-    pub(crate) fn note(self, text: &str) {
+    pub fn note(self, text: &str) {
         let text = cut(text, NOTE_LIMIT);
         // If stderr is gone there is nobody to tell.
         writeln!(io::stderr(), "{}", clean::lines(&text)).ok();
@@ -113,6 +133,10 @@ impl Out {
         let mut stderr = io::stderr().lock();
         stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()).ok();
     }
+}
+
+fn as_json(value: &impl Serialize) -> io::Result<String> {
+    Ok(clean::json(serde_json::to_string(value)?))
 }
 
 fn forgive(written: io::Result<()>) -> io::Result<()> {

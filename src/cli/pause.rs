@@ -64,7 +64,7 @@ impl Pause {
         known(app, kind, &name)?;
         app.open()?.client().pause(kind, name.clone(), reason).await?;
         let said = serde_json::json!({"kind": kind, "name": name, "paused": true});
-        app.out.data(&said, || format!("{0} {name} is paused; iolaus resume {0} {1}", kind.as_str(), shell_word(&name)))?;
+        app.out.outcome(&said, || format!("{0} {name} is paused; iolaus resume {0} {1}", kind.as_str(), shell_word(&name)));
         Ok(Exit::Passed)
     }
 }
@@ -78,7 +78,7 @@ impl Resume {
         let was_paused = app.open()?.client().resume(kind, name.clone()).await?;
         let said = serde_json::json!({"kind": kind, "name": name, "paused": false, "was_paused": was_paused});
         let what = if was_paused { "is resumed" } else { "was not paused" };
-        app.out.data(&said, || format!("{} {name} {what}", kind.as_str()))?;
+        app.out.outcome(&said, || format!("{} {name} {what}", kind.as_str()));
         Ok(Exit::Passed)
     }
 }

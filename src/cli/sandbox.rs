@@ -149,7 +149,7 @@ impl Sandbox {
             return self.ask(app).await;
         }
         let faults = self.faults()?;
-        let signals = Signals::listen(&app.clock)?;
+        let signals = Signals::listen()?;
         let hint = "another address: --listen 127.0.0.1:0 takes a free port";
         let sandbox = tenant::Sandbox::start(self.options())
             .await
@@ -165,7 +165,7 @@ impl Sandbox {
         let url = sandbox.base_url();
         let said = serde_json::json!({"base_url": url, "ATLAN_BASE_URL": url, "ATLAN_API_KEY": API_KEY});
         app.out
-            .data(&said, || format!("a sandbox listens on {url}\nexport ATLAN_BASE_URL={url}\nexport ATLAN_API_KEY={API_KEY}"))?;
+            .outcome(&said, || format!("a sandbox listens on {url}\nexport ATLAN_BASE_URL={url}\nexport ATLAN_API_KEY={API_KEY}"));
         signals.stopped().await;
         sandbox.stop().await;
         Ok(Exit::Passed)

@@ -76,6 +76,11 @@ pub(crate) struct Show {
 }
 
 impl Sequence {
+    /// Whether a signal asks it to stop in order.
+    pub(super) fn drains(&self) -> bool {
+        matches!(self, Self::Execute(_))
+    }
+
     pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
         match self {
             Self::Execute(execute) => execute.run(app).await,
@@ -136,10 +141,10 @@ impl Enqueue {
         enqueue::warn_of_unset(app, &tenants);
         enqueue::note_existing(app, &enqueued);
         if !self.wait {
-            enqueue::tell(app, &enqueued)?;
+            enqueue::tell(app, &enqueued);
             return Ok(Exit::Passed);
         }
-        let signals = Signals::listen(&app.clock)?;
+        let signals = Signals::listen()?;
         let target = Target::run(enqueued.job_id.clone(), enqueued.run_id);
         let waiting = Waiting { app, client, signals: &signals, timeout: self.timeout };
         let verdict = waiting.verdict(&target).await?;

@@ -277,17 +277,17 @@ pub(crate) async fn conclude(
     verdict: Option<VerdictRecord>,
 ) -> anyhow::Result<Exit> {
     let concluded = |verdict: &VerdictRecord| {
-        out.data(&Answered::new(verdict, enqueued), || render::verdict(verdict, out.has_colour()))?;
-        Ok(Exit::of_status(verdict.status))
+        out.outcome(&Answered::new(verdict, enqueued), || render::verdict(verdict, out.has_colour()));
+        Exit::of_status(verdict.status)
     };
     if let Some(verdict) = verdict {
-        return concluded(&verdict);
+        return Ok(concluded(&verdict));
     }
     let detail = client.get(Target::run(enqueued.job_id.clone(), enqueued.run_id)).await?;
     if let Some(verdict) = &detail.verdict {
-        return concluded(verdict);
+        return Ok(concluded(verdict));
     }
-    out.data(&Answered::new(&detail.job, enqueued), || render::detail(&detail, out.has_colour()))?;
+    out.outcome(&Answered::new(&detail.job, enqueued), || render::detail(&detail, out.has_colour()));
     out.note(&format!(
         "not yet: the job is stored and open; ask again with: iolaus jobs wait {}",
         shell_word(detail.job.job_id.as_str())

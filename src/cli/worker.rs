@@ -17,21 +17,22 @@ Examples:
 #[command(
     after_help = EXAMPLES,
     long_about = "Work what others enqueue, until told to stop.\n\n\
-        SIGTERM or Ctrl-C: no more jobs are claimed, attempts may finish within worker.drain_deadline, the rest is given back. A second \
+        SIGTERM, SIGHUP or Ctrl-C: no more jobs are claimed, attempts may finish within worker.drain_deadline, the rest is given back. A second \
         one ends the process at once; what it held is rescued by another worker, or by the next."
 )]
 pub(crate) struct Worker {}
 
 impl Worker {
     pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
-        let signals = Signals::listen(&app.clock)?;
+        let signals = Signals::listen()?;
         // A configuration that names an activity that is none should stop a worker, too.
         app.intake()?;
         app.require_any_tenant()?;
         let host = app.open()?;
+        let bound = Host::bind_http(app)?;
         let worker = host.start_worker(app).await?;
         // Answers while the worker drains, too: that it is not ready is an answer.
-        let _server = Host::serve_http(app, &worker).await?;
+        let _server = bound.map(|bound| Host::serve_http(app, bound, &worker));
         tokio::select! {
             biased;
             () = signals.stopped() => {}

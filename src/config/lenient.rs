@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::load::{load_from, named_file};
+use super::variables::means;
 use super::{Config, ConfigError, Environment};
 
 /// What is named is bounded; a file that is not a configuration at all would fill screens.
@@ -27,7 +28,7 @@ pub(super) fn load(file: Option<PathBuf>, environment: &Environment) -> Result<C
             return Err(problem);
         }
         match (problem.origin.strip_prefix("the variable "), &problem.key) {
-            (Some(variable), _) => environment.retain(|(name, _)| name != variable),
+            (Some(variable), _) => environment.retain(|(name, _)| !means(variable, name)),
             (None, Some(key)) => drop(without.insert(key.clone())),
             (None, None) => file = None,
         }

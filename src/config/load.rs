@@ -1,21 +1,25 @@
 //! From layers to a checked [`Config`]. The `config` crate merges and converts; what it does not say well (which variable, which
 //! key was meant, a value out of range) is said here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use config::{ConfigError as Foreign, File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::variables::{PREFIX, Variables, non_empty};
-use super::{Config, ConfigError, DEFAULTS, Environment, HostKind, logins};
-use crate::job::{Throttle, limits};
-use crate::telemetry;
+use super::{Config, ConfigError, DEFAULTS, Environment, check, logins};
 
 const BUILT_IN: &str = "the built-in defaults";
 const EVERY_KEY: &str = "`iolaus schema config` prints every key";
 /// How many keys that might be meant are named.
 const RELATED: usize = 3;
+/// How much of a wrong value is shown, in characters.
+const SHOWN: usize = 40;
+/// The longest configuration file, in bytes.
+const FILE_LIMIT: u64 = 1024 * 1024;
+/// The most dots in a line of it before `=`. Each dot of a key is a table within a table.
+const DOTS: usize = 256;
 
 pub(super) fn load(file: Option<PathBuf>, environment: &Environment) -> Result<Config, ConfigError> {
     load_from(named_file(file, environment)?, environment, &BTreeSet::new())
@@ -51,7 +55,8 @@ pub(super) fn load_from(
         wrong_type(&merged, &path, &error.into_inner())
     })?;
     config.database.path = database_path(&config, &merged, environment)?;
-    check_values(&config, &merged)?;
+    check::values(&config, &merged)?;
+    check::proxies(environment)?;
     config.http.chosen = find(&merged, "http.listen").is_some_and(|value| value.origin().is_some());
     config.file = file;
     Ok(config)
@@ -60,11 +65,30 @@ pub(super) fn load_from(
 fn merge(file: Option<&Path>, environment: &Environment) -> Result<Map<String, Value>, ConfigError> {
     let mut builder = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
     if let Some(file) = file {
+        check_bounds(file)?;
         builder = builder.add_source(File::from(file.to_owned()).format(FileFormat::Toml));
     }
     let built = builder.add_source(Variables::read(environment)?).build();
     let origin = file.map_or_else(|| BUILT_IN.to_owned(), |file| file.display().to_string());
     built.and_then(|config| config.collect()).map_err(|error| unreadable(&origin, &error))
+}
+
+/// Refuses a file that would cost memory and stack without bounds.
+fn check_bounds(file: &Path) -> Result<(), ConfigError> {
+    let refuse = |problem: &str, hint: &str| plain(&file.display().to_string(), problem, hint);
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)
+        .and_then(|open| open.take(FILE_LIMIT + 1).read_to_end(&mut bytes))
+        .map_err(|error| refuse(&format!("the file cannot be read: {error}"), "check its permissions"))?;
+    if bytes.len() as u64 > FILE_LIMIT {
+        return Err(refuse(&format!("the file is longer than {FILE_LIMIT} bytes"), "check --config and IOLAUS_CONFIG"));
+    }
+    let key =
+        |line: &[u8]| line.split(|byte| *byte == b'=').next().unwrap_or_default().iter().filter(|byte| **byte == b'.').count();
+    match bytes.split(|byte| *byte == b'\n').position(|line| key(line) > DOTS) {
+        Some(n) => Err(refuse(&format!("line {}: a key has more than {DOTS} parts", n + 1), EVERY_KEY)),
+        None => Ok(()),
+    }
 }
 
 fn usual_file(environment: &Environment) -> Option<PathBuf> {
@@ -248,107 +272,17 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-fn check_limits(config: &Config, merged: &Map<String, Value>) -> Result<(), ConfigError> {
-    let of = |kind: &'static str, limits: &BTreeMap<String, Throttle>| {
-        limits.iter().map(move |(name, limit)| (format!("limits.{kind}.{name}"), *limit)).collect::<Vec<_>>()
-    };
-    for (key, limit) in of("activities", &config.limits.activities).into_iter().chain(of("tenants", &config.limits.tenants)) {
-        let rate = limit.max_starts_per_second;
-        if rate != 0.0 && !(0.001..=1_000_000.0).contains(&rate) {
-            let key = format!("{key}.max_starts_per_second");
-            return Err(at(merged, &key, &format!("{rate} is out of range"), "choose 0.001 to 1000000, or 0 for no limit"));
-        }
-    }
-    if let Some(name) = config.limits.tenants.keys().find(|name| !config.tenants.contains_key(*name)) {
-        let known = config.tenants.keys().cloned().collect::<Vec<_>>().join(", ");
-        return Err(at(merged, &format!("limits.tenants.{name}"), "there is no such tenant", &format!("the tenants are {known}")));
-    }
-    Ok(())
-}
-
-/// Bytes of jobs that may wait to be stored.
-const WAITING: std::ops::RangeInclusive<usize> = 65_536..=1 << 31;
-
-fn check_values(config: &Config, merged: &Map<String, Value>) -> Result<(), ConfigError> {
-    let worker = &config.worker;
-    for (key, slots) in [("worker.slots_work", worker.slots_work), ("worker.slots_waits", worker.slots_waits)] {
-        if !(1..=1_000_000).contains(&slots) {
-            return Err(at(merged, key, &format!("{slots} is out of range"), "choose 1 to 1000000"));
-        }
-    }
-    for (key, time, least) in [
-        ("worker.worker_timeout", worker.worker_timeout, Duration::from_secs(1)),
-        ("worker.stall_after", worker.stall_after, Duration::from_secs(1)),
-        ("database.retention", config.database.retention, Duration::from_secs(60)),
-    ] {
-        if time < least {
-            return Err(at(merged, key, "is too short", &format!("choose {} or more", iolaus_activities::duration::format(least))));
-        }
-    }
-    let waiting = config.database.max_waiting_bytes;
-    if !WAITING.contains(&waiting) {
-        let mend = format!("choose {} to {}", WAITING.start(), WAITING.end());
-        return Err(at(merged, "database.max_waiting_bytes", &format!("{waiting} is out of range"), &mend));
-    }
-    if !config.log.level.is_empty() {
-        telemetry::check_filter(&config.log.level)
-            .map_err(|problem| at(merged, "log.level", &problem, "write info, debug, or warn,iolaus=debug"))?;
-    }
-    check_limits(config, merged)?;
-    check_temporal(config, merged)?;
-    for (name, overrides) in &config.activities {
-        overrides.validate().map_err(|refused| {
-            let field = refused.field.strip_prefix("options.").unwrap_or(&refused.field).to_owned();
-            at(merged, &format!("activities.{name}.{field}"), &refused.reason, "correct it, or remove it for the default")
-        })?;
-    }
-    Ok(())
-}
-
-fn check_temporal(config: &Config, merged: &Map<String, Value>) -> Result<(), ConfigError> {
-    let temporal = &config.temporal;
-    if let Some((problem, mend)) = missing_host(config.host.kind, cfg!(feature = "temporal")) {
-        return Err(at(merged, "host.kind", problem, mend));
-    }
-    if temporal.task_queue.is_empty() || temporal.task_queue.len() > limits::NAME {
-        let mend = format!("choose a name of 1 to {} bytes", limits::NAME);
-        return Err(at(merged, "temporal.task_queue", "is empty or too long", &mend));
-    }
-    if !(1..=1_000).contains(&temporal.pollers) {
-        return Err(at(merged, "temporal.pollers", &format!("{} is out of range", temporal.pollers), "choose 1 to 1000"));
-    }
-    for (key, time, least) in
-        [("connect_timeout", temporal.connect_timeout, 1), ("heartbeat_timeout", temporal.heartbeat_timeout, 1)]
-    {
-        if time < Duration::from_secs(least) {
-            return Err(at(merged, &format!("temporal.{key}"), "is too short", &format!("choose {least}s or more")));
-        }
-    }
-    if temporal.tls_cert_file.is_some() != temporal.tls_key_file.is_some() {
-        let (missing, other) = if temporal.tls_cert_file.is_some() {
-            ("temporal.tls_key_file", "tls_cert_file")
-        } else {
-            ("temporal.tls_cert_file", "tls_key_file")
-        };
-        return Err(at(merged, missing, &format!("is not set, and {other} is"), "set both, or neither"));
-    }
-    if temporal.deployment.is_empty() != temporal.build_id.is_empty() {
-        return Err(at(merged, "temporal.build_id", "and temporal.deployment go together", "set both, or neither"));
-    }
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if !temporal.tenant_attribute.chars().all(plain) {
-        return Err(at(merged, "temporal.tenant_attribute", "is no name of a search attribute", "use letters, digits and `_`"));
-    }
-    Ok(())
-}
-
-/// What a build without the Temporal host says when it is asked for it.
-pub(super) fn missing_host(kind: HostKind, has_temporal: bool) -> Option<(&'static str, &'static str)> {
-    let mend = "use the image or build with `--features temporal`, or write kind = \"embedded\"";
-    (kind == HostKind::Temporal && !has_temporal).then_some(("this build has no temporal host", mend))
-}
+/// The keys that take one of a few words, and these words.
+const WORDS: [(&str, &str); 3] =
+    [("host.kind", "embedded, temporal"), ("log.format", "auto, text, json"), ("tenants.*.generation", "auto, argo, native")];
 
 fn wrong_type(merged: &Map<String, Value>, path: &str, error: &Foreign) -> ConfigError {
+    if let Some((_, words)) = WORDS.iter().find(|(key, _)| *key == pattern(path))
+        && let Some(Ok(given)) = find(merged, path).map(|value| value.clone().into_string())
+    {
+        let given: String = given.chars().take(SHOWN).collect();
+        return at(merged, path, &format!("`{given}` is not one of {words}"), &format!("write one of {words}"));
+    }
     let problem = match error {
         Foreign::Type { unexpected, expected, .. } => format!("{unexpected} is not {expected}"),
         Foreign::At { error, .. } => error.to_string(),
@@ -368,7 +302,7 @@ fn unreadable(origin: &str, error: &Foreign) -> ConfigError {
     plain(origin, &said.join(": "), "correct the file; `iolaus schema config` shows the form")
 }
 
-fn find<'a>(merged: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+pub(super) fn find<'a>(merged: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     let mut parts = key.split('.');
     let mut value = merged.get(parts.next()?)?;
     for part in parts {
@@ -378,9 +312,18 @@ fn find<'a>(merged: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     Some(value)
 }
 
-fn at(merged: &Map<String, Value>, key: &str, problem: &str, mend: &str) -> ConfigError {
-    let origin = find(merged, key).and_then(Value::origin).unwrap_or(BUILT_IN);
+pub(super) fn at(merged: &Map<String, Value>, key: &str, problem: &str, mend: &str) -> ConfigError {
+    let origin = find(merged, key).and_then(origin_of).unwrap_or(BUILT_IN);
     ConfigError { key: Some(key.to_owned()), origin: origin.to_owned(), problem: problem.to_owned(), mend: mend.to_owned() }
+}
+
+/// Where a value was set; a section was set where its first key was.
+fn origin_of(value: &Value) -> Option<&str> {
+    let below = || match &value.kind {
+        ValueKind::Table(table) => table.values().find_map(origin_of),
+        _ => None,
+    };
+    value.origin().or_else(below)
 }
 
 pub(super) fn plain(origin: &str, problem: &str, mend: &str) -> ConfigError {

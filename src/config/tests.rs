@@ -37,7 +37,7 @@ fn the_defaults_alone_are_a_whole_configuration() {
 #[test]
 fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
     let toml = "[worker]\nslots_work = 4\nslots_waits = 5\n[tenants.acme]\nbase_url = \"https://acme.example.com\"\n";
-    let config = load(toml, &[("IOLAUS_WORKER__SLOTS_WORK", "8"), ("IOLAUS_WORKER__STALL_AFTER", "90")]).expect("it loads");
+    let config = load(toml, &[("IOLAUS_WORKER__SLOTS_WORK", "8"), ("IOLAUS_WORKER__STALL_AFTER", "90s")]).expect("it loads");
     assert_eq!((config.worker.slots_work, config.worker.slots_waits), (8, 5));
     assert_eq!(config.worker.stall_after, Duration::from_secs(90));
     let names: Vec<_> = config.tenants.keys().map(String::as_str).collect();
@@ -113,6 +113,34 @@ fn a_refusal_names_the_key_its_source_and_the_mend() {
         ("worker = 3", &[], &["`worker`", "mine.toml"]),
         ("[worker]\n[worker.slots_work]\nx = 1", &[], &["`worker.slots_work.x`", "no such key"]),
         ("[worker", &[], &["mine.toml", "line 1"]),
+        (
+            "",
+            &[("IOLAUS_LOG", "debugg")],
+            &["`log.level`", "the variable IOLAUS_LOG", "`debugg`", "off, error, warn, info, debug, trace"],
+        ),
+        ("", &[("RUST_LOG", "warn,inof")], &["the variable RUST_LOG", "`inof`"]),
+        ("[log]\nformat = 'xml'", &[], &["`log.format`", "mine.toml", "`xml` is not one of auto, text, json"]),
+        ("", &[("IOLAUS_LOG__FORMAT", "xml")], &["the variable IOLAUS_LOG__FORMAT", "`xml` is not one of auto, text, json"]),
+        ("[host]\nkind = 'redis'", &[], &["`redis` is not one of embedded, temporal"]),
+        ("[tenants.acme]\ngeneration = 'arog'", &[], &["`arog` is not one of auto, argo, native"]),
+        ("[limits.tenants.nope]\nmax_running = 1", &[], &["`limits.tenants.nope`", "mine.toml", "no such tenant", "default"]),
+        ("[worker]\nstall_after = 5", &[], &["`worker.stall_after`", "mine.toml", "`5` has no unit", "ms, s, m, h, d"]),
+        ("", &[("IOLAUS_WORKER__STALL_AFTER", "5")], &["the variable IOLAUS_WORKER__STALL_AFTER", "`5` has no unit"]),
+        (
+            "",
+            &[("HTTPS_PROXY", "gar%bage")],
+            &["the variable HTTPS_PROXY", "no address of a proxy", "http://proxy.example.com:3128"],
+        ),
+        ("", &[("http_proxy", "::")], &["the variable http_proxy"]),
+        (
+            "[tenants.acme]\nbase_url = 'acme.atlan.com'",
+            &[],
+            &["`tenants.acme.base_url`", "mine.toml", "has no scheme", "https://"],
+        ),
+        ("", &[("ATLAN_BASE_URL", "acme.atlan.com")], &["the variable ATLAN_BASE_URL", "has no scheme"]),
+        ("", &[("ATLAN_BASE_URL", "http://acme.atlan.com")], &["the variable ATLAN_BASE_URL", "unencrypted", "allow_cleartext"]),
+        ("[http]\nmax_connections = 1", &[], &["`http.max_connections`", "mine.toml", "choose 8 to 65536"]),
+        ("[http]\nheader_timeout = '0s'", &[], &["`http.header_timeout`", "choose 100ms to 1h"]),
     ];
     for (toml, pairs, parts) in rows {
         let text = refused(toml, pairs);
@@ -123,11 +151,43 @@ fn a_refusal_names_the_key_its_source_and_the_mend() {
 }
 
 #[test]
+fn a_proxy_variable_is_refused_without_its_value_and_an_allowed_one_is_accepted() {
+    let text = refused("", &[("HTTPS_PROXY", "http://user:hush@pro%xy")]);
+    assert!(text.contains("HTTPS_PROXY") && !text.contains("hush"), "{text}");
+    for fine in ["http://user:hush@proxy.example.com:3128", "proxy.example.com:3128", ""] {
+        assert!(load("", &[("HTTPS_PROXY", fine)]).is_ok(), "{fine}");
+    }
+}
+
+#[test]
+fn a_variable_or_a_key_of_ten_thousand_parts_is_refused_at_once_and_shown_in_part() {
+    for parts in [10, 10_000, 50_000] {
+        let name = format!("IOLAUS_{}", vec!["A"; parts].join("__"));
+        let text = refused("", &[(&name, "x")]);
+        assert!(text.contains("the variable IOLAUS_A__A__") && text.contains("more than 8 parts") && text.len() < 400, "{text}");
+        let lenient = Config::load_leniently(None, &environment(&[(&name, "x"), ("IOLAUS_WORKER__SLOTS_WORK", "8")]));
+        let lenient = lenient.expect("the rest is used");
+        assert_eq!((lenient.problems.len(), lenient.worker.slots_work), (1, 8));
+    }
+    for toml in [format!("{} = 1", vec!["a"; 50_000].join(".")), format!("[{}]", vec!["a"; 50_000].join("."))] {
+        let text = refused(&toml, &[]);
+        assert!(text.contains("mine.toml") && text.contains("line 1: a key has more than 256 parts"), "{text}");
+    }
+    // What is less deep the parser refuses.
+    let deep = format!("{} = 1", vec!["a"; 200].join("."));
+    assert!(refused(&deep, &[]).contains("mine.toml"));
+    let long = refused(&format!("# {}", "x".repeat(1 << 20)), &[]);
+    assert!(long.contains("mine.toml") && long.contains("longer than 1048576 bytes"), "{long}");
+    let long = refused("", &[(&format!("IOLAUS_{}", "A".repeat(100_000)), "x")]);
+    assert!(long.contains("longer than 256 bytes") && long.len() < 400, "{long}");
+}
+
+#[test]
 fn a_build_without_the_temporal_host_says_so_when_it_is_asked_for() {
-    let (problem, mend) = super::load::missing_host(HostKind::Temporal, false).unwrap();
+    let (problem, mend) = super::check::missing_host(HostKind::Temporal, false).unwrap();
     assert!(problem.contains("no temporal host") && mend.contains("--features temporal"));
     for (kind, has_temporal) in [(HostKind::Temporal, true), (HostKind::Embedded, false), (HostKind::Embedded, true)] {
-        assert_eq!(super::load::missing_host(kind, has_temporal), None);
+        assert_eq!(super::check::missing_host(kind, has_temporal), None);
     }
     assert_eq!(load("[host]\nkind = 'temporal'", &[]).is_ok(), cfg!(feature = "temporal"));
 }

@@ -11,6 +11,13 @@ pub(super) const PREFIX: &str = "IOLAUS_";
 /// Variables that are no keys. Kubernetes sets the last ones in every pod beside a service named `iolaus`.
 const NO_KEYS: [&str; 5] = ["IOLAUS_CONFIG", "IOLAUS_PORT", "IOLAUS_PORT_", "IOLAUS_SERVICE_HOST", "IOLAUS_SERVICE_PORT"];
 
+/// The longest name of a variable that is a key, in bytes, and the most parts of a key. The longest key there is has four; a tenant's name
+/// has at most 64 bytes.
+const NAME_LIMIT: usize = 256;
+const MOST_PARTS: usize = 8;
+/// How much of a name is shown that is too long, in characters.
+const SHOWN: usize = 40;
+
 /// Variables as a source, each value with the name of its variable.
 #[derive(Debug, Clone)]
 pub(super) struct Variables(Vec<(String, Value)>);
@@ -37,6 +44,7 @@ impl Variables {
             .collect();
         ours.sort_unstable();
         for (name, text) in ours {
+            check_bounds(name)?;
             let key = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
             keys.push((key.clone(), value(name, &key, utf8(name, text)?)?));
         }
@@ -55,6 +63,27 @@ impl Source for Variables {
             insert(&mut root, key, value.clone());
         }
         Ok(root)
+    }
+}
+
+/// Each part of a name is a table within a table, whose cost grows with the square of the depth.
+fn check_bounds(name: &str) -> Result<(), ConfigError> {
+    if name.len() <= NAME_LIMIT && name.matches("__").count() < MOST_PARTS {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(SHOWN).collect();
+    Err(plain(
+        &format!("the variable {shown}…"),
+        &format!("its name is longer than {NAME_LIMIT} bytes or has more than {MOST_PARTS} parts"),
+        "unset it; `iolaus schema config` prints every key",
+    ))
+}
+
+/// Whether a refusal of this variable, whose name may be cut, means that one.
+pub(super) fn means(shown: &str, name: &OsStr) -> bool {
+    match shown.strip_suffix('…') {
+        Some(start) => name.as_encoded_bytes().starts_with(start.as_bytes()),
+        None => name == shown,
     }
 }
 

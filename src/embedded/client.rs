@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use iolaus_activities::{MESSAGE_LIMIT, VerdictRecord, shell_word};
 
 use super::store::{self, Admission, JobRows, Retried, RetryCursor};
-use super::{Embedded, StoreError};
+use super::{Embedded, Severity, StoreError, wal};
 use crate::client::{
-    Cancelled, ClientError, Enqueued, HostStatus, JobClient, JobDetail, JobPage, ListFilter, PauseKind, Presence, RetryFilter,
-    RetryPage, Target, checks,
+    BrokenRow, Cancelled, ClientError, Enqueued, Health, HostStatus, JobClient, JobDetail, JobPage, ListFilter, PauseKind,
+    Presence, RetryFilter, RetryPage, Target, checks,
 };
 use crate::job::{NewJob, Refused, RunId, limits};
 use crate::telemetry;
@@ -181,9 +181,21 @@ impl JobClient for EmbeddedClient {
         presence.await.map_err(|error| self.fail(error))
     }
 
-    async fn check(&self) -> Result<(), ClientError> {
-        self.host.store.read(store::check).await.map_err(|error| self.fail(error))?;
-        self.host.store.check_space().map_err(|error| self.fail(error))
+    async fn check(&self) -> Result<Health, ClientError> {
+        let (path, limit) = (self.host.store.path().to_owned(), self.host.options.wal_warn_bytes);
+        let looked = self.host.store.read(move |conn| {
+            let (sampled, found) = store::sample(conn)?;
+            let broken = found.into_iter().filter(|finding| finding.severity == Severity::Error).map(|finding| BrokenRow {
+                code: finding.code,
+                job_id: finding.job_id.unwrap_or_default(),
+                run_id: finding.run_id.unwrap_or_default(),
+                message: finding.message,
+            });
+            Ok(Health { sampled, broken: broken.collect(), log: Some(wal::look(&path, limit)) })
+        });
+        let health = looked.await.map_err(|error| self.fail(error))?;
+        self.host.store.check_space().map_err(|error| self.fail(error))?;
+        Ok(health)
     }
 
     async fn status(&self) -> Result<HostStatus, ClientError> {

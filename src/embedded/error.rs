@@ -51,6 +51,21 @@ pub(super) enum StoreError {
         /// Its version.
         version: String,
     },
+    /// There is no file.
+    #[error("there is no such file")]
+    Missing,
+    /// The file is of an older schema, and was only to be read.
+    #[error("the file has schema version {version}, older than this build's")]
+    OldSchema {
+        /// Its version.
+        version: i64,
+    },
+    /// A worker lives, and the file was to be repaired.
+    #[error("worker {name} uses the file, and a repair needs it to be left alone")]
+    LiveWorker {
+        /// The worker.
+        name: String,
+    },
     /// The file is on a network file system, where SQLite's WAL does not work.
     #[error(
         "the file is on a network file system ({kind}), which cannot keep a queue safe; set database.allow_network_filesystem to use it all the same"
@@ -58,12 +73,6 @@ pub(super) enum StoreError {
     NetworkFileSystem {
         /// What it is.
         kind: &'static str,
-    },
-    /// Pages of the file are not what they should be.
-    #[error("the file is damaged: {found}")]
-    Damaged {
-        /// The first thing that was found, in SQLite's words.
-        found: String,
     },
     /// A file was deleted or replaced while it was open.
     #[error("{} was deleted or replaced while it was in use; this process writes nothing more", path.display())]
@@ -162,10 +171,14 @@ impl StoreError {
                 io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Some(DENIED),
                 _ => None,
             },
-            Self::Damaged { .. } => Some(DAMAGED),
             Self::NoSpace { .. } => Some(FULL),
             Self::NoDatabase | Self::Foreign => Some(OTHER),
             Self::Replaced { .. } | Self::Removed => Some(AGAIN),
+            Self::Missing => Some("set IOLAUS_DATABASE__PATH to the queue's file; the first job that is enqueued creates it"),
+            Self::OldSchema { .. } => Some("iolaus status upgrades it; then run this again"),
+            Self::LiveWorker { .. } => Some(
+                "stop every worker of this queue and run this again; one that was killed counts as live for worker.worker_timeout",
+            ),
             _ => None,
         }
     }

@@ -163,6 +163,14 @@ impl StateDirectory {
     }
 }
 
+/// `iolaus.db` -> `iolaus.db-NAME`.
+pub(super) fn path_beside(database: &Path, name: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-");
+    path.push(name);
+    path.into()
+}
+
 fn file_name(database: &Path) -> &std::ffi::OsStr {
     database.file_name().unwrap_or_default()
 }

@@ -23,6 +23,24 @@ pub(super) fn network_kind(_: &Path) -> Option<&'static str> {
     None
 }
 
+/// The name of the file system in memory that `dir` is on, if it is one and that can be told.
+#[cfg(target_os = "linux")]
+#[expect(clippy::useless_conversion, reason = "the type of f_type differs between architectures")]
+pub(super) fn memory_kind(dir: &Path) -> Option<&'static str> {
+    let magic: i64 = rustix::fs::statfs(dir).ok()?.f_type.into();
+    match magic & 0xFFFF_FFFF {
+        0x0102_1994 => Some("tmpfs"),
+        0x8584_58F6 => Some("ramfs"),
+        _ => None,
+    }
+}
+
+/// Elsewhere nothing can be told.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn memory_kind(_: &Path) -> Option<&'static str> {
+    None
+}
+
 /// How many bytes are free for this user on the file system of a directory.
 pub(super) fn free_bytes(dir: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(dir)?;

@@ -6,6 +6,7 @@
 //! exactly one verdict.
 
 mod client;
+mod disk;
 mod error;
 mod execute;
 mod files;
@@ -16,6 +17,7 @@ mod permissions;
 mod rounds;
 mod store;
 mod wake;
+mod wal;
 mod worker;
 
 use std::path::PathBuf;
@@ -25,9 +27,11 @@ use std::time::Duration;
 use iolaus_activities::Clock;
 use serde::Serialize;
 
+pub use disk::DiskSpeed;
+pub(crate) use disk::measure as measure_disk;
 pub(crate) use execute::work;
 pub use execute::{Executed, execute};
-pub use store::{Backlog, BareJob, BareLoop, Claims, fill};
+pub use store::{Backlog, BareJob, BareLoop, Claims, Finding, FsckOptions, FsckReport, RepairReport, Severity, fill};
 pub use worker::{Readiness, Worker, WorkerOptions};
 
 use crate::client::{ClientError, JobClient};
@@ -61,6 +65,8 @@ pub struct EmbeddedOptions {
     pub max_waiting_bytes: usize,
     /// How long an enqueue waits for room, before it is refused as overloaded.
     pub enqueue_timeout: Duration,
+    /// How many bytes of write-ahead log are no cause for a warning.
+    pub wal_warn_bytes: u64,
     /// Where what happens is counted.
     pub metrics: Metrics,
     /// What the activities of the jobs in it say about cancelling them.
@@ -89,6 +95,7 @@ impl EmbeddedOptions {
             durability: Durability::Full,
             max_waiting_bytes: 64 << 20,
             enqueue_timeout: Duration::from_secs(5),
+            wal_warn_bytes: 256 << 20,
             metrics: Metrics::default(),
             cancel_plans: CancelPlans::default(),
         }
@@ -118,7 +125,7 @@ impl Embedded {
 
     /// Starts to look after the file: due and expiring jobs, what other processes did. Once, by whoever first needs it.
     fn look_after(self: &Arc<Self>) {
-        self.rounds.get_or_init(|| rounds::Rounds::start(self.store.clone(), self.clock.clone()));
+        self.rounds.get_or_init(|| rounds::Rounds::start(self.store.clone(), self.clock.clone(), self.options.wal_warn_bytes));
     }
 
     /// Ends when what was asked of the file before has been answered. The answer changes with every row that this process changes.
@@ -131,6 +138,11 @@ impl Embedded {
     fn unavailable(&self, error: StoreError) -> ClientError {
         unavailable(&self.store.path().display().to_string(), error)
     }
+}
+
+/// Checks a file, beside whatever uses it, and repairs it if that is asked for. May block for long.
+pub(crate) fn fsck(options: &FsckOptions, clock: &dyn Clock) -> Result<FsckReport, ClientError> {
+    store::fsck(options, clock).map_err(|error| unavailable(&options.path.display().to_string(), error))
 }
 
 fn open_store(options: &EmbeddedOptions, clock: Arc<dyn Clock>) -> Result<Arc<Store>, StoreError> {

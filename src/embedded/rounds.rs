@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::store::{self, Store, StoreError};
 use super::wake::Listener;
+use super::wal::WalWatch;
 
 /// The safety net under the wakes.
 const ROUND: Duration = Duration::from_secs(5);
@@ -25,12 +26,13 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 pub(super) struct Rounds([tokio::task::JoinHandle<()>; 2]);
 
 impl Rounds {
-    pub(super) fn start(store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn start(store: Arc<Store>, clock: Arc<dyn Clock>, wal_warn_bytes: u64) -> Self {
         // Before anything else: a wake that comes until then would be lost, and only the next slow round would make up for it.
         let listener = listen(&store, None);
         let asked = Arc::new(Notify::new());
         let telling = tokio::spawn(tell_closed(store.clone(), clock.clone(), asked.clone()));
-        Self([tokio::spawn(go(store, clock, listener, asked)), telling])
+        let wal = WalWatch::new(wal_warn_bytes, clock.clone());
+        Self([tokio::spawn(go(store, clock, listener, asked, wal)), telling])
     }
 }
 
@@ -40,7 +42,7 @@ impl Drop for Rounds {
     }
 }
 
-async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, mut listener: Option<Listener>, asked: Arc<Notify>) {
+async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, mut listener: Option<Listener>, asked: Arc<Notify>, mut wal: WalWatch) {
     let mut timer = store.hub().timer();
     // Beside others the writer opens its connection, and learns what is due, when it is first asked.
     store.nudge(true).await;
@@ -55,6 +57,7 @@ async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, mut listener: Option<Liste
             _ = timer.changed() => Ok(()),
             () = &mut round => {
                 round = clock.deadline(ROUND);
+                wal.check(store.path());
                 if listener.as_ref().is_some_and(|listener| !listener.is_in_place()) {
                     listener = listen(&store, listener);
                 }

@@ -169,7 +169,7 @@ pub use ledger::{Effect, Exchange, What};
 pub use manual_runs::ManualRun;
 pub use options::{AlreadyActive, Generation, SandboxOptions};
 pub use probe::probe;
-pub use time::TimeSource;
+pub use time::{Sleep, TimeSource};
 
 use server::Shared;
 

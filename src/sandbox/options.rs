@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::automation::AutomationAccess;
 use super::state::Settings;
-use super::time::{self, TimeSource};
+use super::time::{self, Sleep, TimeSource};
 
 /// How a sandbox behaves.
 #[derive(Clone)]
@@ -16,6 +16,8 @@ pub struct SandboxOptions {
     pub listen: SocketAddr,
     /// Its clock. Default: the machine's.
     pub clock: TimeSource,
+    /// How a late answer waits: in real time, unless a test owns the clock.
+    pub sleep: Sleep,
     /// Which surface of workflows it has. Default [`Generation::Argo`].
     pub generation: Generation,
     /// How long a run is Pending. Default 300 ms.
@@ -56,6 +58,7 @@ impl Default for SandboxOptions {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             clock: time::system_clock(),
+            sleep: time::system_sleep(),
             generation: Generation::default(),
             pending: Duration::from_millis(300),
             running: Duration::from_millis(1_500),

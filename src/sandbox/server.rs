@@ -20,7 +20,7 @@ use super::identity::Principal;
 use super::ledger::{Effect, Exchange, RequestLog};
 use super::rate::Rate;
 use super::state::{Call, Directives, SharedTenant, lock};
-use super::time::{self, TimeSource};
+use super::time::{self, Sleep, TimeSource};
 use super::{AutomationAccess, CredentialChange, Generation, ManualRun, SandboxOptions};
 use super::{
     admin, apps, automation, credentials, cron, identity, keycloak, manual_runs, metastore, oauth_clients, preflight, runs,
@@ -36,6 +36,7 @@ pub(super) struct Shared {
     pub(super) tenant: SharedTenant,
     traffic: Mutex<Traffic>,
     clock: TimeSource,
+    sleep: Sleep,
     clock_skew: i64,
     date_header: bool,
     tenant_routes: Router,
@@ -53,8 +54,8 @@ impl Shared {
         let tenant_routes = tenant_routes(&options).with_state(tenant.clone());
         let rate = Rate::new(options.requests_per_second);
         let traffic = Traffic { faults: Faults::default(), log: RequestLog::new(options.ledger_limit), rate };
-        let SandboxOptions { clock, clock_skew, date_header, .. } = options;
-        Self { tenant, traffic: Mutex::new(traffic), clock, clock_skew, date_header, tenant_routes }
+        let SandboxOptions { clock, sleep, clock_skew, date_header, .. } = options;
+        Self { tenant, traffic: Mutex::new(traffic), clock, sleep, clock_skew, date_header, tenant_routes }
     }
 
     /// The tenant's time, by which everything but the `Date` header goes.
@@ -126,8 +127,7 @@ impl Shared {
             }
             Action::Delay { ms } => {
                 let answer = self.apply(arrived, None).await;
-                #[expect(clippy::disallowed_methods, reason = "a really slow answer is what the fault is")]
-                tokio::time::sleep(Duration::from_millis(*ms)).await;
+                (self.sleep)(Duration::from_millis(*ms)).await;
                 answer
             }
             Action::Hang => std::future::pending().await,

@@ -1,5 +1,6 @@
 //! Time as the sandbox sees it: Unix milliseconds from a closure, and the ways in which a tenant writes them.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,15 @@ use jiff::Timestamp;
 
 /// Where the sandbox reads the time: Unix milliseconds, never negative steps expected.
 pub type TimeSource = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// How the sandbox waits before it sends a late answer.
+pub type Sleep = Arc<dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// Waits in real time.
+#[expect(clippy::disallowed_methods, reason = "the one place of the sandbox that really waits")]
+pub(super) fn system_sleep() -> Sleep {
+    Arc::new(|duration| Box::pin(tokio::time::sleep(duration)))
+}
 
 /// The machine's own clock. The only place of the sandbox that reads it.
 #[expect(clippy::disallowed_methods, reason = "the one place of the sandbox that asks the operating system")]

@@ -95,7 +95,18 @@ impl Drop for Guard {
 
 /// Says what is wrong with a log filter.
 pub fn check_filter(directives: &str) -> Result<(), String> {
-    EnvFilter::builder().parse(directives).map(drop).map_err(|error| format!("`{directives}` is no log filter: {error}"))
+    EnvFilter::builder().parse(directives).map_err(|error| format!("`{directives}` is no log filter: {error}"))?;
+    match directives.split(',').map(str::trim).find(|directive| is_unknown_word(directive)) {
+        Some(word) => Err(format!("`{word}` is no level (off, error, warn, info, debug, trace) and no target of this program")),
+        None => Ok(()),
+    }
+}
+
+/// A word alone is a level, or a target at its most verbose level; so a misspelt level would be the target of nothing.
+fn is_unknown_word(directive: &str) -> bool {
+    let is_word = !directive.is_empty() && !directive.contains(['=', '[', ':']);
+    let is_level = directive.parse::<filter::LevelFilter>().is_ok();
+    is_word && !is_level && directive.split('_').next() != Some(names::SERVICE)
 }
 
 /// Installs logs, traces and the W3C propagator for the whole process. Call it before there is a tokio runtime: the exporter's HTTP
@@ -103,7 +114,7 @@ pub fn check_filter(directives: &str) -> Result<(), String> {
 pub fn init(settings: &TelemetrySettings, stderr_is_terminal: bool) -> Guard {
     let env = |name: &str| std::env::var(name).ok();
     let provider = provider(env);
-    let meters = Meters::build(resource(&env), wants_export(&env, "METRICS"));
+    let meters = Meters::build(resource(&env), wants_export(&env, "METRICS") && with_password(&env).is_none());
     opentelemetry::global::set_meter_provider(meters.provider().clone());
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let (stderr, log) = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(std::io::stderr());
@@ -163,6 +174,12 @@ fn provider(env: impl Fn(&str) -> Option<String>) -> SdkTracerProvider {
     if !wants_export(&env, "TRACES") {
         return builder.build();
     }
+    if let Some(variable) = with_password(&env) {
+        warn_early(&format!(
+            "nothing is exported: {variable} holds a user or a password; send it in OTEL_EXPORTER_OTLP_HEADERS instead"
+        ));
+        return builder.build();
+    }
     match opentelemetry_otlp::SpanExporter::builder().with_http().build() {
         Ok(exporter) => builder.with_batch_exporter(exporter).build(),
         Err(error) => {
@@ -184,6 +201,18 @@ fn wants_export(env: &impl Fn(&str) -> Option<String>, signal: &str) -> bool {
     let set = |name: &str| env(name).is_some_and(|value| !value.trim().is_empty());
     let endpoint = set("OTEL_EXPORTER_OTLP_ENDPOINT") || set(&format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"));
     endpoint && !says("OTEL_SDK_DISABLED", "true") && !says(&format!("OTEL_{signal}_EXPORTER"), "none")
+}
+
+/// The variable whose endpoint holds a user or a password. The exporter quotes its endpoint wherever it fails, so such a one is not used.
+fn with_password(env: &impl Fn(&str) -> Option<String>) -> Option<&'static str> {
+    const ENDPOINTS: [&str; 3] =
+        ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"];
+    let has_user = |url: String| {
+        let authority =
+            url.split_once("://").map_or(url.as_str(), |(_, rest)| rest).split(['/', '?', '#']).next().unwrap_or_default();
+        authority.contains('@')
+    };
+    ENDPOINTS.into_iter().find(|name| env(name).is_some_and(has_user))
 }
 
 fn names_the_service(attributes: Option<&str>) -> bool {

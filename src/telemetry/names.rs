@@ -119,6 +119,9 @@ pub mod metric {
         ("iolaus.store.commit.duration", "s", "How long transactions of this process took until they were durable");
     /// How many operations they had.
     pub const COMMIT_SIZE: Name = ("iolaus.store.commit.size", "{operation}", "Operations of one transaction");
+    /// The size of the write-ahead log.
+    pub const WAL_SIZE: Name =
+        ("iolaus.store.wal.size", "By", "Size of the write-ahead log; it grows while a reader holds an old state of the file");
     /// Jobs that stand in the queue.
     pub const JOBS: Name = ("iolaus.jobs", "{job}", "Jobs in the queue by state; the same in every process on the file");
     /// How long the oldest due job has waited.

@@ -130,9 +130,31 @@ fn a_service_name_of_the_environment_wins() {
 }
 
 #[test]
-fn a_wrong_log_filter_is_refused() {
-    assert!(check_filter("warn,iolaus=debug").is_ok());
+fn an_endpoint_with_a_password_is_named_by_its_variable_and_not_used() {
+    let named = |name: &'static str, url: &str| {
+        let url = url.to_owned();
+        with_password(&move |asked: &str| (asked == name).then(|| url.clone()))
+    };
+    for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"] {
+        for url in ["http://user:hush@c:4318", "https://hush@c/v1/traces", "user:hush@c:4318"] {
+            assert_eq!(named(name, url), Some(name), "{url}");
+        }
+        for url in ["http://c:4318", "https://c/a@b", "https://c?x=a@b", ""] {
+            assert_eq!(named(name, url), None, "{url}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_log_filter_is_refused_and_a_misspelt_level_with_the_levels_there_are() {
+    for fine in ["warn,iolaus=debug", "info", "DEBUG", "off", "iolaus", "iolaus_activities", "hyper=info", "a::b", "[span]=info"] {
+        assert_eq!(check_filter(fine), Ok(()), "{fine}");
+    }
     assert!(check_filter("iolaus=loud").is_err());
+    for misspelt in ["debugg", "warn,inof", "warning", "verbose"] {
+        let refused = check_filter(misspelt).expect_err("it is refused");
+        assert!(refused.contains("off, error, warn, info, debug, trace"), "{refused}");
+    }
 }
 
 #[test]

@@ -51,6 +51,10 @@ pub(super) enum ConnectError {
     Address(String),
     #[error("`{0}` is not encrypted: TLS and API keys want https://, or an address without a scheme")]
     NotEncrypted(String),
+    #[error(
+        "an API key would be sent to `{0}` unencrypted: TLS is switched off for it, by TEMPORAL_TLS=false or in Temporal's own file"
+    )]
+    KeyWithoutTls(String),
     #[error("Temporal's environment configuration is refused: {0}")]
     Environment(String),
     #[error("no connection: {0}")]
@@ -104,7 +108,10 @@ fn profile(to: &Connecting) -> Result<ClientConfigProfile, ConnectError> {
 }
 
 fn options(to: &Connecting) -> Result<(ConnectionOptions, String), ConnectError> {
-    let mut profile = profile(to)?;
+    options_of(to, profile(to)?)
+}
+
+fn options_of(to: &Connecting, mut profile: ClientConfigProfile) -> Result<(ConnectionOptions, String), ConnectError> {
     let namespace = profile.namespace.clone().unwrap_or_else(|| "default".to_owned());
     let address = profile.address.clone().filter(|address| !address.is_empty()).unwrap_or_else(|| LOCAL.to_owned());
     if (to.tls.is_some() || profile.api_key.is_some()) && address.starts_with("http://") {
@@ -113,7 +120,11 @@ fn options(to: &Connecting) -> Result<(ConnectionOptions, String), ConnectError>
     if to.tls.is_some() && !address.contains("://") {
         profile.address = Some(format!("https://{address}"));
     }
-    let mut options = ConnectionOptions::try_from(profile).map_err(|_| ConnectError::Address(address))?;
+    let has_key = profile.api_key.is_some();
+    let mut options = ConnectionOptions::try_from(profile).map_err(|_| ConnectError::Address(address.clone()))?;
+    if has_key && options.target.scheme() != "https" {
+        return Err(ConnectError::KeyWithoutTls(address));
+    }
     if let Some(tls) = &to.tls {
         options.tls_options = Some(tls_options(tls)?);
     }
@@ -140,6 +151,8 @@ fn read(file: &Path) -> Result<Vec<u8>, ConnectError> {
 
 #[cfg(test)]
 mod tests {
+    use temporalio_common::envconfig::ClientConfigTLS;
+
     use super::*;
 
     fn to(address: &str) -> Connecting {
@@ -161,6 +174,21 @@ mod tests {
             assert!(matches!(options(&connecting), Err(ConnectError::NotEncrypted(_))));
         }
         assert!(options(&to("http://temporal.example.com:7233")).is_ok());
+    }
+
+    #[test]
+    fn an_api_key_is_never_sent_where_tls_is_switched_off() {
+        let connecting = Connecting { api_key: Some("hush".to_owned().into()), ..to("temporal.example.com:7233") };
+        let with = |disabled: Option<bool>| {
+            let mut profile = profile(&connecting).expect("it is read");
+            profile.tls = disabled.map(|disabled| ClientConfigTLS::builder().disabled(disabled).build());
+            options_of(&connecting, profile)
+        };
+        let refused = with(Some(true)).err().expect("it is refused").to_string();
+        assert!(refused.contains("TEMPORAL_TLS=false") && !refused.contains("hush"), "{refused}");
+        for tls in [None, Some(false)] {
+            assert_eq!(with(tls).expect("it is encrypted").0.target.scheme(), "https");
+        }
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Readiness {
         if let Some(ended) = self.ended.borrow().clone() {
             return Err(ended.err().unwrap_or_else(|| "the worker has ended".to_owned()));
         }
-        self.shared.host.client().check().await.map_err(|error| error.to_string())
+        self.shared.host.client().check().await.map(drop).map_err(|error| error.to_string())
     }
 }
 

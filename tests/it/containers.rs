@@ -67,6 +67,7 @@ async fn worker(engine: &Engine) -> Container {
     let image = GenericImage::new(IMAGE, engine.id()).with_wait_for(WaitFor::healthcheck());
     let request = within(engine, "worker", image.into())
         .with_env_var("ATLAN_BASE_URL", format!("http://{}:{PORT}", name(engine, "sandbox")))
+        .with_env_var("IOLAUS_TENANTS__DEFAULT__ALLOW_CLEARTEXT", "true")
         .with_env_var("ATLAN_API_KEY", "sandbox-api-token");
     request.start().await.unwrap()
 }

@@ -38,7 +38,7 @@ fn damaged(place: &Place, commands: &[&str], damage: impl FnOnce(&Path, &[u8])) 
     damage(&file, &good);
     let bad = fs::read(&file).unwrap();
     let enqueue = format!("enqueue publish_preflight {USER} {CONNECTION}");
-    for command in commands.iter().copied().chain([enqueue.as_str(), "jobs list", "doctor"]) {
+    for command in commands.iter().copied().chain([enqueue.as_str(), "jobs list", "doctor", "fsck"]) {
         let ran = place.run(command);
         let said = ran.stderr + &ran.stdout;
         assert_eq!(ran.code, 6, "{command}: {said}");

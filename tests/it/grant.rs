@@ -1,5 +1,7 @@
 //! Grants against the sandbox: one effect for one intent, and only a token that was read back passes.
 
+mod separate_queues;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

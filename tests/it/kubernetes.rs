@@ -61,6 +61,21 @@ fn both_forms_are_confined_probed_and_given_time_to_drain_and_only_the_embedded_
     }
 }
 
+#[test]
+fn a_network_policy_lets_in_probes_alone_and_out_to_names_the_tenant_and_the_cluster() {
+    let Some(python) = with_validator() else { return };
+    for (file, out) in files().iter().zip([&[53, 53, 443, 7233][..], &[53, 53, 443]]) {
+        let documents = documents(&python, file);
+        let policy = documents.iter().find(|document| document["kind"] == "NetworkPolicy").expect("there is one");
+        let spec = &policy["spec"];
+        assert_eq!(spec["podSelector"], workload(&documents)["spec"]["selector"], "{}", file.display());
+        assert_eq!(spec["policyTypes"], json!(["Ingress", "Egress"]));
+        assert_eq!(spec["ingress"], json!([{"ports": [{"protocol": "TCP", "port": "http"}]}]));
+        let ports = list(&spec["egress"]).iter().flat_map(|rule| list(&rule["ports"])).map(|port| port["port"].as_u64());
+        assert_eq!(ports.collect::<Option<Vec<_>>>().as_deref(), Some(out), "{}", file.display());
+    }
+}
+
 /// What a workload does not keep of its form's promises.
 fn broken(form: &str, workload: &Value) -> Vec<&'static str> {
     let template = &workload["spec"]["template"];

@@ -65,6 +65,8 @@ fn whoever_is_killed_frozen_or_stopped_every_acknowledged_job_has_one_verdict_an
     assert!(acknowledged.len() > 50, "a storm over an empty sea proves nothing: {}", acknowledged.len());
     work_off(&place);
     check(&place, &acknowledged);
+    let checked = place.run("fsck");
+    assert_eq!((checked.code, checked.json()["findings"].as_array().map(Vec::len)), (0, Some(0)), "{checked:?}");
 }
 
 fn place() -> Place {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::effort::User;
-use super::reserve::belongs_to_others;
+use super::reserve::OtherClaims;
 use super::since::{SinceBound, contradicts};
 use super::{Adopt, Effort, Obtained, Origin, PHASELESS, Progress, Submitter};
 use crate::activity::ActivityError;
@@ -54,7 +54,7 @@ impl Submitter<'_> {
         };
         let (mut runs, mut doubtful) = (shown.clone(), None);
         let mut confirmed = BTreeSet::new();
-        let others = if effort.first.is_some() { belongs_to_others(self.ctx, effort).await? } else { BTreeSet::new() };
+        let others = if effort.first.is_some() { OtherClaims::read(self.ctx, effort).await? } else { OtherClaims::default() };
         loop {
             let judged = self.judge(effort, adopt, &runs, &others);
             let (hit, vital) = match &judged {
@@ -138,9 +138,9 @@ impl Submitter<'_> {
         listed
     }
 
-    /// What a list of runs, the newest first, says. `others` are runs that other jobs of the queue submitted.
-    fn judge(&self, effort: &Effort, adopt: Adopt, runs: &[Run], others: &BTreeSet<String>) -> Judged {
-        let ours = runs.iter().filter(|run| !others.contains(&run.name) && self.is_evidence(effort, run));
+    /// What a list of runs, the newest first, says. `others` is what other jobs of the queue have a claim to.
+    fn judge(&self, effort: &Effort, adopt: Adopt, runs: &[Run], others: &OtherClaims) -> Judged {
+        let ours = runs.iter().filter(|run| !others.include(self.tenant, run) && self.is_evidence(effort, run));
         // The oldest is the likeliest: what came later may be another queue's.
         if let Some(run) = best(ours.rev()) {
             let because = match (&effort.user, &run.creator) {

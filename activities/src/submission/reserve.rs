@@ -11,7 +11,7 @@ use crate::activity::ActivityError;
 use crate::context::{ActivityContext, Interrupted};
 use crate::effects::{EffectState, OtherEffect, Reservation, Reserved};
 use crate::follow::alive;
-use crate::tenant::{Identity, Kind, Run, Standing};
+use crate::tenant::{Identity, Kind, Run, Standing, Tenant};
 
 /// The first wait for another job's submission; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -120,11 +120,31 @@ impl Submitter<'_> {
     }
 }
 
-/// The runs that other jobs of the queue are known to have submitted. The list is bounded; what it lacks is refused when it is claimed.
-pub(super) async fn belongs_to_others(ctx: &ActivityContext, effort: &Effort) -> Result<BTreeSet<String>, Interrupted> {
-    let others = ctx.other_effects(&effort.key(), Timestamp::MIN).await?;
-    let known = others.iter().filter_map(|other| run_of(other).map(str::to_owned));
-    Ok(known.chain(effort.of_others.iter().cloned()).collect())
+/// What other jobs of the queue have a better claim to than an effort whose answer was lost.
+#[derive(Default)]
+pub(super) struct OtherClaims {
+    /// Runs that they are known to have submitted. The list is bounded; what it lacks is refused when it is claimed.
+    runs: BTreeSet<String>,
+    /// When the first of them began to submit after our newest intent, if its answer is not known either. It did so because ours was
+    /// too old to become a run any more, so that a run from then on is its own.
+    newer_intent: Option<Timestamp>,
+}
+
+impl OtherClaims {
+    pub(super) async fn read(ctx: &ActivityContext, effort: &Effort) -> Result<Self, Interrupted> {
+        let others = ctx.other_effects(&effort.key(), Timestamp::MIN).await?;
+        let known = others.iter().filter_map(|other| run_of(other).map(str::to_owned));
+        let runs = known.chain(effort.of_others.iter().cloned()).collect();
+        let ours = effort.intent.as_ref().map(|intent| intent.at.ours);
+        let newer = |other: &&OtherEffect| other.state == EffectState::Intent && ours.is_some_and(|ours| other.at > ours);
+        Ok(Self { runs, newer_intent: others.iter().filter(newer).map(|other| other.at).min() })
+    }
+
+    /// Whether a run is rather another job's.
+    pub(super) fn include(&self, tenant: &Tenant, run: &Run) -> bool {
+        let since = self.newer_intent.map(|at| tenant.earliest(at));
+        self.runs.contains(&run.name) || since.is_some_and(|since| run.created_at.is_none_or(|created| created >= since))
+    }
 }
 
 fn run_of(other: &OtherEffect) -> Option<&str> {

@@ -256,7 +256,8 @@ fn secret(
             Ok(Some((Secret::Setting, secret)))
         }
         (None, Some(file)) => {
-            let problem = |error| format!("{} cannot be read: {error}", file.display());
+            // The name is not shown: it may be the secret itself, pasted at the wrong place.
+            let problem = |error| format!("names a file that cannot be read: {error}");
             let secret = read(file).map_err(|error| (file_key, problem(error), "name a readable file that holds the secret"))?;
             secret_form(file_key, secret.expose_secret())?;
             Ok((!secret.expose_secret().is_empty()).then(|| (Secret::File(file.clone()), secret)))

@@ -3,6 +3,7 @@
 //! Seen from outside, all of them stand behind one address, each under its prefix. Inside the tenant's cluster each has an address of
 //! its own and no prefix.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -81,18 +82,34 @@ impl Bases {
 
     /// On this very machine, or inside the cluster: no proxy stands between.
     fn are_near(&self) -> bool {
-        let near = |url: &&Url| match url.host_str() {
-            Some(host) => matches!(host, "localhost" | "127.0.0.1" | "[::1]") || host.ends_with(".svc.cluster.local"),
-            None => false,
-        };
-        self.all().iter().all(near)
+        self.all().iter().all(|url| is_loopback(url) || is_in_cluster(url))
     }
+}
+
+/// Whether an address leads to this very machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether an address is one of a Kubernetes cluster, where it is known only inside.
+pub(super) fn is_in_cluster(url: &Url) -> bool {
+    url.host_str().is_some_and(|host| host.ends_with(".svc.cluster.local"))
+}
+
+/// Whether a text can be the address of a proxy, as `HTTPS_PROXY` has it.
+pub fn is_proxy(text: &str) -> bool {
+    Proxy::all(text.trim()).is_ok()
 }
 
 fn address(text: &str) -> Result<Option<Url>, String> {
     let text = text.trim();
     if text.is_empty() {
         return Ok(None);
+    }
+    // Else `localhost:8100` would have the scheme `localhost`.
+    if !text.contains("://") {
+        return Err("has no scheme".into());
     }
     let mut url = Url::parse(text).map_err(|error| format!("is no address: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {

@@ -84,6 +84,7 @@ pub use auth::{Identity, Ping};
 pub use connections::{AdminsWritten, Connection};
 pub use diagnosis::never_reached;
 pub use holds::Hold;
+pub use link::is_proxy;
 pub use listed::{Listed, MOST_LISTED};
 pub use oauth_clients::{NewOAuthClient, OAuthClient, OAuthClientPage, OAuthCreation, oauth_client_command};
 pub(crate) use packages::find_command;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::duration;
 
-pub(super) use check::{Checked, Refusal, check};
+pub(super) use check::{Checked, Refusal, check, check_settings};
 pub(super) use form::{secret as secret_form, warning};
 
 /// The settings of one tenant.
@@ -56,6 +56,8 @@ pub struct TenantSettings {
     /// The proxy to go through, as in `http://user:password@proxy.example.com:3128`. Absent or empty: what `HTTPS_PROXY`, `HTTP_PROXY` and
     /// `NO_PROXY` say.
     pub proxy: Option<SecretString>,
+    /// Whether credentials may be sent over `http://` to another machine.
+    pub allow_cleartext: bool,
     /// A file of PEM certificates that are trusted besides those of the machine.
     pub ca_file: Option<PathBuf>,
     /// What kind of workflow service the tenant has.
@@ -102,6 +104,14 @@ pub struct TenantSettings {
     pub max_pages: usize,
 }
 
+impl TenantSettings {
+    /// Checks addresses and limits. No file is read.
+    pub fn check(&self, tenant: &str) -> Result<(), SettingsError> {
+        let refuse = |(key, problem, mend)| SettingsError { tenant: tenant.to_owned(), key, problem, mend };
+        check_settings(self).map(drop).map_err(refuse)
+    }
+}
+
 impl Default for TenantSettings {
     fn default() -> Self {
         Self {
@@ -119,6 +129,7 @@ impl Default for TenantSettings {
             keycloak_client_secret_file: None,
             keycloak_realm: "default".to_owned(),
             proxy: None,
+            allow_cleartext: false,
             ca_file: None,
             generation: Generation::Auto,
             connect_timeout: Duration::from_secs(10),

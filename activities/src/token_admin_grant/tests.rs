@@ -770,3 +770,33 @@ fn input_is_read_strictly_and_the_options_are_those_of_a_grant() {
     odd["method"] = json!("force");
     assert_eq!(info.prepare(odd).expect_err("it is refused").field, "method");
 }
+
+#[tokio::test]
+async fn a_token_that_another_writers_list_brought_back_is_looked_at_once_more_too() {
+    let clock = clock();
+    // Writes that were taken, and reads since the first of them.
+    let seen = Arc::new(Mutex::new((0, 0)));
+    let counts = seen.clone();
+    let server = Scripted::answering(move |request| {
+        let mut counts = counts.lock().expect("no panic");
+        if request.target.contains("/apikeys") {
+            return Some(Reply::ok(&json!({"records": [{"id": "token-1", "clientId": "apikey-1"}]})));
+        }
+        if request.target.contains("/bulk/") {
+            counts.0 += 1;
+        } else if counts.0 == 1 {
+            counts.1 += 1;
+        }
+        // Lost at once, back by a list of another writer that still had it, and lost again.
+        let is_admin = counts.0 > 1 || counts.0 == 1 && counts.1 == 2;
+        let admins: &[&str] = if is_admin { &["jane", "service-account-apikey-1"] } else { &["jane"] };
+        let attributes = json!({"qualifiedName": CONNECTION, "name": "prod", "adminUsers": admins});
+        Some(Reply::ok(&json!({"entity": {"guid": "c-1", "attributes": attributes}})))
+    })
+    .await;
+    let input = json!({"connection_qualified_name": CONNECTION, "api_token_guid": "token-1", "method": "direct"});
+    let grant = TokenAdminGrant::new(server.tenants(&clock));
+    let verdict = drive(&clock, TestHost::new(clock.clone()).attempt(grant, input)).await.expect("a verdict");
+    assert!(verdict.is_passed());
+    assert_eq!(*seen.lock().expect("no panic"), (2, 4), "it was seen to be gone, and granted again");
+}

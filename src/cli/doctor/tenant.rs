@@ -1,7 +1,6 @@
 //! What `doctor` asks of one tenant: whether it is configured, there, knows us, and lets us do what the activities do.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use iolaus_activities::tenant::{Generation, Ping, SettingsError, Tenant, Tenants};
@@ -11,12 +10,13 @@ use jiff::SignedDuration;
 use super::{Finding, NOTHING, Report, State};
 use crate::cli::App;
 use crate::cli::exit::Exit;
+use crate::cli::out::OutputLost;
 
 /// Roles that may do everything that the shipped activities do.
 const ROLES: [&str; 2] = ["$admin", "$api-token-default-access"];
 
 /// Makes all checks of one tenant that can be made.
-pub(super) async fn check(name: &str, report: &mut Report<'_>) -> io::Result<()> {
+pub(super) async fn check(name: &str, report: &mut Report<'_>) -> Result<(), OutputLost> {
     let app = report.app;
     let tenant = match open(app, name) {
         Ok(tenant) => tenant,
@@ -147,6 +147,12 @@ async fn reads(tenant: &Tenant, may_search_workflows: &str) -> (Finding, Finding
 fn asked<T>(what: String, fine: String, answer: Result<T, Failure>) -> Finding {
     match answer {
         Ok(_) => Finding::new(what, State::Ok, fine),
-        Err(failure) => Finding { mend: failure.suggested_action.clone(), ..Finding::new(what, State::Fail, failure.to_string()) },
+        Err(failure) => {
+            let finding = Finding::new(what, State::Fail, failure.to_string());
+            match failure.suggested_action {
+                Some(hint) => finding.mend(hint),
+                None => finding,
+            }
+        }
     }
 }

@@ -46,9 +46,10 @@ fn api_key(temporal: &TemporalConfig) -> Result<Option<SecretString>, ClientErro
     match std::fs::read_to_string(file) {
         Ok(key) => Ok(Some(key.trim().to_owned().into())),
         Err(error) => Err(ClientError::Unavailable {
-            place: format!("the file {} (temporal.api_key_file)", file.display()),
+            // Its name is not shown: it may be the key itself, pasted at the wrong place.
+            place: "the file that temporal.api_key_file names".to_owned(),
             unknown: false,
-            mend: None,
+            mend: Some("name a readable file that holds the key".into()),
             source: error.into(),
         }),
     }

@@ -55,7 +55,7 @@ impl Retry {
         let host = app.open()?;
         let Some(job_id) = self.job_id else { return self.matching(app, &host).await };
         let enqueued = host.client().retry(Target { job_id, run_id: self.run_id }, self.accept_duplicate).await?;
-        app.out.data(&enqueued, || format!("{} is open again as run {}", enqueued.job_id, enqueued.run_id))?;
+        app.out.outcome(&enqueued, || format!("{} is open again as run {}", enqueued.job_id, enqueued.run_id));
         Ok(Exit::Passed)
     }
 
@@ -73,7 +73,7 @@ impl Retry {
             let page = host.client().retry_matching(filter.clone(), cursor).await?;
             for enqueued in &page.retried {
                 retried += 1;
-                tell(app, enqueued)?;
+                tell(app, enqueued);
             }
             for left_out in &page.skipped {
                 skipped += 1;
@@ -96,6 +96,6 @@ impl Retry {
     }
 }
 
-fn tell(app: &App, enqueued: &Enqueued) -> std::io::Result<()> {
-    if app.out.is_json() { app.out.json(enqueued) } else { app.out.line(&plain_line(enqueued.job_id.as_str())) }
+fn tell(app: &App, enqueued: &Enqueued) {
+    app.out.outcome(enqueued, || plain_line(enqueued.job_id.as_str()));
 }

@@ -72,7 +72,7 @@ impl Create {
             role: role(&tenant, &self.role).await?,
             personas: personas(&tenant, &self.personas).await?,
         };
-        let signals = Signals::listen(&app.clock)?;
+        let signals = Signals::listen()?;
         let file = self.secret_file.as_deref().map(SecretFile::create).transpose()?;
         let since = tenant.earliest(app.clock.now());
         match sent(app, &tenant, &new, &signals).await {
@@ -219,7 +219,7 @@ fn hand_over(
         if let Err(error) = file.write(secret) {
             discard(Some(file));
             let message = format!("{} was created, but {} does not take its secret: {error}", client.client_id, path.display());
-            return Err(lost(Problem::unusable(message)).into());
+            return Err(lost(Problem::unresolved(message)).into());
         }
         written = Some(path);
     }
@@ -231,9 +231,12 @@ fn hand_over(
         client_secret: written.is_none().then(|| secret.expose_secret()),
         secret_file: written,
     };
+    if written.is_some() {
+        app.out.outcome(&created, || text(&created));
+        return Ok(Exit::Passed);
+    }
     app.out.delivered(&created, || text(&created)).map_err(|error| {
-        let problem = Problem::unusable(format!("{} was created, but stdout takes nothing: {error}", client.client_id));
-        if written.is_some() { problem } else { lost(problem) }
+        lost(Problem::unresolved(format!("{} was created, but stdout takes nothing: {error}", client.client_id)))
     })?;
     Ok(Exit::Passed)
 }

@@ -46,7 +46,7 @@ impl Purge {
             tenant.purge_oauth_client(client_id).await?;
         }
         let told = if purged { "is purged" } else { "is left as it is" };
-        app.out.data(&Purged { client_id, purged }, || clean::line(&format!("{client_id} {told}")))?;
+        app.out.outcome(&Purged { client_id, purged }, || clean::line(&format!("{client_id} {told}")));
         Ok(if purged { Exit::Passed } else { Exit::Cancelled })
     }
 }

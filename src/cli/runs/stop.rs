@@ -49,10 +49,10 @@ impl Stop {
         let phase = run.phase.as_deref();
         let tell = |stop_requested: bool, told: &str| {
             let stopped = Stopped { run: &self.run, phase, stop_requested };
-            app.out.data(&stopped, || crate::cli::clean::line(told))
+            app.out.outcome(&stopped, || crate::cli::clean::line(told));
         };
         if run.standing() != Standing::Active {
-            tell(false, &format!("{} has ended already: {}", self.run, phase.unwrap_or("no phase")))?;
+            tell(false, &format!("{} has ended already: {}", self.run, phase.unwrap_or("no phase")));
             return Ok(Exit::Passed);
         }
         if !self.yes {
@@ -61,7 +61,7 @@ impl Stop {
             let what =
                 format!("run {} of {workflow} of tenant {} is {}{started}.", self.run, tenant.name(), phase.unwrap_or("new"));
             if !confirm::ask(app, &what, "Stop it? What it did so far is not undone.").await? {
-                tell(false, &format!("{} is left as it is", self.run))?;
+                tell(false, &format!("{} is left as it is", self.run));
                 return Ok(Exit::Cancelled);
             }
         }
@@ -72,7 +72,7 @@ impl Stop {
         };
         asked
             .map_err(|failure| Failure { suggested_action: failure.suggested_action.or_else(|| Some(show.clone())), ..failure })?;
-        tell(true, &format!("the tenant was asked to stop {}; {show} shows its end", self.run))?;
+        tell(true, &format!("the tenant was asked to stop {}; {show} shows its end", self.run));
         Ok(Exit::Passed)
     }
 }

@@ -22,7 +22,8 @@ impl Tx<'_> {
     }
 
     pub(super) fn cancel_one(&mut self, id: i64, reason: Option<String>) -> Result<Option<Cancelled>, StoreError> {
-        let Some(mut stored) = rows::load(self.conn, id)? else { return Ok(None) };
+        // One that cannot be read is closed by that.
+        let Some(mut stored) = self.load_or_set_aside(id, None)? else { return Ok(Some(Cancelled::Closed)) };
         if !stored.state.is_open() {
             return Ok(Some(Cancelled::AlreadyClosed));
         }
@@ -132,7 +133,11 @@ impl Tx<'_> {
     /// The last checkpoint that was saved. Text that is no JSON stays text.
     pub(super) fn checkpoint(&self, id: i64) -> Result<Option<Value>, StoreError> {
         let mut statement = self.conn.prepare_cached("SELECT checkpoint FROM job_checkpoints WHERE id = ?1")?;
-        let checkpoint: Option<String> = statement.query_row([id], |row| row.get(0)).optional()?.flatten();
+        let checkpoint = statement.query_row([id], |row| {
+            // What is no text is none of an activity, which says so when it reads it.
+            Ok(row.get_ref(0)?.as_bytes_or_null()?.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+        });
+        let checkpoint: Option<String> = checkpoint.optional()?.flatten();
         Ok(checkpoint.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 }

@@ -313,7 +313,7 @@ fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Option<Claimed>, St
              started_at = coalesce(started_at, ?3) WHERE id = ?1",
         )?
         .execute(params![id, worker_id, ms(tx.now)])?;
-    let stored = rows::load(tx.conn, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let Some(stored) = tx.load_or_set_aside(id, Some(JobState::Available))? else { return Ok(None) };
     tx.counts.moved(&stored.execution.activity, &stored.execution.tenant, Some(JobState::Available), Some(JobState::Running));
     if let Some(problem) = stored.undecodable {
         let failure = Failure::new(codes::INPUT_UNDECODABLE, Category::InvalidInput, problem);

@@ -178,7 +178,7 @@ impl Tx<'_> {
         let now = ms(self.now);
         let ids = self.ids("SELECT id FROM jobs WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2", params![now, SWEEP])?;
         for id in &ids {
-            let Some(stored) = rows::load(self.conn, *id)? else { continue };
+            let Some(stored) = self.load_or_set_aside(*id, None)? else { continue };
             let whole = stored.execution.close_by.is_some_and(|at| at <= self.now);
             let kind = if whole { TimeoutKind::ScheduleToClose } else { TimeoutKind::ScheduleToStart };
             let mut failure = executor::timed_out(kind);

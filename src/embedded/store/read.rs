@@ -6,9 +6,9 @@ use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use super::rows::{self, JOB_COLUMNS, json, optional_time, time};
-use super::{StoreError, sequences, workers};
+use super::{StoreError, sequences, unreadable, workers};
 use crate::client::{AttemptFailure, JobDetail, JobPage, ListFilter, Pause, PauseKind, Target, TenantHold, WorkerStatus};
-use crate::job::{JobState, SEQUENCE, TraceContext};
+use crate::job::{Job, JobState, SEQUENCE, TraceContext};
 
 /// The rowid of an execution.
 pub(crate) fn find(conn: &Connection, target: &Target) -> Result<Option<i64>, StoreError> {
@@ -69,14 +69,6 @@ pub(crate) fn closed_among(conn: &Connection, ids: &[i64]) -> Result<Vec<i64>, S
     Ok(closed)
 }
 
-/// Whether every page of the file is where it belongs.
-pub(crate) fn check(conn: &Connection) -> Result<(), StoreError> {
-    match conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))? {
-        well if well == "ok" => Ok(()),
-        found => Err(StoreError::Damaged { found }),
-    }
-}
-
 /// Whether an execution is there and open.
 pub(crate) fn is_open(conn: &Connection, id: i64) -> Result<bool, StoreError> {
     Ok(conn.prepare_cached("SELECT 1 FROM jobs WHERE id = ?1 AND finished_at IS NULL")?.exists([id])?)
@@ -105,12 +97,24 @@ pub(crate) fn list(conn: &Connection, filter: &ListFilter, limit: usize, before:
     values.push(SqlValue::from(i64::try_from(limit + 1).unwrap_or(i64::MAX)));
     let mut statement = conn.prepare_cached(&sql)?;
     let mut rows = statement
-        .query_map(params_from_iter(values), |row| Ok((rows::job(row)?, row.get::<_, i64>(15)?)))?
+        .query_map(params_from_iter(values), |row| Ok((row.get::<_, i64>(15)?, readable(row, rows::job(row))?)))?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let more = rows.len() > limit;
     rows.truncate(limit);
-    let next_cursor = rows.last().filter(|_| more).map(|(_, id)| id.to_string());
-    Ok(JobPage { jobs: rows.into_iter().map(|(job, _)| job).collect(), next_cursor })
+    let next_cursor = rows.last().filter(|_| more).map(|(id, _)| id.to_string());
+    Ok(JobPage { jobs: rows.into_iter().filter_map(|(_, job)| job).collect(), next_cursor })
+}
+
+/// One row that does not decode hides itself, and not the others.
+fn readable(row: &rusqlite::Row<'_>, job: rusqlite::Result<Job>) -> rusqlite::Result<Option<Job>> {
+    let error = match job.map_err(StoreError::from) {
+        Ok(job) => return Ok(Some(job)),
+        Err(error) => error,
+    };
+    let Some(problem) = unreadable::problem(&error) else { return rows::job(row).map(Some) };
+    let id: i64 = row.get(15)?;
+    tracing::error!(row = id, problem, hint = "iolaus fsck", "a job that cannot be read is left out of the list");
+    Ok(None)
 }
 
 /// The workers that are registered.

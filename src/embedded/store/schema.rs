@@ -77,6 +77,9 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 /// Plans do not depend on what is bound. Otherwise SQLite compares each value with the conditions of the partial indexes, and for that
 /// prepares a cached statement again at every use.
 fn keep_plans(conn: &Connection) -> rusqlite::Result<()> {
+    // What the schema of a file says, which may have been planted, runs no unsafe function, and nothing here writes past SQL.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
@@ -99,6 +102,18 @@ pub(super) fn check_version(conn: &Connection) -> Result<(), StoreError> {
         return Err(StoreError::Upgraded { by: by.unwrap_or_else(|| "a newer version".to_owned()) });
     }
     Ok(())
+}
+
+/// Refuses a file that is not ours, or not of this build's schema.
+pub(super) fn check_current(conn: &Connection) -> Result<(), StoreError> {
+    if pragma(conn, "application_id")? != i64::from(APPLICATION_ID) {
+        return Err(StoreError::Foreign);
+    }
+    check_version(conn)?;
+    match pragma(conn, "user_version")? {
+        VERSION => Ok(()),
+        version => Err(StoreError::OldSchema { version }),
+    }
 }
 
 fn migrate(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::enqueue::{JobRows, Place};
 use super::rows::{self, JOB_COLUMNS, Stored, json, ms};
-use super::{StoreError, Tx, dying};
+use super::{StoreError, Tx, dying, unreadable};
 use crate::client::{Cancelled, StepDetail};
 use crate::executor::{self, Conclusion};
 use crate::job::{IdConflictPolicy, IdReusePolicy, JobId, NewJob, RunId};
@@ -33,8 +33,20 @@ impl Tx<'_> {
         self.go_on(sequence, None)
     }
 
+    /// The same. What cannot be read of the sequence, or of a step that has ended, ends the sequence and not the transaction.
     fn go_on(&mut self, sequence: i64, delay: Option<std::time::Duration>) -> Result<(), StoreError> {
-        let Some(mut stored) = rows::load(self.conn, sequence)?.filter(|stored| stored.state.is_open()) else { return Ok(()) };
+        match self.try_to_go_on(sequence, delay) {
+            Err(error) => match unreadable::problem(&error) {
+                Some(problem) => self.set_aside(sequence, None, Some(problem)).map(drop),
+                None => Err(error),
+            },
+            done => done,
+        }
+    }
+
+    fn try_to_go_on(&mut self, sequence: i64, delay: Option<std::time::Duration>) -> Result<(), StoreError> {
+        let loaded = self.load_or_set_aside(sequence, None)?;
+        let Some(mut stored) = loaded.filter(|stored| stored.state.is_open()) else { return Ok(()) };
         dying::point();
         let ended = self.step_verdicts(sequence)?;
         stored.execution.started_at = ended.iter().find_map(|verdict| verdict.started_at);

@@ -100,7 +100,7 @@ impl Tx<'_> {
         }
         let ids = self.ids("SELECT id FROM jobs WHERE state = 'running' AND worker_id = ?1 LIMIT ?2", params![seen.id, RESCUES])?;
         for id in &ids {
-            let Some(stored) = rows::load(self.conn, *id)? else { continue };
+            let Some(stored) = self.load_or_set_aside(*id, None)? else { continue };
             let cancel = self.unanswered_cancel(*id, &stored)?;
             let decision = executor::rescued(&stored.execution, &seen.name, &cancel, self.now, self.jitter);
             let finished = self.finish(*id, stored.token, &decision)?;

@@ -25,7 +25,7 @@ use crate::executor::CancelPlans;
 mod connection;
 
 /// Operations in one transaction at most.
-pub(super) const BATCH: usize = 256;
+pub(crate) const BATCH: usize = 256;
 
 /// A transaction in progress, as operations see it.
 pub(crate) struct Tx<'c> {

@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use super::Shared;
 use crate::client::PauseKind;
 use crate::embedded::store::{self, StoreError};
+use crate::embedded::wal;
 use crate::telemetry::Metrics;
 use crate::telemetry::names::{attribute, metric};
 
@@ -35,6 +36,10 @@ pub(super) fn watch_worker(worker: &Arc<Shared>, metrics: &Metrics) {
         if let Some(at) = metrics.claimed_at() {
             observe(at, &[]);
         }
+    });
+    metrics.gauge(metric::WAL_SIZE, Arc::downgrade(worker), |worker: &Shared, _, observe| {
+        #[expect(clippy::cast_precision_loss, reason = "no disk is so large")]
+        observe(wal::size(worker.store.path()) as f64, &[]);
     });
     metrics.gauge(metric::JOBS, Arc::downgrade(worker), |worker: &Shared, metrics, observe| {
         // Names that are not known share a series, which then is their sum.

@@ -41,7 +41,7 @@ pub enum Action {
     GarbageAfterApplying,
     /// The request is applied at once, its answer leaves so much later.
     Delay {
-        /// Milliseconds of real time.
+        /// Milliseconds: real time, unless [`SandboxOptions::sleep`](crate::sandbox::SandboxOptions::sleep) says otherwise.
         ms: u64,
     },
     /// 200 with a text page that shows every header of the request, as a debugging proxy does.

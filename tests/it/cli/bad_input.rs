@@ -23,6 +23,38 @@ fn refused_os(place: &Place, arguments: &[OsString], parts: &[&str]) {
 }
 
 #[test]
+fn a_key_that_is_given_twice_is_refused_by_name_wherever_json_comes_in() {
+    let place = Place::new();
+    let twice = r#"{"user_id": "a", "connection_qualified_name": "", "user_id": "b"}"#;
+    let part = "the key `user_id` is given twice";
+    refused(&place, &["publish_preflight", "--input", twice], &["--input", part]);
+    let file = place.file("twice.json", twice);
+    refused(&place, &["publish_preflight", "--input-file", file.to_str().expect("text")], &["twice.json", part]);
+    let line = format!(r#"{{"activity": "publish_preflight", "input": {twice}}}"#);
+    let ran = place.shell("\"$IOLAUS\" enqueue --jobs -", &line);
+    assert!(ran.code == 2 && ran.stderr.contains("line 1") && ran.stderr.contains(part), "{ran:?}");
+    let ran = place.shell("\"$IOLAUS\" enqueue --jobs - --on-error skip", &line);
+    assert!(ran.code == 2 && ran.stderr.contains("line 1") && ran.stderr.contains(part), "{ran:?}");
+    let sequence = place
+        .file("sequence.json", format!(r#"{{"steps": [{{"name": "a", "activity": "publish_preflight", "input": {twice}}}]}}"#));
+    let ran = place.run(&format!("sequence enqueue {}", sequence.display()));
+    assert!(ran.code == 2 && ran.stderr.contains("sequence.json") && ran.stderr.contains(part), "{ran:?}");
+    let labels = r#"{"activity": "publish_preflight", "labels": {"a": "1", "a": "2"}}"#;
+    let ran = place.shell("\"$IOLAUS\" enqueue --jobs -", labels);
+    assert!(ran.code == 2 && ran.stderr.contains("the key `a` is given twice"), "{ran:?}");
+    assert_eq!(place.stored(), 0);
+}
+
+#[test]
+fn a_time_without_a_unit_is_refused_in_words_json_and_flags() {
+    let place = Place::new();
+    let part = "`5` has no unit";
+    refused(&place, &["await_completion", "run=r", "timeout=5"], &["input.timeout", part]);
+    refused(&place, &["await_completion", "--input", r#"{"run": "r", "timeout": 5}"#], &["input.timeout", part]);
+    refused(&place, &["await_completion", "run=r", "--delay", "5"], &["--delay", part]);
+}
+
+#[test]
 fn wrong_activities_fields_types_and_ids_are_refused_by_field_and_store_nothing() {
     let place = Place::new();
     let preflight = "publish_preflight";

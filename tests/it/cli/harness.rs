@@ -124,6 +124,14 @@ impl Place {
         Running::new(child.expect("it starts"))
     }
 
+    /// The same, with so many file descriptors.
+    pub(crate) fn start_with_descriptors(&self, most: u32, line: &str) -> Running {
+        let script = format!("ulimit -n {most}; exec {} {line}", env!("CARGO_BIN_EXE_iolaus"));
+        let mut command = self.of_program("/bin/sh", ["-c", &script]);
+        let child = command.env("IOLAUS_LOG", "info").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Running::new(child.expect("it starts"))
+    }
+
     /// The same, and nobody ever reads its log.
     pub(crate) fn start_unread(&self, line: &str) -> Running {
         let mut command = self.command(line.split_whitespace());
@@ -144,11 +152,13 @@ impl Place {
         self.run("jobs list").json()["jobs"].as_array().expect("a list").len()
     }
 
-    fn command<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Command {
+    /// A command, to be started.
+    pub(crate) fn command<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Command {
         self.of_program(env!("CARGO_BIN_EXE_iolaus"), arguments)
     }
 
-    fn of_program<I: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = I>) -> Command {
+    /// The same of another program, in the same environment.
+    pub(crate) fn of_program<I: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = I>) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).env_clear().env("HOME", self.directory.path()).env("TMPDIR", self.directory.path());
         command.envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
@@ -232,8 +242,13 @@ impl Running {
 
     /// Sends SIGTERM.
     pub(crate) fn ask_to_stop(&self) {
-        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
-        assert!(asked.success(), "it has ended already");
+        self.send(rustix::process::Signal::TERM);
+    }
+
+    /// Sends a signal.
+    pub(crate) fn send(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, signal).expect("it has not ended");
     }
 
     /// Kills it as a power cut does, and waits until it is gone.

@@ -2,6 +2,8 @@
 //! as the shell runs them. Whatever it does, the verdict is one that a person would call true, an effect happens once, and our key is
 //! found nowhere.
 
+mod marker;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

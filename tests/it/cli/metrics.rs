@@ -24,14 +24,14 @@ fn place() -> Place {
 }
 
 /// Where a worker answers, read off its log.
-pub(super) fn address(worker: &mut Running) -> String {
+pub(crate) fn address(worker: &mut Running) -> String {
     let line = worker.line("answering /livez, /readyz and /metrics");
     let log: Value = serde_json::from_str(&line).expect("a line of JSON");
     log["address"].as_str().expect("an address").to_owned()
 }
 
 /// Status and body.
-pub(super) fn get(address: &str, path: &str) -> Option<(u16, String)> {
+pub(crate) fn get(address: &str, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();

@@ -1,10 +1,14 @@
 //! Nothing secret is left anywhere: not in what commands print, at any log level, nor in spans, the queue's files, checkpoints, verdicts.
 
+use std::process::{Command, Stdio};
+
 use iolaus::sandbox::{Action, Fault, SandboxOptions};
 use serde_json::json;
 
 use super::harness::{CONNECTION, Place, USER};
 use super::traces::Collector;
+use crate::support::skip::{Need, skip};
+use crate::support::watchdog::until;
 
 const TOKEN: &str = "api_token_guid=92588c67-5ddf-4a45-8b5c-dd92f4b84e99";
 
@@ -64,6 +68,58 @@ fn without(secrets: &[&str], said: &[(String, Vec<u8>)]) {
             assert!(!finds(secret, bytes), "a secret ({secret}) is in {name}");
         }
     }
+}
+
+/// A command as a user who is not root.
+fn as_nobody(words: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).args(words).env_clear().env("ATLAN_API_KEY", "k-hush-hush");
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn another_process_of_the_same_user_cannot_read_the_environment_of_ours() {
+    let program = env!("CARGO_BIN_EXE_iolaus");
+    let tried = as_nobody(&[program, "--version"]).status();
+    if !tried.as_ref().is_ok_and(std::process::ExitStatus::success) {
+        skip(Need::OtherUser, &format!("no program can be run as another user here: {tried:?}"));
+        return;
+    }
+    let reads = |id: u32| as_nobody(&["cat", &format!("/proc/{id}/environ")]).status().unwrap().success();
+    let others = as_nobody(&["cat"]).spawn().unwrap();
+    let mut ours = as_nobody(&[program, "sandbox", "--listen", "127.0.0.1:0"]).spawn().unwrap();
+    until("the environment of any other program can be read", || reads(others.id()));
+    until("ours cannot", || !reads(ours.id()));
+    assert!(ours.try_wait().unwrap().is_none(), "it has ended");
+    for mut child in [others, ours] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_key_that_is_pasted_where_a_file_is_named_is_not_shown() {
+    let mut place = Place::with_tenant(SandboxOptions::default());
+    place.set("IOLAUS_LOG", "trace");
+    place.set("IOLAUS_TENANTS__DEFAULT__API_KEY_FILE", "k-hush-hush");
+    for command in [&format!("execute publish_preflight {USER} {CONNECTION}"), "worker", "doctor", "whoami"] {
+        let ran = place.run(command);
+        assert_eq!(ran.code, 2, "{command}: {ran:?}");
+        assert!(format!("{}{}", ran.stdout, ran.stderr).contains("api_key_file"), "{command}: {ran:?}");
+        assert!(!ran.stdout.contains("hush") && !ran.stderr.contains("hush"), "{command}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_password_in_the_address_of_a_collector_is_not_shown_and_the_variable_is_named() {
+    let mut place = Place::with_tenant(SandboxOptions::default());
+    place.set("IOLAUS_LOG", "trace");
+    place.set("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:k-hush-hush@127.0.0.1:1");
+    let ran = place.run(&format!("execute publish_preflight {USER} {CONNECTION}"));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("OTEL_EXPORTER_OTLP_ENDPOINT holds a user or a password"), "{ran:?}");
+    assert!(!ran.stdout.contains("hush") && !ran.stderr.contains("hush"), "{ran:?}");
 }
 
 #[test]

@@ -173,6 +173,7 @@ fn help_tells_the_commands_and_the_exit_codes() {
       tokens         Find API tokens of a tenant
       whoami         Show which user a tenant takes the configured credentials for, and its roles
       doctor         Check configuration, queue, tenants and permissions, and suggest fixes
+      fsck           Check every row of the queue's file, and set aside what is broken
       sandbox        Play a tenant on loopback, until told to stop
       schema         Print JSON Schemas of what goes in and what comes out, or the reference of the
                      configuration

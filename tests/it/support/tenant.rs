@@ -8,6 +8,7 @@ use iolaus::intake::JobRequest;
 use iolaus::sandbox::{Fault, Generation, Sandbox, SandboxOptions, What};
 use iolaus_activities::tenant::{TenantSettings, Tenants};
 use iolaus_activities::{Clock, ManualClock, VerdictRecord};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::host::TestHost;
@@ -128,6 +129,34 @@ pub(crate) fn submissions(sandbox: &Sandbox) -> Vec<String> {
         _ => None,
     };
     sandbox.effects().into_iter().filter_map(run).collect()
+}
+
+/// A run that was really submitted.
+#[derive(Debug, Clone)]
+pub(crate) struct SubmittedRun {
+    pub(crate) run: String,
+    pub(crate) request_id: String,
+    pub(crate) at: Timestamp,
+    /// When it was stopped before its end.
+    pub(crate) stopped: Option<Timestamp>,
+}
+
+/// The runs of workflows that were really submitted, oldest first.
+pub(crate) fn submitted_runs(sandbox: &Sandbox) -> Vec<SubmittedRun> {
+    let mut runs: Vec<SubmittedRun> = Vec::new();
+    for effect in sandbox.effects() {
+        let at = effect.at.parse().unwrap();
+        match effect.what {
+            What::RunSubmitted { run, request_id, .. } => {
+                runs.push(SubmittedRun { run, request_id: request_id.unwrap_or_default(), at, stopped: None });
+            }
+            What::RunStopped { run, .. } => {
+                runs.iter_mut().filter(|known| known.run == run).for_each(|known| known.stopped = Some(at));
+            }
+            _ => {}
+        }
+    }
+    runs
 }
 
 pub(crate) fn request(activity: &str, input: Value) -> JobRequest {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{SettingsError, TenantSettings, form};
 use crate::tenant::credentials::Credentials;
-use crate::tenant::link::Bases;
+use crate::tenant::link::{Bases, is_in_cluster, is_loopback};
 
 /// Settings that were checked. Absent parts answer every request with a failure that says what to set.
 pub(in crate::tenant) struct Checked {
@@ -18,11 +18,39 @@ pub(in crate::tenant) type Refusal = (&'static str, String, &'static str);
 /// Checks the settings of one tenant, and reads its secret once, so that a file that is not there is found now.
 pub(in crate::tenant) fn check(tenant: &str, settings: &TenantSettings) -> Result<Checked, SettingsError> {
     let refuse = |(key, problem, mend)| SettingsError { tenant: tenant.to_owned(), key, problem, mend };
-    limits(settings).map_err(refuse)?;
-    form::address(settings).map_err(refuse)?;
-    let bases = Bases::of(settings).map_err(refuse)?;
+    let bases = check_settings(settings).map_err(refuse)?;
     let credentials = Credentials::of(settings).map_err(refuse)?;
     Ok(Checked { bases, credentials })
+}
+
+/// Whether credentials would travel in the clear. On this machine nobody listens in, and inside the tenant's cluster the services have no
+/// other addresses.
+fn encrypted(settings: &TenantSettings) -> Result<(), Refusal> {
+    if settings.allow_cleartext {
+        return Ok(());
+    }
+    for (key, text, is_service) in [
+        ("base_url", &settings.base_url, false),
+        ("heracles_url", &settings.heracles_url, true),
+        ("metastore_url", &settings.metastore_url, true),
+        ("keycloak_url", &settings.keycloak_url, true),
+    ] {
+        let Ok(url) = reqwest::Url::parse(text.trim()) else { continue };
+        if url.scheme() == "http" && !is_loopback(&url) && !(is_service && is_in_cluster(&url)) {
+            let problem = "is http:// to another machine, which would send the credentials unencrypted".to_owned();
+            return Err((key, problem, "write https://, or set allow_cleartext = true for this tenant if that network is trusted"));
+        }
+    }
+    Ok(())
+}
+
+/// The same without a secret: addresses and limits.
+pub(in crate::tenant) fn check_settings(settings: &TenantSettings) -> Result<Option<Bases>, Refusal> {
+    limits(settings)?;
+    form::address(settings)?;
+    let bases = Bases::of(settings)?;
+    encrypted(settings)?;
+    Ok(bases)
 }
 
 fn limits(settings: &TenantSettings) -> Result<(), Refusal> {
@@ -51,6 +79,50 @@ fn limits(settings: &TenantSettings) -> Result<(), Refusal> {
 mod tests {
     use super::*;
 
+    fn at(base_url: &str) -> TenantSettings {
+        TenantSettings { base_url: base_url.into(), ..TenantSettings::default() }
+    }
+
+    #[test]
+    fn credentials_are_sent_to_another_machine_in_the_clear_only_where_a_setting_allows_it() {
+        for url in [
+            "http://acme.example.com",
+            "http://10.0.0.7:8100",
+            "http://sandbox:8100",
+            "http://localhost.example.com",
+            "http://[::2]",
+        ] {
+            let text = refused(&at(url));
+            assert!(text.contains("`base_url` is http://") && text.contains("allow_cleartext = true"), "{text}");
+            assert!(check("acme", &TenantSettings { allow_cleartext: true, ..at(url) }).is_ok(), "{url}");
+        }
+        for url in [
+            "http://localhost:8100",
+            "http://127.0.0.1:8100",
+            "http://127.8.0.1",
+            "http://[::1]:1",
+            "https://acme.example.com",
+            "INTERNAL",
+            "",
+        ] {
+            assert!(check("acme", &at(url)).is_ok(), "{url}");
+        }
+        let service = |url: &str| TenantSettings { heracles_url: url.into(), ..at("INTERNAL") };
+        assert!(check("acme", &service("http://heracles.svc.cluster.local")).is_ok());
+        assert!(refused(&service("http://heracles.example.com")).contains("`heracles_url` is http://"));
+        assert!(refused(&at("http://acme.svc.cluster.local")).contains("`base_url` is http://"));
+    }
+
+    #[test]
+    fn an_address_without_a_scheme_is_refused_with_one_that_has_it() {
+        for url in ["acme.atlan.com", "acme", "localhost:8100"] {
+            let text = refused(&at(url));
+            assert!(text.contains("`base_url`") && text.contains("https://"), "{text}");
+        }
+        assert!(refused(&at("acme.atlan.com")).contains("has no scheme"));
+        assert!(refused(&at("localhost:8100")).contains("has no scheme"));
+    }
+
     fn refused(settings: &TenantSettings) -> String {
         check("acme", settings).err().expect("it is refused").to_string()
     }
@@ -63,8 +135,14 @@ mod tests {
         }
         let secret = TenantSettings { api_key: Some("hush\nhush".into()), ..TenantSettings::default() };
         assert!(!refused(&secret).contains("hush") && !format!("{secret:?}").contains("hush"));
-        let absent = TenantSettings { api_key_file: Some("/nowhere/key".into()), ..TenantSettings::default() };
-        assert!(refused(&absent).contains("/nowhere/key"));
+        for pasted in ["hush-hush", "/hush/hush"] {
+            let absent = TenantSettings { api_key_file: Some(pasted.into()), ..TenantSettings::default() };
+            let text = refused(&absent);
+            assert!(
+                text.contains("tenant `acme`: `api_key_file` names a file that cannot be read: ") && !text.contains("hush"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -318,6 +318,7 @@ async fn a_request_goes_through_the_proxy_that_is_set() {
     let address = proxy.settings().base_url;
     let settings = TenantSettings {
         base_url: "http://tenant.example.com".into(),
+        allow_cleartext: true,
         proxy: Some(address.replace("http://", "http://user:pass@").into()),
         ..proxy.settings()
     };

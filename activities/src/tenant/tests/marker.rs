@@ -3,7 +3,8 @@
 
 use std::fmt::Debug;
 
-use serde_json::{Map, Value, json};
+use marked_values::{marked, marker, places, refusal};
+use serde_json::{Value, json};
 
 use super::super::scripted::{Recorded, Reply, Scripted, clock, drive, hits, logs_with, spans, tenants};
 use super::super::*;
@@ -13,9 +14,8 @@ use crate::{AwaitCompletion, PublishPreflight, TokenAdminGrant, WorkflowRerun};
 
 const KEY: &str = "marker-0123456789-key";
 
-fn marker() -> String {
-    format!("\u{1b}[2J\r\nforged {KEY}\u{202e}")
-}
+#[path = "../../../tests/support/marked.rs"]
+mod marked_values;
 
 /// The answers to every operation as a healthy tenant gives them.
 fn healthy(target: &str) -> Value {
@@ -65,62 +65,6 @@ fn client() -> Value {
         "tokenExpirySeconds": 600, "createdAt": "2026-01-01T00:00:00Z", "createdBy": "jane", "updatedAt": "1", "updatedBy": "jane"})
 }
 
-/// How many places of a value can hold a text: each text, each key, and one more key in each object.
-fn places(value: &Value) -> usize {
-    match value {
-        Value::String(_) => 2,
-        Value::Array(items) => items.iter().map(places).sum::<usize>() + 1,
-        Value::Object(fields) => fields.values().map(places).sum::<usize>() + fields.len() + 1,
-        _ => 1,
-    }
-}
-
-/// Puts the marker at one of the places.
-fn marked(value: Value, at: &mut usize) -> Value {
-    let mut here = || {
-        let here = *at == 0;
-        *at = at.wrapping_sub(1);
-        here
-    };
-    match value {
-        Value::String(text) => {
-            if here() {
-                return marker().into();
-            }
-            if here() { format!("{text}{}", marker()).into() } else { text.into() }
-        }
-        Value::Array(items) => {
-            let more = here();
-            let mut items: Vec<_> = items.into_iter().map(|item| marked(item, at)).collect();
-            if more {
-                items.push(marker().into());
-            }
-            items.into()
-        }
-        Value::Object(fields) => {
-            let more = here();
-            let mut all = Map::new();
-            for (key, value) in fields {
-                let renamed = *at == 0;
-                *at = at.wrapping_sub(1);
-                let key = if renamed { marker() } else { key };
-                all.insert(key, marked(value, at));
-            }
-            if more {
-                all.insert(marker(), json!({marker(): marker()}));
-            }
-            all.into()
-        }
-        other => {
-            if here() {
-                marker().into()
-            } else {
-                other
-            }
-        }
-    }
-}
-
 /// One way to put the marker into answers.
 #[derive(Debug, Clone, Copy)]
 enum Hostile {
@@ -138,20 +82,10 @@ enum Hostile {
 
 impl Hostile {
     fn reply(self, request: &Recorded) -> Reply {
-        let text = marker();
+        let text = marker(KEY);
         let reply = match self {
-            Self::Place(mut at) => Reply::ok(&marked(healthy(&request.target), &mut at)),
-            Self::Refusal(status) => {
-                let more = json!({"code": text, "message": text, "retry_after": text, text.clone(): text});
-                let fields =
-                    ["errorCode", "code", "errorMessage", "message", "error_description", "errorCause", "info", "requestId"];
-                let mut body: Map<_, _> = fields.iter().map(|field| ((*field).to_owned(), json!(text))).collect();
-                for field in ["error", "detail", "data"] {
-                    body.insert(field.to_owned(), more.clone());
-                }
-                body.insert(text.clone(), json!(text));
-                Reply::json(status, &Value::Object(body))
-            }
+            Self::Place(mut at) => Reply::ok(&marked(healthy(&request.target), &mut at, &text)),
+            Self::Refusal(status) => Reply::json(status, &refusal(&text)),
             Self::Text(status, start) => Reply::text(status, &format!("{start}{text}")),
             Self::Echo(status) => Reply::text(status, &format!("{:#?}", request.headers)),
             Self::Headers => Reply::ok(&healthy(&request.target)).header("content-type", KEY).header("server", KEY),

@@ -177,6 +177,33 @@ async fn while_the_fate_of_another_submission_is_unknown_a_job_waits_for_it() {
     }
 }
 
+/// The worker of the first is dead for so long that the second no longer waits for what it sent.
+#[tokio::test]
+async fn the_run_of_a_later_job_whose_answer_was_lost_too_is_no_evidence_for_an_earlier_one() {
+    let case = Case::new(|world| world.submits.extend([does(false, Reply::cut()), does(true, Reply::cut())])).await;
+    let queue = Arc::default();
+    let (first, second) = (job(&case, &queue, "first"), job(&case, &queue, "second"));
+    let input = || json!({"until": "submitted", "idempotent": false});
+    for (host, dead_for) in [(&first, 120), (&second, 1)] {
+        let settling = async {
+            while host.progress().iter().all(|progress| progress["step"] != "settling an unknown fate") {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            ended = drive(&case.clock, run(&case, host, input())) => panic!("it has ended: {ended:?}"),
+            () = settling => {}
+        }
+        case.clock.advance(Duration::from_secs(dead_for)).await;
+    }
+    assert_eq!(case.world().applied, 1, "the second did not wait");
+    let both = async { tokio::join!(run(&case, &first, input()), run(&case, &second, input())) };
+    let (a, b) = drive(&case.clock, both).await;
+    let (a, b) = (a.expect("a verdict"), b.expect("a verdict"));
+    assert_eq!((fact(&a, "run"), fact(&a, "started")), (&json!(format!("{W}-ours2")), &json!(true)), "{a:?}");
+    assert_eq!((fact(&b, "run"), case.world().applied), (&json!(format!("{W}-ours1")), 2), "{b:?}");
+}
+
 #[tokio::test]
 async fn two_lost_answers_of_two_jobs_are_settled_by_two_runs() {
     let case = Case::new(|world| {

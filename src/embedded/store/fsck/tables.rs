@@ -1,0 +1,194 @@
+//! What must hold of the file as a whole: counts, indexes, ids, workers and effects.
+
+use rusqlite::{Connection, Row, params};
+
+use super::finding::{Finding, Findings, Fix};
+use super::scan::Counted;
+use crate::embedded::store::{StoreError, rows};
+use crate::job::JobState;
+
+/// Every index of `jobs`, and the condition that its entries meet.
+const INDEXES: [(&str, &str); 8] = [
+    ("jobs_by_job_id", "1"),
+    ("jobs_ready", "state = 'available'"),
+    ("jobs_due", "state IN ('scheduled', 'retryable')"),
+    ("jobs_expiring", "expires_at IS NOT NULL"),
+    ("jobs_running", "state = 'running'"),
+    ("jobs_closed", "finished_at IS NOT NULL"),
+    ("jobs_dead", "state IN ('discarded', 'cancelled')"),
+    ("jobs_by_parent", "parent_id IS NOT NULL"),
+];
+/// Lines of SQLite's own check that are kept.
+const LINES: u32 = 100;
+
+/// SQLite's own check of the pages: what it finds cannot be set right row by row.
+pub(super) fn pages(conn: &Connection) -> Result<Findings, StoreError> {
+    let mut found = Findings::default();
+    let mut statement = conn.prepare(&format!("PRAGMA quick_check({LINES})"))?;
+    let lines = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    for line in lines.into_iter().filter(|line| line != "ok") {
+        // A value that breaks a rule of the schema is one of a row, and the page that holds it is sound.
+        let is_value = line.contains("constraint failed in") || line.contains(" value in ");
+        found.add(if is_value { Finding::new("value.refused", "(rows)", line, Fix::Nothing) } else { damaged(line) });
+    }
+    Ok(found)
+}
+
+/// Something that SQLite says about its pages.
+pub(super) fn damaged(line: impl Into<String>) -> Finding {
+    Finding::new(super::DAMAGED, "(pages)", line, Fix::Nothing)
+}
+
+/// The small tables: workers and what hangs on them, the next id, effects.
+pub(super) fn small(conn: &Connection, oldest_kept: i64) -> Result<(Findings, Vec<StoredCount>), StoreError> {
+    let mut found = Findings::default();
+    for table in ["worker_holds", "worker_tenants"] {
+        let sql = format!("SELECT DISTINCT worker_id FROM {table} WHERE worker_id NOT IN (SELECT id FROM workers)");
+        for worker in ids(conn, &sql)? {
+            let fix = Fix::Delete { table, key: "worker_id", lease_token: None };
+            found.add(Finding::new("row.orphaned", table, "it belongs to no worker", fix).at(worker));
+        }
+    }
+    workers(conn, &mut found)?;
+    next_id(conn, &mut found)?;
+    effects(conn, oldest_kept, &mut found)?;
+    Ok((found, stored_counts(conn)?))
+}
+
+fn workers(conn: &Connection, found: &mut Findings) -> Result<(), StoreError> {
+    let mut statement = conn.prepare("SELECT w.id, w.activities, t.tenants, w.beat_at, w.started_at FROM workers w LEFT JOIN worker_tenants t ON t.worker_id = w.id")?;
+    let mut workers = statement.query([])?;
+    while let Some(row) = workers.next()? {
+        let tenants = row.get_ref(2)?.as_str().map_or(Ok(Vec::new()), serde_json::from_str::<Vec<String>>);
+        let decodes = rows::json::<Vec<String>>(row, 1).is_ok()
+            && tenants.is_ok()
+            && rows::time(row, 3).is_ok()
+            && rows::time(row, 4).is_ok();
+        if !decodes {
+            let fix = Fix::Delete { table: "workers", key: "id", lease_token: None };
+            found.add(Finding::new("worker.unreadable", "workers", "the worker's row does not decode", fix).at(row.get(0)?));
+        }
+    }
+    Ok(())
+}
+
+/// An id is never used again: leases are fenced by it.
+fn next_id(conn: &Connection, found: &mut Findings) -> Result<(), StoreError> {
+    let (last, used): (Option<i64>, Option<i64>) =
+        conn.query_row("SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), (SELECT max(id) FROM jobs)", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    if let Some(used) = used.filter(|used| last.is_none_or(|last| last < *used)) {
+        let message = format!("the last id that was given is {}, and row {used} is there", last.unwrap_or_default());
+        found.add(Finding::new("id.reusable", "sqlite_sequence", message, Fix::NextId(used)));
+    }
+    Ok(())
+}
+
+/// Effects outlive their executions; a young one whose execution is not there was left by damage, and only holds others back.
+fn effects(conn: &Connection, oldest_kept: i64, found: &mut Findings) -> Result<(), StoreError> {
+    let mut statement = conn.prepare(
+        "SELECT e.id, e.job_id, e.run_id, e.tenant, e.at, \
+                (SELECT j.tenant FROM jobs j WHERE j.job_id = e.job_id AND j.run_id = e.run_id) FROM effects e",
+    )?;
+    let mut effects = statement.query([])?;
+    while let Some(row) = effects.next()? {
+        let text = |column| lossy(row, column);
+        let (at, tenant): (i64, Option<String>) = (row.get(4)?, row.get(5).unwrap_or_default());
+        let (code, problem) = if rows::at_ms(at).is_err() {
+            ("effect.unreadable", format!("{at} is not a time"))
+        } else {
+            match tenant {
+                Some(tenant) if tenant != text(3)? => {
+                    ("effect.foreign", format!("it is an effect at tenant {}, and its job is of {tenant}", text(3)?))
+                }
+                None if at > oldest_kept => ("effect.unowned", "its execution is not there".to_owned()),
+                _ => continue,
+            }
+        };
+        let message = format!("{problem}; it stays, and keeps others from doing the same thing twice");
+        let mut finding = Finding::new(code, "effects", message, Fix::Nothing).at(row.get(0)?).warning();
+        (finding.job_id, finding.run_id) = (Some(text(1)?), Some(text(2)?));
+        found.add(finding);
+    }
+    Ok(())
+}
+
+/// One row of `job_counts`.
+pub(super) struct StoredCount {
+    activity: String,
+    tenant: String,
+    state: String,
+    count: i64,
+}
+
+fn stored_counts(conn: &Connection) -> Result<Vec<StoredCount>, StoreError> {
+    let mut statement = conn.prepare("SELECT activity, tenant, state, count FROM job_counts")?;
+    let counts = statement.query_map([], |row| {
+        Ok(StoredCount { activity: lossy(row, 0)?, tenant: lossy(row, 1)?, state: lossy(row, 2)?, count: row.get(3)? })
+    })?;
+    Ok(counts.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Counts that do not say what is there.
+pub(super) fn counts(stored: Vec<StoredCount>, counted: &Counted) -> Findings {
+    let mut found = Findings::default();
+    let mut expected = counted.states.clone();
+    let mut compare = |activity: &str, tenant: &str, state: &str, says: i64, there: i64| {
+        if says != there {
+            let message = format!("{activity} of tenant {tenant}, {state}: the count says {says}, and {there} are there");
+            found.add(Finding::new("counts.wrong", "job_counts", message, Fix::Counts));
+        }
+    };
+    for StoredCount { activity, tenant, state, count } in stored {
+        let position = JobState::ALL.iter().position(|known| known.as_str() == state);
+        let key = (activity, tenant);
+        let there = position.zip(expected.get_mut(&key)).map_or(0, |(position, of)| std::mem::take(&mut of[position]));
+        compare(&key.0, &key.1, &state, count, there);
+    }
+    for ((activity, tenant), left) in &expected {
+        JobState::ALL.iter().zip(left).for_each(|(state, there)| compare(activity, tenant, state.as_str(), 0, *there));
+    }
+    found
+}
+
+/// A text, with replacement characters where it is not UTF-8.
+fn lossy(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes().unwrap_or_default()).into_owned())
+}
+
+/// How many entries an index has, by the name of the index. A job that is missing in one is never found by it.
+pub(super) fn entries(conn: &Connection) -> Result<Vec<(&'static str, i64)>, StoreError> {
+    let count = |(index, condition): &(&'static str, &str)| {
+        let sql = format!("SELECT count(*) FROM jobs INDEXED BY {index} WHERE {condition}");
+        Ok((*index, conn.query_row(&sql, [], |row| row.get(0))?))
+    };
+    INDEXES.iter().map(count).collect()
+}
+
+/// Indexes that do not have as many entries as there are rows for them.
+pub(super) fn indexes(entries: &[(&'static str, i64)], counted: &Counted) -> Findings {
+    let mut found = Findings::default();
+    for (index, has) in entries {
+        let wants = match *index {
+            "jobs_ready" => counted.of(&[JobState::Available]),
+            "jobs_due" => counted.of(&[JobState::Scheduled, JobState::Retryable]),
+            "jobs_expiring" => counted.expiring,
+            "jobs_running" => counted.running,
+            "jobs_closed" => counted.ended,
+            "jobs_dead" => counted.of(&[JobState::Discarded, JobState::Cancelled]),
+            "jobs_by_parent" => counted.steps,
+            _ => counted.executions,
+        };
+        if *has != wants {
+            let message = format!("the index {index} has {has} entries, and {wants} rows belong in it");
+            found.add(Finding::new("index.wrong", "jobs", message, Fix::Reindex(index)));
+        }
+    }
+    found
+}
+
+fn ids(conn: &Connection, sql: &str) -> Result<Vec<i64>, StoreError> {
+    let mut statement = conn.prepare(sql)?;
+    Ok(statement.query_map(params![], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
