@@ -49,7 +49,7 @@ impl StateDirectory {
         directory.check_directory(parent, &owner)?;
         let place = Self { handle, database, owner };
         for suffix in ["", "-wal", "-shm", "-journal"] {
-            if let Some(entry) = Entry::at(&place.handle, &place.name(suffix))? {
+            if let Some(entry) = Entry::at(&place.handle, place.name(suffix))? {
                 entry.check_file(&place.path(suffix), &place.owner)?;
             }
         }
@@ -81,7 +81,7 @@ impl StateDirectory {
     /// Refuses a file that is not ours before anything is created beside it. `application_id` is that of our files.
     pub(super) fn check_kind(&self, application_id: u32) -> Result<(), StoreError> {
         // Closing the database drops the locks that SQLite holds on it for this whole process: it is not opened where it may be in use.
-        if Entry::at(&self.handle, &self.name("-write"))?.is_some() || Entry::at(&self.handle, &self.name(""))?.is_none() {
+        if Entry::at(&self.handle, self.name("-write"))?.is_some() || Entry::at(&self.handle, self.name(""))?.is_none() {
             return Ok(());
         }
         let mut header = Vec::new();
@@ -99,7 +99,7 @@ impl StateDirectory {
 
     /// Creates the database, empty and private, unless it is there.
     pub(super) fn create_database(&self) -> Result<(), StoreError> {
-        if Entry::at(&self.handle, &self.name(""))?.is_none() {
+        if Entry::at(&self.handle, self.name(""))?.is_none() {
             self.private_file("")?;
         }
         Ok(())
@@ -195,5 +195,5 @@ fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

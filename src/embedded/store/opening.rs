@@ -34,17 +34,16 @@ impl Opened {
     pub(super) fn new(options: &EmbeddedOptions, place: &Arc<StateDirectory>, clock: &dyn Clock) -> Result<Self, StoreError> {
         let turnstile = Arc::new(Turnstile::open(place)?);
         let in_use = Arc::new(InUse::new(place)?);
-        let (connection, identity) = match join(place, &in_use)? {
-            Some((reader, identity)) => (First::Reader(reader), identity),
-            None => {
-                let _turn = turnstile.enter_or_give_up()?;
-                in_use.enter(place)?;
-                place.create_database()?;
-                let writer = schema::open_writer(place.database(), options.durability, clock.now())?;
-                let identity = place.identity()?.ok_or_else(|| StoreError::Replaced { path: place.database().to_owned() })?;
-                in_use.record(&identity)?;
-                (First::Writer(writer), identity)
-            }
+        let (connection, identity) = if let Some((reader, identity)) = join(place, &in_use)? {
+            (First::Reader(reader), identity)
+        } else {
+            let _turn = turnstile.enter_or_give_up()?;
+            in_use.enter(place)?;
+            place.create_database()?;
+            let writer = schema::open_writer(place.database(), options.durability, clock.now())?;
+            let identity = place.identity()?.ok_or_else(|| StoreError::Replaced { path: place.database().to_owned() })?;
+            in_use.record(&identity)?;
+            (First::Writer(writer), identity)
         };
         Ok(Self { place: place.clone(), identity, turnstile, in_use, connection, durability: options.durability })
     }
