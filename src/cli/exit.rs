@@ -131,7 +131,7 @@ pub(crate) fn explain(error: &anyhow::Error) -> (Exit, Option<String>) {
     if let Some(failure) = causes().find_map(|cause| cause.downcast_ref::<Failure>()) {
         return (Exit::Unresolved, failure.suggested_action.clone());
     }
-    if causes().any(|cause| cause.is::<OutputLost>()) {
+    if causes().any(<dyn std::error::Error>::is::<OutputLost>) {
         return (Exit::Usage, Some("nothing else went wrong; free some space, or write the output to another place".to_owned()));
     }
     let bad_input = |cause: &(dyn std::error::Error + 'static)| cause.is::<Refused>() || cause.is::<SettingsError>();

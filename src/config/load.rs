@@ -83,9 +83,8 @@ fn check_bounds(file: &Path) -> Result<(), ConfigError> {
     if bytes.len() as u64 > FILE_LIMIT {
         return Err(refuse(&format!("the file is longer than {FILE_LIMIT} bytes"), "check --config and IOLAUS_CONFIG"));
     }
-    let key =
-        |line: &[u8]| line.split(|byte| *byte == b'=').next().unwrap_or_default().iter().filter(|byte| **byte == b'.').count();
-    match bytes.split(|byte| *byte == b'\n').position(|line| key(line) > DOTS) {
+    let dots = |line: &[u8]| line.split(|byte| *byte == b'=').next().unwrap_or_default().split(|byte| *byte == b'.').count() - 1;
+    match bytes.split(|byte| *byte == b'\n').position(|line| dots(line) > DOTS) {
         Some(n) => Err(refuse(&format!("line {}: a key has more than {DOTS} parts", n + 1), EVERY_KEY)),
         None => Ok(()),
     }

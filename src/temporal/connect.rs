@@ -184,7 +184,7 @@ mod tests {
             profile.tls = disabled.map(|disabled| ClientConfigTLS::builder().disabled(disabled).build());
             options_of(&connecting, profile)
         };
-        let refused = with(Some(true)).err().expect("it is refused").to_string();
+        let refused = with(Some(true)).map(drop).expect_err("it is refused").to_string();
         assert!(refused.contains("TEMPORAL_TLS=false") && !refused.contains("hush"), "{refused}");
         for tls in [None, Some(false)] {
             assert_eq!(with(tls).expect("it is encrypted").0.target.scheme(), "https");

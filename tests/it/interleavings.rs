@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::containers::engine::say;
 use crate::support::host::{TestHost, target};
 use crate::support::tenant::{CRAWLER, request, sandbox_clock, settings, submitted_runs, with};
 use effect_oracle::{Applied, Ended, Job, Ledger, check, random_input, seeds};
@@ -86,7 +87,7 @@ fn ended(verdict: VerdictRecord) -> Ended {
             Ended::Verdict { passed: verdict.status == Status::Passed, message: message.unwrap_or_default(), facts }
         }
         Status::Cancelled => Ended::Cancelled { message, facts },
-        Status::Unresolved => Ended::Unresolved { code: verdict.failure.unwrap().code.to_string() },
+        Status::Unresolved => Ended::Unresolved { code: verdict.failure.unwrap().code.clone() },
     }
 }
 
@@ -181,7 +182,9 @@ impl Interleaving {
         };
         let sandbox = Sandbox::start(options).await.unwrap();
         for nth in 1..=random.u64(..6) {
-            fault(random, nth).into_iter().for_each(|fault| sandbox.add_fault(fault));
+            if let Some(fault) = fault(random, nth) {
+                sandbox.add_fault(fault);
+            }
         }
         let over = watch::Sender::new(false);
         let mut processes = Vec::new();
@@ -271,7 +274,7 @@ impl Plan {
             client.clock.sleep(at).await;
             // It may have ended already.
             client.client.cancel(target(&id), None).await.ok();
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         let verdict = tokio::select! {
             verdict = client.client.wait(target(&id)) => verdict.unwrap(),
@@ -318,7 +321,7 @@ async fn interleaving(seed: u64) {
 async fn quarter(of: u64) {
     for seed in seeds(USUAL).filter(|seed| seed % 4 == of) {
         if let Err(error) = tokio::spawn(interleaving(seed)).await {
-            eprintln!("IOLAUS_INTERLEAVINGS_SEED={seed} IOLAUS_INTERLEAVINGS=1 repeats it");
+            say(&format!("IOLAUS_INTERLEAVINGS_SEED={seed} IOLAUS_INTERLEAVINGS=1 repeats it"));
             std::panic::resume_unwind(error.into_panic());
         }
     }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::harness::Place;
+use crate::containers::engine::say;
 use crate::support::child;
 use crate::support::tenant::CONNECTION;
 
@@ -99,5 +100,5 @@ fn every_direct_grant_that_passed_beside_fifteen_others_was_still_there_at_its_s
         let (said, gone) = round();
         (passed, lost) = (passed + said, lost + gone);
     }
-    eprintln!("{passed} of {} passed, {lost} of them are no admin in the end", rounds * PROCESSES);
+    say(&format!("{passed} of {} passed, {lost} of them are no admin in the end", rounds * PROCESSES));
 }
