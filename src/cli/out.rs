@@ -1,6 +1,6 @@
 //! Where the command line writes: data to stdout, everything else to stderr. A reader that went away is no error: the exit code still
 //! tells the verdict. Neither is a stdout that takes nothing, as on a full disk, where something was done: what was done is then said on
-//! stderr. A command that only reads fails with [`OutputLost`].
+//! stderr. A command that only reads fails with `OutputLost`.
 
 use std::io::{self, IsTerminal, Write};
 
