@@ -10,11 +10,20 @@ use rustix::process::{Resource, getrlimit};
 /// A connection opens three files, a listener and its directory two.
 const DESCRIPTORS: u64 = 8;
 
+/// What statfs(2) says of every file system in user space: sshfs, GlusterFS, s3fs, virtiofs and many others. What they do with shared
+/// memory differs.
+#[cfg(target_os = "linux")]
+const FUSE: &str = "FUSE";
+/// Those of them that are on a disk of this machine: of a block device, and the root of a container of a rootless engine.
+#[cfg(target_os = "linux")]
+const LOCAL_FUSE: [&str; 2] = ["fuseblk", "fuse.fuse-overlayfs"];
+
 /// The name of the network file system that `dir` is on, if it is one and that can be told.
 #[cfg(target_os = "linux")]
 #[expect(clippy::useless_conversion, reason = "the type of f_type differs between architectures")]
 pub(super) fn network_kind(dir: &Path) -> Option<&'static str> {
-    kind_of(rustix::fs::statfs(dir).ok()?.f_type.into())
+    let kind = kind_of(rustix::fs::statfs(dir).ok()?.f_type.into())?;
+    if kind == FUSE && is_local_fuse(dir) { None } else { Some(kind) }
 }
 
 /// Elsewhere nothing can be told.
@@ -61,6 +70,22 @@ pub(super) fn has_descriptors_left() -> bool {
     }
 }
 
+/// Whether a file system in user space is known to be on a disk of this machine.
+#[cfg(target_os = "linux")]
+fn is_local_fuse(dir: &Path) -> bool {
+    let Ok(stat) = rustix::fs::stat(dir) else { return false };
+    let device = format!("{}:{}", rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mount_type(&mounts, &device).is_some_and(|kind| LOCAL_FUSE.contains(&kind))
+}
+
+/// The type of the file system on a device, `major:minor`, out of /proc/self/mountinfo.
+#[cfg(target_os = "linux")]
+fn mount_type<'a>(mounts: &'a str, device: &str) -> Option<&'a str> {
+    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some(device))?;
+    mount.split_once(" - ")?.1.split(' ').next()
+}
+
 /// The magic numbers of statfs(2).
 #[cfg(target_os = "linux")]
 fn kind_of(magic: i64) -> Option<&'static str> {
@@ -75,8 +100,7 @@ fn kind_of(magic: i64) -> Option<&'static str> {
         0x0102_1997 => "9p",
         0x7461_636F => "OCFS2",
         0x0116_1970 => "GFS2",
-        // sshfs, GlusterFS, s3fs, virtiofs and many others; what they do with shared memory differs.
-        0x6573_5546 => "FUSE",
+        0x6573_5546 => FUSE,
         0x4750_4653 => "GPFS",
         0x1983_0326 => "BeeGFS",
         0x2003_0528 => "OrangeFS",
@@ -94,6 +118,16 @@ fn kind_of(magic: i64) -> Option<&'static str> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_system_in_user_space_is_told_by_its_mount() {
+        let mounts = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+                      612 560 0:52 / / rw,nodev,relatime - fuse.fuse-overlayfs fuse-overlayfs rw,user_id=0\n\
+                      613 560 0:53 / /mnt rw,nosuid shared:9 master:2 - fuse.sshfs host:/ rw\n";
+        assert_eq!(mount_type(mounts, "0:52"), Some("fuse.fuse-overlayfs"));
+        assert_eq!(mount_type(mounts, "0:53"), Some("fuse.sshfs"));
+        assert_eq!(mount_type(mounts, "0:5"), None);
+    }
 
     #[test]
     fn network_file_systems_are_known_by_name_and_local_ones_are_not() {
