@@ -29,6 +29,9 @@ pub(crate) struct Effort {
     pub(super) submissions: u32,
     /// The first of these. Whatever run was created since may be ours.
     pub(super) first: Option<Moment>,
+    /// The newest of all that were sent, ours. None in what earlier versions stored.
+    #[serde(default)]
+    pub(super) newest: Option<Moment>,
     /// The runs that a search showed before it, by name. None of them is its effect.
     pub(super) before: Vec<String>,
     /// Runs that were created at or before this time (the tenant's) were there before it as well. None: `before` names all of them.
@@ -147,6 +150,7 @@ impl Effort {
             workflow: workflow.to_owned(),
             submissions: 0,
             first: None,
+            newest: None,
             before: Vec::new(),
             before_until: None,
             knows_before: false,
@@ -171,6 +175,7 @@ impl Effort {
         self.user = who.map(|who| User { id: who.user_id.clone(), name: who.username.clone() }).or(self.user);
         self.submissions += 1;
         self.first.get_or_insert(at);
+        self.newest = Some(at);
         self.intent = Some(Intent { request_id: request_id.to_owned(), at, lost_at: None });
         self
     }
@@ -220,6 +225,7 @@ impl Effort {
         self.submissions = self.submissions.saturating_sub(1);
         if self.submissions == 0 {
             self.first = None;
+            self.newest = None;
         }
     }
 

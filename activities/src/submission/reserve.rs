@@ -125,7 +125,7 @@ impl Submitter<'_> {
 pub(super) struct OtherClaims {
     /// Runs that they are known to have submitted. The list is bounded; what it lacks is refused when it is claimed.
     runs: BTreeSet<String>,
-    /// When the first of them began to submit after our newest intent, if its answer is not known either. It did so because ours was
+    /// When the first of them began to submit after we last did, if its answer is not known either. It did so because ours was
     /// too old to become a run any more, so that a run from then on is its own.
     newer_intent: Option<Timestamp>,
 }
@@ -135,7 +135,7 @@ impl OtherClaims {
         let others = ctx.other_effects(&effort.key(), Timestamp::MIN).await?;
         let known = others.iter().filter_map(|other| run_of(other).map(str::to_owned));
         let runs = known.chain(effort.of_others.iter().cloned()).collect();
-        let ours = effort.intent.as_ref().map(|intent| intent.at.ours);
+        let ours = effort.newest.or(effort.intent.as_ref().map(|intent| intent.at)).map(|at| at.ours);
         let newer = |other: &&OtherEffect| other.state == EffectState::Intent && ours.is_some_and(|ours| other.at > ours);
         Ok(Self { runs, newer_intent: others.iter().filter(newer).map(|other| other.at).min() })
     }

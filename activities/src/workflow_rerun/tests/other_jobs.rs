@@ -177,6 +177,20 @@ async fn while_the_fate_of_another_submission_is_unknown_a_job_waits_for_it() {
     }
 }
 
+/// One attempt that dies while it settles a lost answer, and for how long nothing of the job happens then.
+async fn dies_while_settling(case: &Case, host: &TestHost, input: Value, dead_for: u64) {
+    let settling = async {
+        while host.progress().iter().all(|progress| progress["step"] != "settling an unknown fate") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = drive(&case.clock, run(case, host, input)) => panic!("it has ended: {ended:?}"),
+        () = settling => {}
+    }
+    case.clock.advance(Duration::from_secs(dead_for)).await;
+}
+
 /// The worker of the first is dead for so long that the second no longer waits for what it sent.
 #[tokio::test]
 async fn the_run_of_a_later_job_whose_answer_was_lost_too_is_no_evidence_for_an_earlier_one() {
@@ -184,24 +198,35 @@ async fn the_run_of_a_later_job_whose_answer_was_lost_too_is_no_evidence_for_an_
     let queue = Arc::default();
     let (first, second) = (job(&case, &queue, "first"), job(&case, &queue, "second"));
     let input = || json!({"until": "submitted", "idempotent": false});
-    for (host, dead_for) in [(&first, 120), (&second, 1)] {
-        let settling = async {
-            while host.progress().iter().all(|progress| progress["step"] != "settling an unknown fate") {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::select! {
-            ended = drive(&case.clock, run(&case, host, input())) => panic!("it has ended: {ended:?}"),
-            () = settling => {}
-        }
-        case.clock.advance(Duration::from_secs(dead_for)).await;
-    }
+    dies_while_settling(&case, &first, input(), 120).await;
+    dies_while_settling(&case, &second, input(), 1).await;
     assert_eq!(case.world().applied, 1, "the second did not wait");
     let both = async { tokio::join!(run(&case, &first, input()), run(&case, &second, input())) };
     let (a, b) = drive(&case.clock, both).await;
     let (a, b) = (a.expect("a verdict"), b.expect("a verdict"));
     assert_eq!((fact(&a, "run"), fact(&a, "started")), (&json!(format!("{W}-ours2")), &json!(true)), "{a:?}");
     assert_eq!((fact(&b, "run"), case.world().applied), (&json!(format!("{W}-ours1")), 2), "{b:?}");
+}
+
+/// The same, seen only by the search that follows once the first has given its submission up.
+#[tokio::test]
+async fn a_submission_that_was_given_up_has_no_claim_to_what_a_later_job_started() {
+    let case = Case::new(|world| {
+        world.lag = Duration::from_secs(5);
+        world.submits.extend([does(false, Reply::cut()), does(true, Reply::cut())]);
+    })
+    .await;
+    let queue = Arc::default();
+    let (first, second) = (job(&case, &queue, "first"), job(&case, &queue, "second"));
+    let since = json!({"until": "submitted", "since": case.clock.now().to_string()});
+    let own = json!({"until": "submitted", "idempotent": false});
+    dies_while_settling(&case, &first, since.clone(), 120).await;
+    dies_while_settling(&case, &second, own.clone(), 1).await;
+    let adopted = driven(&case, &first, since).await;
+    assert_eq!(fact(&adopted, "run"), &json!(format!("{W}-ours1")));
+    assert!(adopted.message().contains("and since="), "{}", adopted.message());
+    let settled = driven(&case, &second, own).await;
+    assert_eq!((fact(&settled, "run"), case.world().applied), (&json!(format!("{W}-ours1")), 1), "{settled:?}");
 }
 
 #[tokio::test]
