@@ -165,7 +165,7 @@ impl Submitter<'_> {
     /// Settles an unknown fate: by evidence, or by a search without any that was made late enough. Then it may be sent again.
     async fn reconcile(&self, effort: &mut Effort) -> Result<(), ActivityError> {
         let Some(intent) = effort.intent.clone() else { return Ok(()) };
-        let mut patience = Patience::default();
+        let (mut patience, began) = (Patience::default(), self.ctx.monotonic());
         loop {
             let (asked, asked_monotonic) = (self.ctx.now(), self.ctx.monotonic());
             let nap = match self.find(effort, Adopt::Nothing, SETTLING).await? {
@@ -173,7 +173,7 @@ impl Submitter<'_> {
                 // Another job has the better claim to it since the search began.
                 Ok((Judged::Satisfied(_), _)) => Duration::ZERO,
                 Ok(_) => {
-                    let left = self.inconclusive_for(&intent, asked, asked_monotonic);
+                    let left = self.inconclusive_for(&intent, asked, asked_monotonic, began);
                     if left.is_zero() {
                         break;
                     }
@@ -197,14 +197,18 @@ impl Submitter<'_> {
     }
 
     /// For how long a search that shows nothing, asked at this moment, would still have been too early. Counted from when the answer was
-    /// lost or, if that was in another attempt, from the intent: on the tenant's clock, since another machine's may differ from ours.
-    fn inconclusive_for(&self, intent: &Intent, asked: Timestamp, asked_monotonic: Duration) -> Duration {
+    /// lost or, if that was in another attempt, from the intent: on the tenant's clock, and on ours as well, for one wrong `Date` is no
+    /// proof that time has passed. The intent may be dated by another machine's clock, so ours is believed only for the window itself,
+    /// from when this attempt `began` to search.
+    fn inconclusive_for(&self, intent: &Intent, asked: Timestamp, asked_monotonic: Duration, began: Duration) -> Duration {
         let window = self.tenant.settings().reconcile_window;
         if let Some(lost_at) = intent.lost_at {
             return lost_at.saturating_add(window).saturating_sub(asked_monotonic);
         }
         let at = intent.at.tenants_latest.unwrap_or(intent.at.tenants);
-        until(add(at, window.saturating_add(SECOND)), self.tenant.between_on_its_clock(asked).0)
+        let tenants = until(add(at, window.saturating_add(SECOND)), self.tenant.between_on_its_clock(asked).0);
+        let ours = until(add(intent.at.ours, window), asked);
+        tenants.max(ours.min(began.saturating_add(window).saturating_sub(asked_monotonic)))
     }
 
     /// Searches for a run that satisfies the effort. After a `conflict` there must be one; finding none is then a failure.
@@ -233,7 +237,7 @@ impl Submitter<'_> {
             let usual = interval(until(asked, begun), None, settings.poll_interval);
             let nap = match self.find(effort, adopt, "searching").await? {
                 Err(failure) => usual.max(patience.after(failure).map_err(|failure| explain(failure, effort))?),
-                Ok((judged, runs)) => match judged {
+                Ok((judged, shown)) => match judged {
                     Judged::Satisfied(obtained) => return Ok(Some(obtained)),
                     Judged::Older(run) => {
                         // This is the run that was in the way.
@@ -241,7 +245,7 @@ impl Submitter<'_> {
                         usual.min(self.older(effort, &run)?)
                     }
                     Judged::Nothing if asked >= settled => {
-                        effort.saw_before(&runs);
+                        effort.saw_before(&shown, self.tenant.earliest(asked));
                         effort.searched_at = Some(asked);
                         return conflict.map_or(Ok(None), |failure| Err(unseen(effort, failure).into()));
                     }

@@ -25,7 +25,7 @@ Examples:
       user_id=8c1e2d8a-1564-4e95-8b14-ea14522fcf61 \\
       connection_qualified_name=default/snowflake/1234567890
   iolaus execute workflow_rerun type=snowflake since=2026-01-31T02:00:00Z --job-id nightly
-  iolaus execute await_completion run=atlan-snowflake-1684500411-t7s8b timeout=2h";
+  iolaus execute await_completion run=csa-api-token-connection-admin-1684500411-t7s8b timeout=2h";
 
 /// Enqueue a job, work it in this process, print its verdict, exit by it
 #[derive(Debug, Clone, Args)]

@@ -20,8 +20,8 @@ use super::tenant_args::{command, kinds, lacks_kind};
 #[command(after_help = "\
 Examples:
   iolaus runs list --workflow atlan-snowflake-1684500500
-  iolaus runs show atlan-snowflake-1684500500-t7s8b
-  iolaus runs stop atlan-snowflake-1684500500-t7s8b")]
+  iolaus runs show atlan-snowflake-1684500500-f4aw5
+  iolaus runs stop atlan-snowflake-1684500500-f4aw5")]
 pub(crate) enum Runs {
     List(list::List),
     Show(show::Show),

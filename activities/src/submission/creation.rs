@@ -9,7 +9,7 @@ use super::{Effort, LONGEST_WAIT, MOST_SUBMISSIONS, Obtained, Progress, RECONCIL
 use crate::activity::ActivityError;
 use crate::failure::Failure;
 use crate::follow::{Patience, alive};
-use crate::tenant::{Creation, new_request_id};
+use crate::tenant::{Creation, RunsShown, new_request_id};
 
 /// How a creation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Submitter<'_> {
         }
         let request_id = new_request_id();
         // No run of a workflow that is created here was there before.
-        effort.saw_before(&[]);
+        effort.saw_before(&RunsShown { runs: Vec::new(), complete: true }, self.ctx.now());
         *effort = effort.clone().with_intent(self.ctx, self.tenant, Some(&identity), &request_id);
         self.save(effort).await?;
         let created = self.tenant.create_and_submit(permit, &identity, workflow, &request_id);
@@ -102,7 +102,7 @@ impl Submitter<'_> {
     /// Searches for the workflow by its name until it is found, or until a search that was made late enough shows none.
     async fn settle(&self, effort: &mut Effort, workflow: &Value) -> Result<Settled, ActivityError> {
         let Some(intent) = effort.intent.clone() else { return Ok(Settled::Absent) };
-        let mut patience = Patience::default();
+        let (mut patience, began) = (Patience::default(), self.ctx.monotonic());
         loop {
             let (asked, asked_monotonic) = (self.ctx.now(), self.ctx.monotonic());
             let progress = Progress { step: SETTLING, workflow: &effort.workflow };
@@ -112,7 +112,7 @@ impl Submitter<'_> {
             let nap = match looked {
                 Ok(Some(true)) => return Ok(Settled::There(Created::Ours)),
                 Ok(Some(false)) => return Ok(Settled::There(Created::Taken)),
-                Ok(None) => match self.inconclusive_for(&intent, asked, asked_monotonic) {
+                Ok(None) => match self.inconclusive_for(&intent, asked, asked_monotonic, began) {
                     Duration::ZERO => return Ok(Settled::Absent),
                     left => left.min(RECONCILE_INTERVAL),
                 },

@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::context::ActivityContext;
-use crate::tenant::{Identity, Kind, Run, Tenant};
+use crate::tenant::{Identity, Kind, Run, RunsShown, Tenant};
 use crate::timestamp;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// What lies between the ends of a moment on a clock that is off by a second at most, in either direction.
 const CERTAIN_BETWEEN: SignedDuration = SignedDuration::from_secs(2);
+/// A run that seems to have been created earlier than this before a submission is not its effect, whichever clocks are compared.
+const MAX_CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_hours(2);
 /// So many names of runs that were there before are kept, the newest. Older runs are told apart by the time of their creation.
 const MAX_RUNS_BEFORE: usize = 50;
 
@@ -194,20 +196,24 @@ impl Effort {
     }
 
     /// Remembers the runs that a search showed, the newest first, since they cannot be the effect of a submission: there was none yet.
-    pub(super) fn saw_before(&mut self, runs: &[Run]) {
+    /// `earliest` is a time of the tenant's before this moment: where the search shows no times, what was created until then was there.
+    pub(super) fn saw_before(&mut self, shown: &RunsShown, earliest: Timestamp) {
         if self.first.is_some() {
             return;
         }
-        let named = &runs[..runs.len().min(MAX_RUNS_BEFORE)];
+        let named = &shown.runs[..shown.runs.len().min(MAX_RUNS_BEFORE)];
         self.before = named.iter().map(|run| run.name.clone()).collect();
-        let all_named = named.len() < MAX_RUNS_BEFORE;
-        self.before_until = if all_named { None } else { named.iter().filter_map(|run| run.created_at).min() };
+        let all_named = shown.complete && named.len() == shown.runs.len();
+        let oldest = named.iter().filter_map(|run| run.created_at).min();
+        self.before_until = (!all_named).then(|| oldest.unwrap_or(earliest));
         self.knows_before = true;
     }
 
     /// Whether a run was there before the first submission. Where the names of the runs before it are known they decide, and no clock does.
+    /// One that seems to be older than any two clocks differ is not believed to be new all the same.
     pub(super) fn was_there_before(&self, run: &Run, tolerance: Duration) -> bool {
-        if self.before.contains(&run.name) {
+        let oldest = self.first.and_then(|first| first.tenants.checked_sub(MAX_CLOCK_DIFFERENCE).ok());
+        if self.before.contains(&run.name) || oldest.zip(run.created_at).is_some_and(|(oldest, created)| created < oldest) {
             return true;
         }
         let until = if self.knows_before {
@@ -217,6 +223,11 @@ impl Effort {
             earliest.and_then(|earliest| earliest.checked_sub(SECOND).ok())
         };
         until.zip(run.created_at).is_some_and(|(until, created)| created <= until)
+    }
+
+    /// Whether a run was created before the first submission, on the tenant's clock.
+    pub(super) fn is_from_before(&self, run: &Run) -> bool {
+        self.first.zip(run.created_at).is_some_and(|(first, created)| created < first.tenants)
     }
 
     /// The last submission is proven to be without effect.

@@ -11,7 +11,7 @@ use super::{Adopt, Effort, Obtained, Origin, PHASELESS, Progress, Submitter};
 use crate::activity::ActivityError;
 use crate::failure::{Category, Failure};
 use crate::follow::alive;
-use crate::tenant::{Kind, Run, Standing};
+use crate::tenant::{Kind, Run, RunsShown, Standing};
 
 /// What a search says.
 pub(super) enum Judged {
@@ -22,8 +22,7 @@ pub(super) enum Judged {
 
 /// What a search shows.
 struct Shown {
-    /// The newest first.
-    runs: Vec<Run>,
+    shown: RunsShown,
     /// Those of them that only the Automation Engine lists, by name.
     only_listed: BTreeSet<String>,
 }
@@ -47,12 +46,12 @@ impl Submitter<'_> {
         effort: &Effort,
         adopt: Adopt,
         step: &'static str,
-    ) -> Result<Result<(Judged, Vec<Run>), Failure>, ActivityError> {
-        let Shown { runs: shown, only_listed } = match self.search_runs(effort, self.search_bound(effort, adopt), step).await? {
+    ) -> Result<Result<(Judged, RunsShown), Failure>, ActivityError> {
+        let Shown { shown, only_listed } = match self.search_runs(effort, self.search_bound(effort, adopt), step).await? {
             Ok(shown) => shown,
             Err(failure) => return Ok(Err(failure)),
         };
-        let (mut runs, mut doubtful) = (shown.clone(), None);
+        let (mut runs, mut doubtful) = (shown.runs.clone(), None);
         let mut confirmed = BTreeSet::new();
         let others = if effort.first.is_some() { OtherClaims::read(self.ctx, effort).await? } else { OtherClaims::default() };
         loop {
@@ -66,6 +65,10 @@ impl Submitter<'_> {
                 return Ok(Ok((judged, shown)));
             }
             match self.shown(effort, &hit, step).await? {
+                // The list gave it another time than the run itself has.
+                Ok(Confirmed::Run(run)) if only_listed.contains(&run.name) && effort.is_from_before(&run) => {
+                    runs.retain(|known| known.name != run.name);
+                }
                 Ok(Confirmed::Run(run)) => {
                     confirmed.insert(run.name.clone());
                     runs.iter_mut().filter(|known| known.name == run.name).for_each(|known| known.clone_from(&run));
@@ -112,16 +115,16 @@ impl Submitter<'_> {
                 Kind::App => self.tenant.app_runs_of(&effort.workflow, bound).await,
             }
         };
-        let mut runs = match alive(self.ctx, &progress, found).await.map_err(|stop| self.stopped(stop, effort))? {
-            Ok(runs) => runs,
+        let mut shown = match alive(self.ctx, &progress, found).await.map_err(|stop| self.stopped(stop, effort))? {
+            Ok(shown) => shown,
             Err(failure) => return Ok(Err(failure)),
         };
         let mut listed = alive(self.ctx, &progress, self.listed(effort)).await.map_err(|stop| self.stopped(stop, effort))?;
-        listed.retain(|run| runs.iter().all(|known| known.name != run.name));
+        listed.retain(|run| shown.runs.iter().all(|known| known.name != run.name));
         let only_listed = listed.iter().map(|run| run.name.clone()).collect();
         // The index lags, so what it lacks is newer than what it shows.
-        runs.splice(0..0, listed);
-        Ok(Ok(Shown { runs, only_listed }))
+        shown.runs.splice(0..0, listed);
+        Ok(Ok(Shown { shown, only_listed }))
     }
 
     /// The runs of an app that the Automation Engine lists and that were created after a submission of ours. Those from before are not

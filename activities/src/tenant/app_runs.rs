@@ -13,7 +13,7 @@ use super::apps::is_absence;
 use super::classify::Effect;
 use super::documents::{Entities, Page};
 use super::page_size::Found;
-use super::runs::{Kind, Run};
+use super::runs::{Kind, Run, RunsShown};
 use super::send::Call;
 use super::target::segment;
 use crate::failure::Failure;
@@ -164,17 +164,21 @@ impl Tenant {
 
     /// The runs of an app that the index shows: those that have not started yet, then the others, the newest first. Reads page by page
     /// until one is older than `bound`, there are no more, or `max_pages` are read; without a bound, one page.
-    pub async fn app_runs_of(&self, slug: &str, bound: Option<Timestamp>) -> Result<Vec<Run>, Failure> {
+    pub async fn app_runs_of(&self, slug: &str, bound: Option<Timestamp>) -> Result<RunsShown, Failure> {
         let prefix = json!({"prefix": {"qualifiedName": {"value": format!("{ROOT}{slug}/"), "case_insensitive": false}}});
         // One that ended without a start never did anything. In their number such runs would hide the others.
         let ended = json!({"terms": {"appWorkflowRunStatus": ENDED}});
         let counts =
             json!({"bool": {"should": [{"exists": {"field": "appWorkflowRunStartedAt"}}, {"bool": {"must_not": [ended]}}]}});
         let (mut runs, mut from): (Vec<Run>, usize) = (Vec::new(), 0);
+        let (mut complete, mut unreadable) = (false, false);
         for _ in 0..self.settings.max_pages {
             let page = |size| search("app_runs.find", from, size, &[prefix.clone(), counts.clone()]);
-            let Found { items, count, more, .. } = self.page::<Entities<RunEntity>>(PAGE, from, page).await?;
+            let page = self.page::<Entities<RunEntity>>(PAGE, from, page).await?;
+            complete = page.is_whole(from);
+            let Found { items, count, more, .. } = page;
             let found: Vec<_> = items.into_iter().filter_map(RunEntity::into_run).collect();
+            unreadable |= found.len() < count;
             let past = found.iter().any(|run| run.created_at.zip(bound).is_some_and(|(created, bound)| created < bound));
             let before = runs.len();
             for run in found {
@@ -187,7 +191,7 @@ impl Tenant {
             }
             from += count;
         }
-        Ok(runs)
+        Ok(RunsShown { runs, complete: complete && !unreadable })
     }
 
     /// Asks the tenant to stop a run of an app. Sent once.
@@ -285,7 +289,7 @@ mod tests {
         // The last page begins with runs that the one before has shown, is full, and ends with one that is too old.
         let last = page((98..148).map(|n| (format!("{ROOT}s/{n}"), started(if n == 147 { -1 } else { 1_000 - n }))));
         let server = Scripted::script([full(0), full(50), last]).await;
-        let runs = server.tenant(&clock()).app_runs_of("s", Some(bound)).await.expect("an answer");
+        let runs = server.tenant(&clock()).app_runs_of("s", Some(bound)).await.expect("an answer").runs;
         assert_eq!((runs.len(), runs[0].name.as_str()), (148, "0"));
         let from: Vec<_> = server.requests().iter().map(|request| request.body["dsl"]["from"].clone()).collect();
         assert_eq!(from, [0, 50, 100]);
@@ -296,7 +300,7 @@ mod tests {
         let names =
             [format!("{ROOT}s/1"), format!("{ROOT}t/2"), format!("{ROOT}s/"), "elsewhere/s/4".into(), format!("{ROOT}s/v2/5")];
         let server = Scripted::script([page(names.map(|name| (name, Value::Null)))]).await;
-        let runs = server.tenant(&clock()).app_runs_of("s", None).await.expect("an answer");
+        let runs = server.tenant(&clock()).app_runs_of("s", None).await.expect("an answer").runs;
         assert_eq!(runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>(), ["1", "5"]);
     }
 
@@ -304,7 +308,7 @@ mod tests {
     async fn an_answer_without_a_list_is_an_empty_one_only_if_it_counts() {
         let server = Scripted::script([Reply::ok(&json!({"approximateCount": 0})), Reply::ok(&json!({}))]).await;
         let tenant = server.tenant(&clock());
-        assert_eq!(tenant.app_runs_of("s", None).await, Ok(Vec::new()));
+        assert_eq!(tenant.app_runs_of("s", None).await.map(|shown| shown.runs), Ok(Vec::new()));
         assert_eq!(tenant.app_runs_of("s", None).await.expect_err("no answer").code, "tenant.unreadable");
     }
 

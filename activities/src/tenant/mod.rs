@@ -93,7 +93,7 @@ pub use personas::Persona;
 pub use preflight::PreflightAnswer;
 pub use roles::{Role, role_named};
 pub use run_list::RunFilter;
-pub use runs::{Kind, Run, Standing};
+pub use runs::{Kind, Run, RunsShown, Standing};
 pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};
 pub use token_admin::{TOKEN_ADMIN_PACKAGE, token_admin_name, token_admin_workflow};

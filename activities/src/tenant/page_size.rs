@@ -67,6 +67,14 @@ pub(super) struct Found<T> {
     pub(super) exact: bool,
 }
 
+impl<T> Found<T> {
+    /// Whether this page, which begins behind `from` results, is the last one, also by what the tenant tells, and all of it could be read.
+    pub(super) fn is_whole(&self, from: usize) -> bool {
+        let told = self.told.is_none_or(|told| u64::try_from(from + self.count).is_ok_and(|shown| told <= shown));
+        !self.more && told && self.items.len() == self.count
+    }
+}
+
 impl Tenant {
     /// Reads one page of a search of at most `wanted` results from `from` on, and fewer if its answer is too long.
     pub(super) async fn page<P: Page>(

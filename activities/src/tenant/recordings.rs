@@ -153,7 +153,7 @@ async fn workflows_are_searched_as_recorded() {
 #[tokio::test]
 async fn runs_are_searched_and_stopped_as_recorded() {
     equals("wf-find-current-run", 0, &[fields_of_runs()], async |tenant| {
-        assert_eq!(tenant.runs_of(WORKFLOW, None).await.expect("an answer")[0].name, RUN);
+        assert_eq!(tenant.runs_of(WORKFLOW, None).await.expect("an answer").runs[0].name, RUN);
     })
     .await;
     equals("wf-find-latest-run", 0, &[fields_of_runs()], async |tenant| {
@@ -220,7 +220,7 @@ async fn the_runs_of_an_app_are_searched_as_recorded() {
         difference("/body/requestMetadata/utmTags", json!(["project_iolaus"]), "we are another program"),
     ];
     equals("app-run-search-active", 0, &differences, async |tenant| {
-        let runs = tenant.app_runs_of(APP, None).await.expect("an answer");
+        let runs = tenant.app_runs_of(APP, None).await.expect("an answer").runs;
         assert_eq!((runs.len(), runs[0].name.as_str(), runs[0].standing()), (1, "run-1", Standing::Active));
     })
     .await;

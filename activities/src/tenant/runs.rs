@@ -83,6 +83,15 @@ pub enum Standing {
     Ended,
 }
 
+/// What a search for the runs of one workflow or app shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunsShown {
+    /// The newest first.
+    pub runs: Vec<Run>,
+    /// Whether these are all that the tenant has, as far as it says. Otherwise there may be older ones.
+    pub complete: bool,
+}
+
 impl Run {
     /// Where it stands.
     pub fn standing(&self) -> Standing {
@@ -248,12 +257,15 @@ impl Tenant {
 
     /// The runs of a workflow, newest first. Reads page by page until a run is older than `bound` (which is returned too), there are
     /// no more, or `max_pages` are read; without a bound, one page.
-    pub async fn runs_of(&self, workflow: &str, bound: Option<Timestamp>) -> Result<Vec<Run>, Failure> {
+    pub async fn runs_of(&self, workflow: &str, bound: Option<Timestamp>) -> Result<RunsShown, Failure> {
         let (mut seen, mut runs, mut from) = (BTreeSet::new(), Vec::new(), 0);
+        let (mut complete, mut unreadable) = (false, false);
         for _ in 0..self.settings.max_pages {
             let page = |size| search("runs.find", from, size, &of_workflow(workflow), &newest_created_first());
             let found = self.runs(PAGE, from, page).await?;
             let past = found.items.iter().any(|run| run.created_at.zip(bound).is_some_and(|(created, bound)| created < bound));
+            complete = found.is_whole(from);
+            unreadable |= found.items.len() < found.count;
             // A run that is created while we read pushes others to the next page, where they are seen again.
             let fresh = found.items.into_iter().filter(|run| seen.insert(run.name.clone()) && run.is_of(workflow));
             let before = runs.len();
@@ -263,7 +275,7 @@ impl Tenant {
             }
             from += found.count;
         }
-        Ok(runs)
+        Ok(RunsShown { runs, complete: complete && !unreadable })
     }
 
     /// Asks the tenant to stop a run. It goes on for a while and then ends as failed. Sent once.

@@ -262,7 +262,7 @@ async fn runs_are_read_page_by_page_until_one_is_older_than_the_bound() {
     let script = [page(0, "2026-01-01T00:00:09Z"), page(49, "2026-01-01T00:00:01Z")];
     let server = Scripted::script(script.iter().map(Reply::ok)).await;
     let bound = Some("2026-01-01T00:00:05Z".parse().expect("a time"));
-    let runs = server.tenant(&clock).runs_of("w", bound).await.expect("both pages are fine");
+    let runs = server.tenant(&clock).runs_of("w", bound).await.expect("both pages are fine").runs;
     assert_eq!(runs.len(), 99);
     let from: Vec<_> = server.requests().iter().map(|request| request.body["from"].clone()).collect();
     assert_eq!(from, [json!(0), json!(50)]);
@@ -273,7 +273,7 @@ async fn a_tenant_that_ignores_paging_does_not_make_us_read_forever() {
     let clock = clock();
     let page = hits(&(0..50).map(|n| run(&format!("w-{n}"), "2026-01-01T00:00:09Z")).collect::<Vec<_>>());
     let server = Scripted::script([Reply::ok(&page), Reply::ok(&page)]).await;
-    let runs = server.tenant(&clock).runs_of("w", Some(Timestamp::UNIX_EPOCH)).await.expect("the pages are fine");
+    let runs = server.tenant(&clock).runs_of("w", Some(Timestamp::UNIX_EPOCH)).await.expect("the pages are fine").runs;
     assert_eq!(runs.len(), 50);
 }
 

@@ -46,6 +46,8 @@ struct World {
     hidden: Option<&'static str>,
     /// What the index says of every run, where that is not the truth.
     stale: Option<&'static str>,
+    /// So many runs are shown in one page, of how many soever.
+    page_cap: usize,
     /// Whose a run is said to be.
     slug: &'static str,
     /// The run that is said to be another app's.
@@ -116,6 +118,7 @@ impl World {
             index_down: None,
             hidden: None,
             stale: None,
+            page_cap: usize::MAX,
             slug: A,
             foreign: None,
             arrivals: 1,
@@ -270,8 +273,10 @@ impl World {
         let names = filter[2]["terms"]["qualifiedName"].as_array();
         found.retain(|run| names.is_none_or(|names| names.contains(&json!(format!("{ROOT}/{A}/{}", run.name)))));
         found.sort_by_key(|run| std::cmp::Reverse(run.created));
+        let total = found.len();
+        found.truncate(self.page_cap);
         let entities: Vec<_> = found.into_iter().map(|run| self.show(run)).collect();
-        json!({"approximateCount": entities.len(), "entities": if entities.is_empty() { Value::Null } else { json!(entities) }})
+        json!({"approximateCount": total, "entities": if entities.is_empty() { Value::Null } else { json!(entities) }})
     }
 
     fn listed_by_the_engine(&self) -> Reply {
@@ -310,7 +315,11 @@ impl World {
         let mut found: Vec<_> = self.runs.iter().filter(|run| run.seen_from <= self.now()).collect();
         found.retain(|run| by_id.is_none_or(|id| run.name == id));
         found.sort_by_key(|run| std::cmp::Reverse(run.created));
-        hits(&found.into_iter().map(|run| self.show(run)).collect::<Vec<_>>())
+        let total = found.len();
+        found.truncate(self.page_cap);
+        let mut answer = hits(&found.into_iter().map(|run| self.show(run)).collect::<Vec<_>>());
+        answer["hits"]["total"]["value"] = json!(total);
+        answer
     }
 }
 

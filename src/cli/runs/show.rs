@@ -13,8 +13,8 @@ use crate::cli::tenant_args::{OfTenant, path_name};
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
-  iolaus runs show atlan-snowflake-1684500500-t7s8b
-  iolaus runs show atlan-snowflake-1684500500-t7s8b --output json")]
+  iolaus runs show csa-api-token-connection-admin-1684500411-t7s8b
+  iolaus runs show csa-api-token-connection-admin-1684500411-t7s8b --output json")]
 pub(crate) struct Show {
     /// The run
     #[arg(value_name = "RUN", value_parser = path_name())]

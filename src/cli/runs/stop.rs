@@ -16,8 +16,8 @@ use crate::cli::tenant_args::{OfTenant, command, path_name};
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
-  iolaus runs stop atlan-snowflake-1684500500-t7s8b
-  iolaus runs stop atlan-snowflake-1684500500-t7s8b --yes
+  iolaus runs stop atlan-snowflake-1684500500-f4aw5
+  iolaus runs stop atlan-snowflake-1684500500-f4aw5 --yes
 
 Exit codes: 0 the tenant was asked to stop it, or it had ended; 2 no terminal to ask at and no --yes;
 3 the tenant did not accept it or could not be asked; 4 you said no")]

@@ -91,7 +91,7 @@ async fn a_page_that_is_too_long_is_asked_for_in_smaller_ones_and_that_is_rememb
     let server = with_documents_of(200_000, 20).await;
     let tenant = tenants(TenantSettings { body_limit: 1 << 20, ..server.settings() }, &clock);
     let sizes = || server.requests().iter().map(|request| request.body["size"].as_u64().unwrap_or_default()).collect::<Vec<_>>();
-    let runs = tenant.runs_of("w", Some(Timestamp::UNIX_EPOCH)).await.expect("smaller pages fit");
+    let runs = tenant.runs_of("w", Some(Timestamp::UNIX_EPOCH)).await.expect("smaller pages fit").runs;
     assert_eq!(runs.len(), 20);
     assert_eq!(sizes()[..4], [50, 25, 12, 6]);
     assert_eq!(sizes()[4..9], [3; 5], "the rest of the pages at once in the size that fits");
@@ -170,7 +170,7 @@ async fn hits_that_are_null_beside_a_total_of_none_are_an_empty_list() {
         (json!({"hits": {"total": {"value": 0}, "hits": "none"}}), Err("tenant.unreadable")),
     ] {
         let server = Scripted::script([Reply::ok(&body)]).await;
-        let runs = server.tenant(&clock()).runs_of("w", None).await;
+        let runs = server.tenant(&clock()).runs_of("w", None).await.map(|shown| shown.runs);
         assert_eq!(runs.as_ref().map(Vec::len).map_err(|failure| failure.code.as_ref()), expected, "{body}");
     }
 }
@@ -183,7 +183,7 @@ async fn one_odd_element_does_not_lose_the_rest() {
     let roles = json!({"roles": [null, {"name": null}, {"name": 5}, [], {"name": "$admin"}], "username": ["odd"]});
     let server = Scripted::script([Reply::ok(&json!({"hits": {"hits": all}})), Reply::ok(&roles)]).await;
     let tenant = server.tenant(&clock());
-    let runs = tenant.runs_of("w", None).await.expect("an answer");
+    let runs = tenant.runs_of("w", None).await.expect("an answer").runs;
     assert_eq!(runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>(), ["w-a"]);
     assert_eq!(tenant.whoami().await.expect("an answer").roles, ["$admin"]);
 }
@@ -242,7 +242,7 @@ async fn a_redirect_or_a_denial_of_a_moment_does_not_fail_a_read_and_an_effect_i
     for reply in odd {
         let clock = clock();
         let server = Scripted::script([reply.clone(), reply.clone(), Reply::ok(&hits(&[]))]).await;
-        assert_eq!(drive(&clock, server.tenant(&clock).runs_of("w", None)).await, Ok(vec![]));
+        assert_eq!(drive(&clock, server.tenant(&clock).runs_of("w", None)).await.map(|shown| shown.runs), Ok(vec![]));
         assert!(clock.monotonic() < Duration::from_secs(2), "a gate has no more time than that");
         let server = Scripted::answering(move |request: &Recorded| {
             Some(if request.target.ends_with("/whoami") { Reply::ok(&me("jane")) } else { reply.clone() })

@@ -147,6 +147,36 @@ async fn a_run_that_ended_before_the_job_began_is_not_adopted_whatever_its_recor
     assert_eq!((case.submits(), fact(&verdict, "started")), (1, &json!(true)), "{verdict:?}");
 }
 
+/// The page before the submission was short, so that it did not name all runs.
+#[tokio::test]
+async fn an_old_run_that_comes_into_view_when_another_is_deleted_is_no_evidence() {
+    for kind in BOTH {
+        // Minutes ago, and days ago.
+        for age in [60, 86_400] {
+            let case = Case::of(kind, |world| {
+                world.page_cap = 20;
+                for n in 1..=30 {
+                    world.with_run(&format!("old-{n}"), n * age, Some((1, "Succeeded")));
+                }
+                world.submits.push_back(does(false, Reply::cut()));
+            })
+            .await;
+            let (host, world) = (case.host.clone(), case.world.clone());
+            let deleted = async {
+                while host.progress().iter().all(|progress| progress["step"] != "settling an unknown fate") {
+                    tokio::task::yield_now().await;
+                }
+                world.lock().expect("no panic").runs.retain(|run| run.name != "old-1");
+            };
+            let attempt = case.attempt(json!({"until": "submitted", "idempotent": false}));
+            let (verdict, ()) = tokio::join!(attempt, deleted);
+            let verdict = verdict.expect("a verdict");
+            let counts = (case.submits(), case.world().applied, fact(&verdict, "started"));
+            assert_eq!(counts, (2, 1, &json!(true)), "{kind:?} {age}: {verdict:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn evidence_of_the_same_user_is_called_ours_and_other_evidence_is_not() {
     for (me, said) in [(Some("u-me"), "an earlier submission of this job, whose answer was lost"), (None, "it appeared after")] {

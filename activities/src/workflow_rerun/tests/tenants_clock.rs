@@ -23,6 +23,31 @@ async fn evidence_for_a_lost_answer_needs_no_clock() {
 }
 
 #[tokio::test]
+async fn one_wrong_date_does_not_shorten_the_search_for_a_lost_submission() {
+    let case = Case::new(|world| {
+        world.lag = Duration::from_secs(30);
+        world.submits.push_back(does(true, Reply::cut()));
+    })
+    .await;
+    let host = TestHost::in_queue(case.clock.clone(), "job", &Arc::default());
+    let run =
+        || host.attempt(WorkflowRerun::new(case.tenants.clone()), case.input(&json!({"until": "submitted", "idempotent": false})));
+    let settling = async {
+        while host.progress().iter().all(|progress| progress["step"] != "settling an unknown fate") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = drive(&case.clock, run()) => panic!("it has ended: {ended:?}"),
+        () = settling => {}
+    }
+    // Its next attempt sees dates that are an hour ahead.
+    case.world().skew = SignedDuration::from_hours(1);
+    let verdict = drive(&case.clock, run()).await.expect("a verdict");
+    assert_eq!((case.submits(), case.world().applied), (1, 1), "{verdict:?}");
+}
+
+#[tokio::test]
 async fn since_is_exact_where_the_tenants_clock_is_known_and_the_sentence_gives_both_times() {
     // The job says since = now. (answers are dated, run created so long ago) -> adopted?
     for (dated, ago, adopted) in [(true, 0, true), (true, 1, false), (true, 4, false), (false, 4, true), (false, 6, false)] {
