@@ -274,11 +274,19 @@ impl Submitter<'_> {
         Ok(left)
     }
 
-    /// An answer named the run of our submission. Should it be known as another job's run, then the tenant has answered with that.
+    /// An answer named the run of our submission. Should it have been there before, or be known as another job's run, then the tenant has
+    /// answered with that.
     async fn applied(&self, effort: &mut Effort, run: Run) -> Result<(), ActivityError> {
         let outcome = EffectOutcome::Applied { run: run.name.clone() };
         let mut next = effort.clone();
         next.intent = None;
+        if effort.was_there_before(&run, self.tenant.settings().clock_tolerance) {
+            let because = Some("the tenant answered with a run that was there before".to_owned());
+            next.obtained = Some(Obtained { run, origin: Origin::Running, because });
+            self.ctx.settle(&(self.checkpoint)(&next), &effort.key(), EffectOutcome::NotApplied).await?;
+            *effort = next;
+            return Ok(());
+        }
         next.obtained = Some(Obtained::started(run.clone()));
         if !self.ctx.settle(&(self.checkpoint)(&next), &effort.key(), outcome).await? {
             let because = Some("the tenant answered with a run that another job submitted".to_owned());

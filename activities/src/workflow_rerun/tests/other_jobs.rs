@@ -277,6 +277,23 @@ async fn two_lost_answers_of_two_jobs_are_settled_by_two_runs() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_answers_with_a_run_that_was_there_before_started_nothing() {
+    let answer = |name: &str, created: &str| json!({"metadata": {"name": name, "creationTimestamp": created}, "spec": {"workflowTemplateRef": {"name": W}}});
+    // One that the search before has shown, and one that is days old.
+    for (name, created) in [("theirs", "2025-12-31T23:59:00Z"), ("older", "2025-12-29T00:00:00Z")] {
+        let case = Case::new(|world| {
+            world.with_run("theirs", 60, None);
+            world.submits.push_back(does(false, Reply::ok(&answer(name, created))));
+        })
+        .await;
+        let verdict =
+            case.attempt(json!({"until": "submitted", "idempotent": false, "stop_on_cancel": true})).await.expect("a verdict");
+        assert_eq!((fact(&verdict, "run"), fact(&verdict, "started")), (&json!(name), &json!(false)), "{verdict:?}");
+        assert!(verdict.message().contains("answered with a run that was there before"), "{}", verdict.message());
+    }
+}
+
+#[tokio::test]
 async fn a_tenant_that_answers_with_the_run_of_another_job_started_nothing() {
     let answer = |name: &str| json!({"metadata": {"name": name}, "spec": {"workflowTemplateRef": {"name": W}}});
     let case = Case::new(|world| world.submits.push_back(does(false, Reply::ok(&answer("shared"))))).await;
