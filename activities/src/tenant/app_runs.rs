@@ -11,7 +11,7 @@ use super::Tenant;
 use super::answer::{Element, Exact, Flag, Lenient, Moment, NAME, PHASE, Pairs, Text};
 use super::apps::is_absence;
 use super::classify::Effect;
-use super::documents::{Entities, Page};
+use super::documents::Entities;
 use super::page_size::Found;
 use super::runs::{Kind, Run, RunsShown};
 use super::send::Call;
@@ -215,7 +215,7 @@ impl Tenant {
     pub(super) async fn indexed_by_name(&self, names: &BTreeSet<&str>) -> Result<BTreeMap<String, Run>, Failure> {
         let call = search("app_runs.look", 0, names.len(), &[json!({"terms": {"qualifiedName": names}})]);
         let answer: Entities<RunEntity> = self.read(&call).await?;
-        let (found, _) = answer.into_items().ok_or_else(|| self.unexpected(&call, Entities::<RunEntity>::LACKS))?;
+        let (found, _) = self.items_of(&call, answer)?;
         Ok(found
             .into_iter()
             .filter_map(RunEntity::into_run)

@@ -53,7 +53,16 @@ impl<T> Effect<T> {
 impl Tenant {
     /// The fields of an answer to a read, or why there are none.
     pub(super) fn read_answer<T: DeserializeOwned>(&self, call: &Call, answer: Answer) -> Result<T, Failure> {
-        if is_success(answer.status) { self.readable(call, answer) } else { Err(self.refusal(call, &answer)) }
+        if !is_success(answer.status) {
+            return Err(self.refusal(call, &answer));
+        }
+        if call.only_ok && answer.status != 200 {
+            return Err(self.unexpected(call, &format!("status {}, and only 200 is an answer", answer.status)));
+        }
+        if call.only_ok && answer.claims_an_error(&self.sanitizer()) {
+            return Err(self.unexpected(call, "an error under a status of success"));
+        }
+        self.readable(call, answer)
     }
 
     /// What became of an effect. Everything that does not prove the opposite is an unknown fate.
@@ -100,6 +109,10 @@ impl Tenant {
 
     fn readable<T: DeserializeOwned>(&self, call: &Call, answer: Answer) -> Result<T, Failure> {
         let status = answer.status;
+        // No call asks for a range. A part looks like a whole that lacks things.
+        if status == 206 {
+            return Err(self.unexpected(call, "a part of the answer (206), which was not asked for"));
+        }
         let problem = match answer.decode(&self.sanitizer(), call.or_empty, !call.is_anonymous()) {
             Ok(decoded) => return Ok(decoded),
             Err(problem) => problem,

@@ -6,7 +6,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::answer::{Count, Element, Exact, Lenient, List, NAME, Text, Time};
+use super::answer::{Count, Element, Exact, Flag, Lenient, List, NAME, Text, Time};
 
 /// A page of results.
 pub(super) trait Page: DeserializeOwned + Send + 'static {
@@ -23,8 +23,28 @@ pub(super) trait Page: DeserializeOwned + Send + 'static {
         self.total()
     }
 
+    /// Why the search behind it did not look everywhere, if it says so: then it proves nothing.
+    fn incomplete(&self) -> Option<String> {
+        None
+    }
+
     /// What can be read of the results, and how many there are. None: this is no page, and never taken for "nothing found".
     fn into_items(self) -> Option<(Vec<Self::Item>, usize)>;
+}
+
+/// What a search says about itself.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Shards {
+    failed: Count,
+}
+
+fn incomplete(timed_out: Flag, shards: &Shards) -> Option<String> {
+    match shards.failed.0 {
+        Some(failed) if failed > 0.0 => Some(format!("{failed} of its shards failed")),
+        _ if timed_out.0 == Some(true) => Some("it timed out".to_owned()),
+        _ => None,
+    }
 }
 
 /// The answer to a search for workflows or runs.
@@ -33,6 +53,10 @@ pub(super) trait Page: DeserializeOwned + Send + 'static {
 pub(super) struct Hits<T> {
     #[serde(default = "Default::default")]
     hits: Lenient<HitList<T>>,
+    #[serde(default)]
+    timed_out: Flag,
+    #[serde(default, rename = "_shards")]
+    shards: Lenient<Shards>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -109,6 +133,10 @@ impl<T: Element + Default> Page for Hits<T> {
         self.hits.total.0
     }
 
+    fn incomplete(&self) -> Option<String> {
+        incomplete(self.timed_out, &self.shards)
+    }
+
     fn into_items(self) -> Option<(Vec<T>, usize)> {
         let none = self.total() == Some(0);
         self.hits.0.hits.or_empty(none).map(objects)
@@ -123,6 +151,10 @@ pub(super) struct Entities<T> {
     entities: List<Lenient<T>>,
     #[serde(default, rename = "approximateCount")]
     count: Count,
+    #[serde(default)]
+    timed_out: Flag,
+    #[serde(default, rename = "_shards")]
+    shards: Lenient<Shards>,
 }
 
 impl<T: Element + Default> Page for Entities<T> {
@@ -136,6 +168,10 @@ impl<T: Element + Default> Page for Entities<T> {
 
     fn told(&self) -> Option<u64> {
         self.count.whole()
+    }
+
+    fn incomplete(&self) -> Option<String> {
+        incomplete(self.timed_out, &self.shards)
     }
 
     fn into_items(self) -> Option<(Vec<T>, usize)> {

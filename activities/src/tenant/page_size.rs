@@ -10,7 +10,7 @@ use super::Tenant;
 use super::classify::is_oversized;
 use super::documents::Page;
 use super::send::Call;
-use crate::failure::Failure;
+use crate::failure::{Category, Failure};
 
 /// For how long a smaller size is kept before a larger one is tried again.
 const BELIEVED: Duration = Duration::from_secs(600);
@@ -85,11 +85,20 @@ impl Tenant {
     ) -> Result<Found<P::Item>, Failure> {
         let (call, asked, page): (_, _, P) = self.read_page(wanted, search).await?;
         let (total, told) = (page.total(), page.told());
-        let (items, count) = page.into_items().ok_or_else(|| self.unexpected(&call, P::LACKS))?;
+        let (items, count) = self.items_of(&call, page)?;
         // A short page is the last one, unless the tenant counts more than it has shown.
         let counted = total.is_some_and(|total| u64::try_from(from + count).is_ok_and(|shown| shown < total));
         let more = count > 0 && (count >= asked || counted);
         Ok(Found { items, count, more, told, exact: total.is_some() && total == told })
+    }
+
+    /// What can be read of a page, and how many results it holds; a failure if it is none, or if the search did not look everywhere.
+    pub(super) fn items_of<P: Page>(&self, call: &Call, page: P) -> Result<(Vec<P::Item>, usize), Failure> {
+        if let Some(why) = page.incomplete() {
+            let message = format!("tenant `{}` answered {}, but the search is incomplete: {why}", self.name, call.operation);
+            return Err(Failure::new("tenant.unavailable", Category::DependencyUnavailable, message).with_source(call.source()));
+        }
+        page.into_items().ok_or_else(|| self.unexpected(call, P::LACKS))
     }
 
     /// Reads one answer of at most `wanted` results, and of fewer if it is too long. Also returns the request that was answered, and how

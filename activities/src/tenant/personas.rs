@@ -34,9 +34,13 @@ impl Tenant {
                 "requestMetadata": {"saveSearchLog": false, "utmTags": ["iolaus"]}});
             Call::post("personas.search", "api/meta/search/indexsearch", Some(body)).needs("the right to see personas")
         };
-        let found = self.page::<Entities<PersonaEntity>>(PAGE, 0, search).await?;
-        let personas = found.items.into_iter().filter_map(PersonaEntity::into_persona);
-        Ok(personas.filter(|persona| persona.name == name).collect())
+        let found = self.page::<Entities<PersonaEntity>>(PAGE, 0, &search).await?;
+        let shows_none = found.count == 0 && found.told.is_some_and(|told| told > 0);
+        let personas: Vec<_> = found.items.into_iter().filter_map(PersonaEntity::into_persona).collect();
+        if shows_none || personas.len() < found.count {
+            return Err(self.unexpected(&search(PAGE), "it counts personas that it does not show, or that cannot be read"));
+        }
+        Ok(personas.into_iter().filter(|persona| persona.name == name).collect())
     }
 
     /// The active persona of this qualified name, read as an entity, which no index delays.

@@ -35,6 +35,7 @@ impl Tenant {
         let body = json!({"user_id": user_id, "connection_qualified_name": connection_qualified_name});
         let call = Call::post("preflight.user_publish_check", "api/service/workflows/preflight/user-publish-check", Some(body))
             .small()
+            .only_ok()
             .needs("the API key of a service account (its user name starts with service-account-)");
         let Answered { passed, failed_checks, message } = self.read(&call).await.map_err(endpoint_absent)?;
         let passed = passed.0.ok_or_else(|| self.unexpected(&call, "`passed` is neither true nor false"))?;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Tenant;
 use super::answer::{Element, Exact, Lenient, PHASE, Text, Time};
 use super::classify::Effect;
-use super::documents::{Hits, Metadata, Page};
+use super::documents::{Hits, Metadata};
 use super::page_size::Found;
 use super::send::Call;
 use super::target::segment;
@@ -251,7 +251,11 @@ impl Tenant {
     /// The run of a workflow that started last.
     pub async fn last_run(&self, workflow: &str) -> Result<Option<Run>, Failure> {
         let started_last = json!([{"status.startedAt": {"order": "desc"}}]);
-        let found = self.runs(1, 0, |size| search("runs.last", 0, size, &of_workflow(workflow), &started_last)).await?;
+        let last = |size| search("runs.last", 0, size, &of_workflow(workflow), &started_last);
+        let found = self.runs(1, 0, last).await?;
+        if found.items.is_empty() && (found.count > 0 || found.told.is_some_and(|told| told > 0)) {
+            return Err(self.unexpected(&last(1), "it counts runs, and shows none that can be read"));
+        }
         Ok(found.items.into_iter().find(|run| run.is_of(workflow)))
     }
 
@@ -300,8 +304,7 @@ impl Tenant {
 
     /// The runs of a search that fits into one answer, or fails because it does not.
     pub(super) async fn runs_at_once(&self, call: &Call) -> Result<Vec<Run>, Failure> {
-        let (hits, _) =
-            self.read::<Hits<RunHit>>(call).await?.into_items().ok_or_else(|| self.unexpected(call, Hits::<RunHit>::LACKS))?;
+        let (hits, _) = self.items_of(call, self.read::<Hits<RunHit>>(call).await?)?;
         Ok(hits.into_iter().filter_map(RunHit::into_run).collect())
     }
 }

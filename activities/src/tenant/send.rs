@@ -65,6 +65,8 @@ pub(super) struct Call {
     is_small: bool,
     /// Whether success may come without a body.
     pub(super) or_empty: bool,
+    /// Whether only a 200 that claims no error answers it.
+    pub(super) only_ok: bool,
     pub(super) request_id: String,
     /// What a caller needs in order to be allowed this.
     pub(super) needs: &'static str,
@@ -80,6 +82,7 @@ impl Call {
             manner: Manner::Usual,
             is_small: false,
             or_empty: false,
+            only_ok: false,
             request_id: new_request_id(),
             needs: "a right that it lacks",
         }
@@ -115,6 +118,11 @@ impl Call {
     /// A call whose success may come without a body.
     pub(super) fn may_be_empty(self) -> Self {
         Self { or_empty: true, ..self }
+    }
+
+    /// A call that only a 200 answers, and only if it claims no error.
+    pub(super) fn only_ok(self) -> Self {
+        Self { only_ok: true, ..self }
     }
 
     /// Whether it is a search that says which fields it reads.

@@ -17,6 +17,7 @@ mod failing;
 mod logins;
 mod marker;
 mod oauth_clients;
+mod searches;
 mod trust;
 mod unreached;
 

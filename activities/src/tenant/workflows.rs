@@ -112,8 +112,12 @@ impl Tenant {
     async fn document(&self, name: &str, source: &[&str]) -> Result<Option<Document>, Failure> {
         let must = json!([{"term": {"metadata.name.keyword": {"value": name}}}]);
         let query = json!({"nested": {"path": "metadata", "query": {"bool": {"must": must}}}});
-        let found = self.documents(1, |size| search("workflows.show", size, &query, source)).await?;
-        Ok(found.into_iter().find(|document| document.metadata.name.0.as_deref() == Some(name)))
+        let show = |from, size| search("workflows.show", from, size, &query, source);
+        let (found, whole) = self.documents(1, show).await?;
+        match found.into_iter().find(|document| document.metadata.name.0.as_deref() == Some(name)) {
+            None if !whole => Err(self.unexpected(&show(0, 1), IN_PART)),
+            found => Ok(found),
+        }
     }
 
     /// The workflows of a package, newest first, at most 50. Packages that only start alike do not match.
@@ -121,9 +125,17 @@ impl Tenant {
         let package = package_name(package);
         let term = json!({"term": {format!("metadata.annotations.{PACKAGE}.keyword"): {"value": package}}});
         let query = json!({"nested": {"path": "metadata", "query": term}});
-        let found = self.documents(BY_PACKAGE, |size| search("workflows.find", size, &query, &SOURCE)).await?;
+        let find = |from, size| search("workflows.find", from, size, &query, &SOURCE);
+        let (found, whole) = self.documents(BY_PACKAGE, find).await?;
         let workflows = found.into_iter().filter_map(Document::into_workflow);
-        Ok(workflows.filter(|workflow| workflow.package.as_deref() == Some(&package)).collect())
+        let (workflows, others): (Vec<_>, Vec<_>) =
+            workflows.partition(|workflow| workflow.package.as_deref() == Some(package.as_str()));
+        let whole = whole && others.iter().all(|workflow| workflow.package.is_some());
+        // Two are several, however many more there are.
+        if !whole && workflows.len() < 2 {
+            return Err(self.unexpected(&find(0, BY_PACKAGE), IN_PART));
+        }
+        Ok(workflows)
     }
 
     /// Submits a workflow once, as `identity`. The permit was waited for before, and no other request is made, so nothing stands between
@@ -172,18 +184,33 @@ impl Tenant {
         }
     }
 
-    async fn documents(&self, wanted: usize, search: impl Fn(usize) -> Call) -> Result<Vec<Document>, Failure> {
-        let found = self.page::<Hits<WorkflowHit>>(wanted, 0, search).await?;
-        Ok(found.items.into_iter().map(|hit| hit.source.0).collect())
+    /// The first `wanted` documents of a search, and whether they are all that match, and all name a workflow. Reads on behind a page
+    /// that is shorter than asked for.
+    async fn documents(&self, wanted: usize, search: impl Fn(usize, usize) -> Call) -> Result<(Vec<Document>, bool), Failure> {
+        let (mut documents, mut from, mut whole) = (Vec::new(), 0, false);
+        for _ in 0..self.settings.max_pages {
+            let found = self.page::<Hits<WorkflowHit>>(wanted - from, from, |size| search(from, size)).await?;
+            from += found.count;
+            documents.extend(found.items.into_iter().map(|hit| hit.source.0));
+            whole = found.told.map_or(!found.more, |told| u64::try_from(from).is_ok_and(|shown| told <= shown));
+            if !found.more || whole || from >= wanted {
+                break;
+            }
+        }
+        let readable = documents.iter().filter(|document| document.metadata.name.0.is_some()).count();
+        Ok((documents, whole && readable == from))
     }
 }
 
 /// The fields of a workflow's document that [`Workflow`] shows: documents can be large.
 pub(super) const SOURCE: [&str; 4] = ["metadata.name", "metadata.creationTimestamp", "metadata.labels", "metadata.annotations"];
 
-fn search(operation: &'static str, size: usize, filter: &Value, source: &[&str]) -> Call {
+/// What is wrong with a search that cannot prove that something is absent, or the only one.
+const IN_PART: &str = "it does not show all workflows that it counts, or some that cannot be read";
+
+fn search(operation: &'static str, from: usize, size: usize, filter: &Value, source: &[&str]) -> Call {
     let body = json!({
-        "from": 0, "size": size, "track_total_hits": true,
+        "from": from, "size": size, "track_total_hits": true,
         "query": {"bool": {"filter": [filter]}},
         "sort": newest_created_first(),
         "_source": source,
