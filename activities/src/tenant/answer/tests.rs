@@ -65,7 +65,8 @@ fn split(text: &str, every: usize, between: &str) -> String {
 
 #[test]
 fn a_secret_is_removed_however_it_is_split_by_what_does_not_show() {
-    let betweens = ["\r\n ", "\0", "<wbr>", "<WBR/>", "<br />", "\u{AD}", "\u{200B}", "\u{200C}", "\u{200D}", "\u{2060}", "\u{FE0F}"];
+    let betweens =
+        ["\r\n ", "\0", "<wbr>", "<WBR/>", "<br />", "\u{AD}", "\u{200B}", "\u{200C}", "\u{200D}", "\u{2060}", "\u{FE0F}"];
     for between in betweens {
         for every in [1, 5, 13] {
             let echo = format!("before {} after", split(KEY, every, between));
