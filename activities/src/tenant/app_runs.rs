@@ -289,7 +289,7 @@ impl RunEntity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tenant::scripted::{Reply, Scripted, clock};
+    use crate::tenant::scripted::{Reply, Scripted, clock, drive};
 
     fn page(runs: impl IntoIterator<Item = (String, Value)>) -> Reply {
         let entity = |(name, started): (String, Value)| json!({"attributes": {"qualifiedName": name, "appWorkflowRunStatus": "Failed", "appWorkflowRunStartedAt": started}});
@@ -350,11 +350,12 @@ mod tests {
             })
         })
         .await;
-        let tenant = server.tenant(&clock());
+        let clock = clock();
+        let tenant = server.tenant(&clock);
         for id in ["r", "engine"] {
-            let failure = tenant.look_at_app_run(id, Some("s")).await.expect_err("no answer");
+            let failure = drive(&clock, tenant.look_at_app_run(id, Some("s"))).await.expect_err("no answer");
             assert!(failure.code == "tenant.unreadable" && failure.retryable, "{failure}");
-            let run = tenant.look_at_app_run(id, Some("other-app")).await.expect("an answer").expect("a run");
+            let run = drive(&clock, tenant.look_at_app_run(id, Some("other-app"))).await.expect("an answer").expect("a run");
             assert_eq!(run.workflow.as_deref(), Some("other-app"));
             assert!(tenant.look_at_app_run(id, None).await.is_ok(), "no app is known that it could contradict");
         }
