@@ -10,7 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use iolaus_activities::{ActivityOptions, InputError, timestamp};
+use iolaus_activities::{ActivityOptions, InputError, is_invisible, timestamp};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -96,9 +96,13 @@ impl From<InputError> for Refused {
 pub struct JobId(String);
 
 impl JobId {
-    /// A caller's id: 1 to 200 bytes, no control characters, and not ending in `/` and digits, which is how steps are named.
+    /// A caller's id: 1 to 200 bytes, no control or invisible characters, and not ending in `/` and digits, which is how steps are named.
     pub fn from_caller(id: impl Into<String>) -> Result<Self, Refused> {
         let id = Self::stored(id.into())?;
+        // Only new ids are refused for this: one that an earlier version stored must stay readable.
+        if id.0.contains(is_invisible) {
+            return Err(Refused::new("job_id", "must not contain characters that hide text or reverse its direction"));
+        }
         match id.0.rsplit_once('/') {
             Some((_, tail)) if !tail.is_empty() && tail.bytes().all(|b| b.is_ascii_digit()) => {
                 Err(Refused::new("job_id", "must not end in `/` and digits: such ids name the steps of a sequence"))

@@ -170,10 +170,11 @@ impl<'a> Follow<'a> {
         if failure.retryable || (seen.looks == 0 && !self.named_by_tenant && !self.resumed) {
             return Err(self.explain(failure, seen).into());
         }
+        let slug = self.slug(seen);
         let alone = async {
             match self.kind {
                 Kind::Workflow => self.tenant.look_alone(self.run).await,
-                Kind::App => self.tenant.app_run(self.run).await,
+                Kind::App => self.tenant.run_of_app(self.run, slug.as_deref()).await,
             }
         };
         match alive(ctx, &seen.progress(self.run), alone).await {
@@ -187,24 +188,29 @@ impl<'a> Follow<'a> {
     /// index that stands still must not hide the end of a run.
     fn look(&self, ctx: &ActivityContext, seen: &mut Seen) -> impl Future<Output = Result<Option<Run>, Failure>> + use<'a> {
         let now = ctx.monotonic();
-        let slug = self.workflow.map(str::to_owned).or_else(|| seen.run.as_ref()?.workflow.clone());
-        let together = seen.asked_itself.is_none_or(|last| now.saturating_sub(last) < ITSELF);
-        let slug = slug.filter(|_| self.kind == Kind::App && together);
-        if slug.is_none() || seen.asked_itself.is_none() {
+        let slug = self.slug(seen);
+        let together = slug.is_some() && seen.asked_itself.is_none_or(|last| now.saturating_sub(last) < ITSELF);
+        if !together || seen.asked_itself.is_none() {
             seen.asked_itself = Some(now);
         }
         let (tenant, kind, run) = (self.tenant, self.kind, self.run);
         async move {
             match kind {
                 Kind::Workflow => tenant.look(run).await,
-                Kind::App => tenant.look_at_app_run(run, slug.as_deref()).await,
+                Kind::App => tenant.look_at_run_of_app(run, slug.as_deref(), together).await,
             }
         }
     }
 
+    /// The app that it is a run of: the one that was submitted, or else the first that was shown.
+    fn slug(&self, seen: &Seen) -> Option<String> {
+        let known = self.workflow.or_else(|| seen.run.as_ref()?.workflow.as_deref());
+        known.filter(|_| self.kind == Kind::App).map(str::to_owned)
+    }
+
     /// Takes in what a look found; Some when it is the end.
     fn saw(&self, ctx: &ActivityContext, seen: &mut Seen, found: Option<Run>) -> Result<Option<Run>, Failure> {
-        let Some(run) = found else {
+        let Some(mut run) = found else {
             let settings = self.tenant.settings();
             let grace = settings.index_grace * if self.named_by_tenant || seen.run.is_some() { NAMED_BY_TENANT } else { 1 };
             let missing = ctx.monotonic().saturating_sub(seen.found);
@@ -221,6 +227,7 @@ impl<'a> Follow<'a> {
         if seen.phase() != run.phase.as_deref() {
             seen.since = ctx.now();
         }
+        run.workflow = run.workflow.or_else(|| seen.run.take()?.workflow);
         seen.run = Some(run);
         Ok(None)
     }

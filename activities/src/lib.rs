@@ -40,7 +40,7 @@ pub use failure::{Audience, Category, Failure, FailureRecord, FailureSource, cod
 pub use publish_preflight::{PublishPreflight, PublishPreflightInput};
 pub use retry::{Next, RetryPolicy};
 pub use submission::{Older, UnknownFate};
-pub use text::{MESSAGE_LIMIT, clip, shell_word};
+pub use text::{MESSAGE_LIMIT, clip, is_invisible, shell_word};
 pub use token_admin_grant::{Method, TokenAdminGrant, TokenAdminGrantInput};
 pub use verdict::{Check, Status, Verdict, VerdictRecord};
 pub use workflow_rerun::{Pick, Until, WorkflowRerun, WorkflowRerunInput};

@@ -11,6 +11,7 @@ use crate::activity::{Activity, ActivityError, ActivityOptions, InputError, Time
 use crate::context::ActivityContext;
 use crate::failure::Failure;
 use crate::follow::command;
+use crate::inputs::check_visible;
 use crate::retry::RetryPolicy;
 use crate::tenant::{PreflightAnswer, Tenants};
 use crate::text::shell_word;
@@ -69,7 +70,9 @@ impl Activity for PublishPreflight {
     }
 
     fn validate(input: &Self::Input) -> Result<(), InputError> {
-        InputError::unless(!input.user_id.trim().is_empty(), "user_id", "must not be empty")
+        InputError::unless(!input.user_id.trim().is_empty(), "user_id", "must not be empty")?;
+        check_visible("user_id", &input.user_id)?;
+        check_visible("connection_qualified_name", &input.connection_qualified_name)
     }
 
     async fn run(&self, ctx: &ActivityContext, input: Self::Input) -> Result<Verdict, ActivityError> {
@@ -149,6 +152,18 @@ mod tests {
         match ask(INPUT(), replies).await {
             Err(ActivityError::Failed(failure)) => failure,
             other => panic!("no failure: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_field_with_characters_that_do_not_show_is_refused_by_its_name() {
+        for field in ["user_id", "connection_qualified_name"] {
+            for hidden in ["a\nb", "a\u{1b}b", "a\u{202E}b"] {
+                let mut input = INPUT();
+                input[field] = hidden.into();
+                let input = serde_json::from_value(input).expect("an input");
+                assert_eq!(PublishPreflight::validate(&input).expect_err(hidden).field, field);
+            }
         }
     }
 

@@ -21,6 +21,19 @@ pub(crate) fn clip_to(mut text: String, limit: usize) -> String {
     text
 }
 
+/// Whether a character is none that shows: a control character, a line separator, or one that hides text or reverses its direction.
+/// Ids have none of them: two that look alike must be the same.
+///
+/// ```
+/// # use iolaus_activities::is_invisible;
+/// assert!(is_invisible('\n') && is_invisible('\u{202E}') && !is_invisible(' ') && !is_invisible('é'));
+/// ```
+pub fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{AD}' | '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
+}
+
 /// A word of a command, quoted where a POSIX shell would take it apart or for something else. Every suggested command is put together
 /// with this.
 ///

@@ -15,7 +15,7 @@ use crate::activity::{Activity, ActivityError, ActivityOptions, CancelPlan, Inpu
 use crate::context::{ActivityContext, Stop};
 use crate::failure::{Category, Failure};
 use crate::follow::{Patience, alive, command, tokens_command};
-use crate::inputs::check_name;
+use crate::inputs::{check_name, check_qualified_name, check_visible};
 use crate::submission::Effort;
 use crate::tenant::{ApiToken, Connection, Generation, Kind, TOKEN_ADMIN_PACKAGE, Tenant, Tenants, is_absence};
 use crate::text::{clip, shell_word};
@@ -127,22 +127,16 @@ impl Activity for TokenAdminGrant {
     }
 
     fn validate(input: &Self::Input) -> Result<(), InputError> {
-        let name = &input.connection_qualified_name;
-        let fine = name.len() <= 500
-            && name.contains('/')
-            && name.split('/').all(|part| !part.is_empty())
-            && !name.contains(char::is_control)
-            && name.trim() == name;
-        let reason = "must be a qualified name such as default/snowflake/1234567890";
-        InputError::unless(fine, "connection_qualified_name", reason)?;
+        check_qualified_name("connection_qualified_name", &input.connection_qualified_name)?;
         match input.api_token_name.as_deref() {
             None => check_name("api_token_guid", &input.api_token_guid),
             Some(_) if !input.api_token_guid.is_empty() => {
                 Err(InputError::new("api_token_name", "must not be given beside `api_token_guid`"))
             }
             Some(name) => {
-                let fine = (1..=256).contains(&name.len()) && name.trim() == name && !name.contains(char::is_control);
-                InputError::unless(fine, "api_token_name", "must be a display name: 1 to 256 bytes without control characters")
+                let fine = (1..=256).contains(&name.len()) && name.trim() == name;
+                InputError::unless(fine, "api_token_name", "must be a display name: 1 to 256 bytes, no space around it")?;
+                check_visible("api_token_name", name)
             }
         }
     }

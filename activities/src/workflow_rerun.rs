@@ -140,7 +140,7 @@ async fn ended_or_submitted(
             return Ok(run.clone());
         }
         // The answer to a submission names a run of an app, and does not say whether it will do anything.
-        let now = alive(ctx, &"looking at the run", tenant.app_run(&run.name))
+        let now = alive(ctx, &"looking at the run", tenant.run_of_app(&run.name, run.workflow.as_deref()))
             .await?
             .map_err(|failure| with_facts(failure.into(), run, started))?;
         return Ok(now.unwrap_or_else(|| run.clone()));

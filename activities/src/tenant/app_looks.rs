@@ -34,7 +34,12 @@ impl Tenant {
     /// One look at one run of an app; None if there is none of this id. Without the slug, or if the index is of no help, the run itself
     /// is read. What is shown at its end is so.
     pub async fn look_at_app_run(&self, id: &str, slug: Option<&str>) -> Result<Option<Run>, Failure> {
-        let indexed = match slug {
+        self.look_at_run_of_app(id, slug, true).await
+    }
+
+    /// The same, where the index may be left out. An answer that names another app than a known one is a failure.
+    pub(crate) async fn look_at_run_of_app(&self, id: &str, slug: Option<&str>, by_index: bool) -> Result<Option<Run>, Failure> {
+        let indexed = match slug.filter(|_| by_index) {
             Some(slug) => self.look_with_others(&self.app_looks.shared, &qualified_name(slug, id)).await?,
             None => None,
         };
@@ -47,7 +52,7 @@ impl Tenant {
         if !early.is_zero() {
             self.clock.sleep(early).await;
         }
-        let run = self.followed_app_run(id).await?;
+        let run = self.followed_app_run(id, slug).await?;
         let known = indexed.map(|known| (known.finished_at, known.creator));
         Ok(run.map(|run| {
             let (finished_at, creator) = known.unwrap_or_default();

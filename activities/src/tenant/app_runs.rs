@@ -89,7 +89,12 @@ pub(super) struct Cancelling {
 impl Tenant {
     /// A run as it is now; None if there is none of this id. A failure if the tenant has no apps at all.
     pub async fn app_run(&self, id: &str) -> Result<Option<Run>, Failure> {
-        match self.shown_app_run(id).await? {
+        self.run_of_app(id, None).await
+    }
+
+    /// The same for a run of which the app is known: an answer that names another app is not about this run, and is a failure.
+    pub(crate) async fn run_of_app(&self, id: &str, slug: Option<&str>) -> Result<Option<Run>, Failure> {
+        match self.shown_app_run(id, slug).await? {
             Some(run) => Ok(Some(run)),
             None => self.must_have_apps().await.map(|()| None),
         }
@@ -97,14 +102,14 @@ impl Tenant {
 
     /// The same for a run that is followed. One that was started through the workflows' part of the API may be known only to the engine,
     /// which is asked if the apps' part knows none.
-    pub(super) async fn followed_app_run(&self, id: &str) -> Result<Option<Run>, Failure> {
-        match self.shown_app_run(id).await? {
+    pub(super) async fn followed_app_run(&self, id: &str, slug: Option<&str>) -> Result<Option<Run>, Failure> {
+        match self.shown_app_run(id, slug).await? {
             Some(run) => Ok(Some(run)),
-            None => self.native_run(id).await,
+            None => self.native_run(id, slug).await,
         }
     }
 
-    async fn shown_app_run(&self, id: &str) -> Result<Option<Run>, Failure> {
+    async fn shown_app_run(&self, id: &str, of: Option<&str>) -> Result<Option<Run>, Failure> {
         let call =
             Call::get("app_runs.show", format!("api/service/v1/app/runs/{}", segment(id))).small().needs("the right to see runs");
         let shown: AppRun = match self.read(&call).await {
@@ -114,17 +119,28 @@ impl Tenant {
         };
         self.learned(|learned| learned.has_apps = true);
         let AppRun { run_id, status, slug, started_at } = shown;
+        self.must_be_of(&call, of, slug.0.as_deref())?;
         self.run_shown(&call, id, run_id.0, slug.0, status.0, started_at.0).map(Some)
     }
 
-    async fn native_run(&self, id: &str) -> Result<Option<Run>, Failure> {
+    async fn native_run(&self, id: &str, of: Option<&str>) -> Result<Option<Run>, Failure> {
         let call = native_status(id);
         match self.read(&call).await {
             Ok(NativeStatus { run_id, status, workflow_slug, .. }) => {
+                self.must_be_of(&call, of, workflow_slug.0.as_deref())?;
                 self.run_shown(&call, id, run_id.0, workflow_slug.0, status.0, None).map(Some)
             }
             Err(failure) if is_absence(&failure) => self.must_have_apps().await.map(|()| None),
             Err(failure) => Err(failure),
+        }
+    }
+
+    fn must_be_of(&self, call: &Call, slug: Option<&str>, shown: Option<&str>) -> Result<(), Failure> {
+        match (slug, shown) {
+            (Some(slug), Some(shown)) if slug != shown => {
+                Err(self.unexpected(call, &format!("it shows a run of {shown}, not of {slug}")))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -273,7 +289,7 @@ impl RunEntity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tenant::scripted::{Reply, Scripted, clock};
+    use crate::tenant::scripted::{Reply, Scripted, clock, drive};
 
     fn page(runs: impl IntoIterator<Item = (String, Value)>) -> Reply {
         let entity = |(name, started): (String, Value)| json!({"attributes": {"qualifiedName": name, "appWorkflowRunStatus": "Failed", "appWorkflowRunStartedAt": started}});
@@ -320,5 +336,29 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(tenant.app_run("r").await.expect_err("no answer").code, "tenant.unreadable");
         }
+    }
+    #[tokio::test]
+    async fn a_run_of_a_known_app_is_not_taken_from_an_answer_that_names_another_app() {
+        let server = Scripted::answering(|request| {
+            Some(match request.target.as_str() {
+                target if target.contains("/v1/app/runs/engine") => Reply::json(404, &json!({})),
+                target if target.contains("/native-status/") => {
+                    Reply::ok(&json!({"status": "Succeeded", "workflow_slug": "other-app"}))
+                }
+                target if target.contains("/v1/app/runs/") => Reply::ok(&json!({"status": "Succeeded", "slug": "other-app"})),
+                _ => Reply::ok(&json!({"approximateCount": 0, "entities": []})),
+            })
+        })
+        .await;
+        let clock = clock();
+        let tenant = server.tenant(&clock);
+        for id in ["r", "engine"] {
+            let failure = drive(&clock, tenant.look_at_app_run(id, Some("s"))).await.expect_err("no answer");
+            assert!(failure.code == "tenant.unreadable" && failure.retryable, "{failure}");
+            let run = drive(&clock, tenant.look_at_app_run(id, Some("other-app"))).await.expect("an answer").expect("a run");
+            assert_eq!(run.workflow.as_deref(), Some("other-app"));
+            assert!(tenant.look_at_app_run(id, None).await.is_ok(), "no app is known that it could contradict");
+        }
+        assert_eq!(tenant.run_of_app("r", Some("s")).await.expect_err("no answer").code, "tenant.unreadable");
     }
 }

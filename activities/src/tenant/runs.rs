@@ -134,9 +134,13 @@ impl Run {
         self.workflow.as_deref().is_none_or(|named| named == workflow)
     }
 
-    /// The run that the answer to a submission of `workflow` names, if it does.
+    /// The run of `workflow` that the answer to its submission names, if it does.
     pub(super) fn of_answer(answer: Started, workflow: &str) -> Option<Self> {
         let Started { metadata, spec, status, run_id, data } = answer;
+        // The answer to this submission names the workflow that was submitted, or none.
+        if spec.0.workflow_template_ref.0.name.0.as_deref().is_some_and(|named| named != workflow) {
+            return None;
+        }
         let id = run_id.0.or(data.0.run_id.0);
         let document = RunDocument { metadata, spec, status };
         if let Some(run) = document.into_run(None).filter(|run| run.name != workflow) {

@@ -150,7 +150,7 @@ impl Tenant {
         match self.effect::<Started>(&call, sent) {
             Effect::Applied(answer) => match Run::of_answer(answer, workflow) {
                 Some(run) => Submission::Applied(run),
-                None => Submission::UnknownFate(self.unexpected(&call, "it names no run")),
+                None => Submission::UnknownFate(self.unexpected(&call, "it names no run of this workflow")),
             },
             Effect::AlreadyActive(failure) => Submission::AlreadyActive(failure),
             // Something else was writing at this moment; nothing says that the next moment is no better.

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::ops::Range;
 
 /// What is shorter is no secret: it is part of many a word.
 const LEAST_SECRET: usize = 6;
@@ -23,6 +24,9 @@ pub(in crate::tenant) struct Sanitizer {
     secrets: Vec<String>,
     /// Every spelling that is looked for, the longest first.
     spellings: Vec<String>,
+    /// The same without white space and the like, for a search in a text without them.
+    condensed_secrets: Vec<String>,
+    condensed_spellings: Vec<String>,
 }
 
 impl Sanitizer {
@@ -31,26 +35,110 @@ impl Sanitizer {
         let mut spellings: Vec<_> = secrets.iter().flat_map(|secret| spellings(secret)).collect();
         spellings.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         spellings.dedup();
-        Self { secrets, spellings }
+        let (condensed_secrets, condensed_spellings) = (condensed(&secrets), condensed(&spellings));
+        Self { secrets, spellings, condensed_secrets, condensed_spellings }
     }
 
     /// The text as it may be shown and stored. Control characters become spaces.
     pub(in crate::tenant) fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let mut text = Cow::Borrowed(beginning(text, LONGEST));
-        for spelling in &self.spellings {
-            if text.contains(spelling.as_str()) {
-                text = Cow::Owned(text.replace(spelling.as_str(), REMOVED));
-            }
-        }
-        if let Some(kept) = self.secrets.iter().find_map(|secret| without_beginning_of(&text, secret)) {
-            let kept = format!("{kept}{REMOVED}");
-            text = Cow::Owned(kept);
-        }
+        let text = beginning(text, LONGEST);
+        let mut text = replaced(text, self.secret_spans(text));
         if text.chars().any(is_unwanted) {
             text = Cow::Owned(text.chars().map(|c| if is_unwanted(c) { ' ' } else { c }).collect());
         }
         text
     }
+
+    /// Where secrets are: in the text as it is, and in its condensed view, since an echo may be folded, padded or hyphenated.
+    fn secret_spans(&self, text: &str) -> Vec<Range<usize>> {
+        let mut spans = Vec::new();
+        for spelling in &self.spellings {
+            spans.extend(text.match_indices(spelling.as_str()).map(|(at, found)| at..at + found.len()));
+        }
+        let ending = self.secrets.iter().find_map(|secret| start_of_beginning(text, secret));
+        spans.extend(ending.map(|start| start..text.len()));
+        if let Some(view) = Condensed::of(text) {
+            for spelling in &self.condensed_spellings {
+                spans.extend(view.text.match_indices(spelling.as_str()).map(|(at, found)| view.original(at, found.len())));
+            }
+            let ending = self.condensed_secrets.iter().find_map(|secret| start_of_beginning(&view.text, secret));
+            spans.extend(ending.map(|start| view.positions[start]..text.len()));
+        }
+        spans.sort_by_key(|span| span.start);
+        spans
+    }
+}
+
+/// A text without what does not show or only lays it out, and where each of its bytes was.
+struct Condensed {
+    text: String,
+    positions: Vec<usize>,
+}
+
+impl Condensed {
+    /// None if it is the text itself.
+    fn of(text: &str) -> Option<Self> {
+        let mut view = Self { text: String::with_capacity(text.len()), positions: Vec::with_capacity(text.len()) };
+        let mut at = 0;
+        while let Some(c) = text[at..].chars().next() {
+            if let Some(tag) = break_tag(&text.as_bytes()[at..]) {
+                at += tag;
+                continue;
+            }
+            if !is_layout(c) {
+                view.text.push(c);
+                view.positions.extend(at..at + c.len_utf8());
+            }
+            at += c.len_utf8();
+        }
+        (view.text.len() < text.len()).then_some(view)
+    }
+
+    /// Where in the original a part of the view, which is not empty, was.
+    fn original(&self, at: usize, len: usize) -> Range<usize> {
+        self.positions[at]..self.positions[at + len - 1] + 1
+    }
+}
+
+fn condensed(texts: &[String]) -> Vec<String> {
+    let condensed = texts.iter().map(|text| Condensed::of(text).map_or_else(|| text.clone(), |view| view.text));
+    condensed.filter(|text| text.len() >= LEAST_SECRET).collect()
+}
+
+/// The text with the mark in place of each span, which are in the order of their starts and may overlap.
+fn replaced(text: &str, spans: Vec<Range<usize>>) -> Cow<'_, str> {
+    if spans.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let (mut kept, mut end) = (String::with_capacity(text.len()), 0);
+    for (n, span) in spans.into_iter().enumerate() {
+        if n == 0 || span.start >= end {
+            kept.push_str(&text[end..span.start]);
+            kept.push_str(REMOVED);
+        }
+        end = end.max(span.end);
+    }
+    kept.push_str(&text[end..]);
+    Cow::Owned(kept)
+}
+
+/// The length of the tag that a text begins with, if it is one that only allows or makes a line break. One that is cut off counts.
+fn break_tag(text: &[u8]) -> Option<usize> {
+    const TAGS: [&[u8]; 6] = [b"<wbr>", b"<wbr/>", b"<wbr />", b"<br>", b"<br/>", b"<br />"];
+    if text.first() != Some(&b'<') {
+        return None;
+    }
+    TAGS.iter().find_map(|tag| {
+        let len = tag.len().min(text.len());
+        text[..len].eq_ignore_ascii_case(&tag[..len]).then_some(len)
+    })
+}
+
+/// What can stand within a word without being seen, or only breaks it.
+fn is_layout(c: char) -> bool {
+    c.is_whitespace()
+        || is_unwanted(c)
+        || matches!(c, '\u{AD}' | '\u{34F}' | '\u{180B}'..='\u{180F}' | '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}')
 }
 
 /// The beginning of a text, cut between two characters.
@@ -58,12 +146,13 @@ fn beginning(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }
 
-/// A text without the beginning of a secret at its end, if it has one there. Less than half of a short secret does not count: names of
-/// things often begin as the names of keys do.
-fn without_beginning_of<'a>(text: &'a str, secret: &str) -> Option<&'a str> {
+/// Where the beginning of a secret at the end of a text starts, if there is one. Less than half of a short secret does not count: names
+/// of things often begin as the names of keys do.
+fn start_of_beginning(text: &str, secret: &str) -> Option<usize> {
     let least = (secret.len() / 2).clamp(LEAST_BEGINNING, LONGEST_BEGINNING);
     let longest = secret.len().min(text.len() + 1);
-    (least..longest).rev().filter_map(|end| secret.get(..end)).find_map(|beginning| text.strip_suffix(beginning))
+    let mut beginnings = (least..longest).rev().filter_map(|end| secret.get(..end));
+    beginnings.find_map(|beginning| text.strip_suffix(beginning)).map(str::len)
 }
 
 /// Control characters, line and paragraph separators, and what reverses, isolates or hides text.

@@ -57,6 +57,32 @@ fn the_beginning_of_a_secret_at_the_end_of_a_text_is_removed() {
     assert_eq!(Sanitizer::without(["sandbox-api-key"]).text(name), name, "a name that begins like a key is no key");
 }
 
+/// The text with `between` after every so many characters.
+fn split(text: &str, every: usize, between: &str) -> String {
+    let chars: Vec<_> = text.chars().collect();
+    chars.chunks(every).map(|part| part.iter().collect::<String>()).collect::<Vec<_>>().join(between)
+}
+
+#[test]
+fn a_secret_is_removed_however_it_is_split_by_what_does_not_show() {
+    let betweens =
+        ["\r\n ", "\0", "<wbr>", "<WBR/>", "<br />", "\u{AD}", "\u{200B}", "\u{200C}", "\u{200D}", "\u{2060}", "\u{FE0F}"];
+    for between in betweens {
+        for every in [1, 5, 13] {
+            let echo = format!("before {} after", split(KEY, every, between));
+            assert_eq!(sanitizer().text(&echo), "before … after", "{echo:?}");
+            for end in KEY.len() / 2..KEY.len() {
+                let echo = format!("before {}", split(&KEY[..end], every, between));
+                assert_eq!(sanitizer().text(&echo), "before …", "{echo:?}");
+            }
+        }
+    }
+    let cut = format!("before {}<wb", split(&KEY[..20], 5, "<wbr>"));
+    assert_eq!(sanitizer().text(&cut), "before …");
+    let folded = "é\n and <wbr> nothing else, 1 < 2";
+    assert_eq!(sanitizer().text(folded), folded.replace('\n', " "), "a text without a secret keeps its layout");
+}
+
 #[test]
 fn control_and_bidirectional_characters_become_spaces() {
     let unwanted = "\u{0}\u{7}\u{8}\t\n\r\u{1b}\u{7f}\u{80}\u{85}\u{9b}\u{9f}\u{61c}\u{200b}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\

@@ -323,6 +323,22 @@ async fn a_run_is_asked_to_stop_by_an_empty_answer_and_not_by_one_about_another_
 }
 
 #[tokio::test]
+async fn an_answer_to_a_submission_that_names_another_workflow_leaves_its_fate_unknown() {
+    let document = |of: &str| json!({"metadata": {"name": "w-1-abcde"}, "spec": {"workflowTemplateRef": {"name": of}}});
+    let nameless = json!({"run_id": "w-1-abcde", "spec": {"workflowTemplateRef": {"name": "w-2"}}});
+    let replies = [document("w-1"), document("w-2"), nameless].map(|answer| Reply::ok(&answer));
+    let server = Scripted::script(replies).await;
+    let tenant = server.tenant(&clock());
+    let jane = Identity { user_id: "u-1".into(), username: "jane".into(), roles: vec![] };
+    let submitted = tenant.submit(tenant.permit().await, &jane, "w-1", "id").await;
+    assert!(matches!(submitted, Submission::Applied(run) if run.workflow.as_deref() == Some("w-1")));
+    for _ in 0..2 {
+        let submitted = tenant.submit(tenant.permit().await, &jane, "w-1", "id").await;
+        assert!(matches!(&submitted, Submission::UnknownFate(failure) if failure.code == "tenant.unreadable"), "{submitted:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_run_that_only_an_id_names_is_followed_where_the_engine_shows_it() {
     let member = Identity { user_id: String::new(), username: "jane".into(), roles: vec![] };
     for (body, kind) in [
