@@ -10,7 +10,7 @@ use rustix::process::{Resource, getrlimit};
 /// A connection opens three files, a listener and its directory two.
 const DESCRIPTORS: u64 = 8;
 
-/// What statfs(2) says of every file system in user space: sshfs, GlusterFS, s3fs, virtiofs and many others. What they do with shared
+/// What statfs(2) says of every file system in user space: sshfs, s3fs, virtiofs and many others. What they do with shared
 /// memory differs.
 #[cfg(target_os = "linux")]
 const FUSE: &str = "FUSE";

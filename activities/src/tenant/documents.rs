@@ -51,8 +51,8 @@ fn incomplete(timed_out: Flag, shards: &Shards) -> Option<String> {
 #[derive(Debug, Deserialize)]
 #[serde(bound(deserialize = "T: Element + Default"))]
 pub(super) struct Hits<T> {
-    #[serde(default = "Default::default")]
-    hits: Lenient<HitList<T>>,
+    #[serde(default = "Default::default", rename = "hits")]
+    list: Lenient<HitList<T>>,
     #[serde(default)]
     timed_out: Flag,
     #[serde(default, rename = "_shards")]
@@ -130,7 +130,7 @@ impl<T: Element + Default> Page for Hits<T> {
     const LACKS: &'static str = "it has no list of hits";
 
     fn total(&self) -> Option<u64> {
-        self.hits.total.0
+        self.list.total.0
     }
 
     fn incomplete(&self) -> Option<String> {
@@ -139,7 +139,7 @@ impl<T: Element + Default> Page for Hits<T> {
 
     fn into_items(self) -> Option<(Vec<T>, usize)> {
         let none = self.total() == Some(0);
-        self.hits.0.hits.or_empty(none).map(objects)
+        self.list.0.hits.or_empty(none).map(objects)
     }
 }
 
@@ -147,8 +147,8 @@ impl<T: Element + Default> Page for Hits<T> {
 #[derive(Debug, Deserialize)]
 #[serde(bound(deserialize = "T: Element + Default"))]
 pub(super) struct Entities<T> {
-    #[serde(default = "Default::default")]
-    entities: List<Lenient<T>>,
+    #[serde(default = "Default::default", rename = "entities")]
+    list: List<Lenient<T>>,
     #[serde(default, rename = "approximateCount")]
     count: Count,
     #[serde(default)]
@@ -175,7 +175,7 @@ impl<T: Element + Default> Page for Entities<T> {
     }
 
     fn into_items(self) -> Option<(Vec<T>, usize)> {
-        self.entities.or_empty(self.count.0.is_some()).map(objects)
+        self.list.or_empty(self.count.0.is_some()).map(objects)
     }
 }
 

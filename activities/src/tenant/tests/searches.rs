@@ -71,14 +71,14 @@ async fn a_workflow_is_absent_only_if_the_search_shows_all_that_it_counts() {
 async fn a_workflow_is_the_only_one_only_if_the_search_shows_all_that_it_counts() {
     let (one, two) = (workflow("x-1"), workflow("x-2"));
     assert_eq!(of_package(&[found(&json!(0), &[])]).await, Ok(vec![]));
-    assert_eq!(of_package(&[found(&json!(1), &[one.clone()])]).await, Ok(vec!["x-1".to_owned()]));
+    assert_eq!(of_package(&[found(&json!(1), std::slice::from_ref(&one))]).await, Ok(vec!["x-1".to_owned()]));
     // A short page is continued.
-    let pages = [found(&json!(2), &[one.clone()]), found(&json!(2), &[two.clone()])];
+    let pages = [found(&json!(2), std::slice::from_ref(&one)), found(&json!(2), std::slice::from_ref(&two))];
     assert_eq!(of_package(&pages).await, Ok(vec!["x-1".to_owned(), "x-2".to_owned()]));
     let unnamed = json!({"_source": {"metadata": {"name": "x-2"}}});
     for pages in [
         vec![found(&json!(3), &[])],
-        vec![found(&json!(2), &[one.clone()]), found(&json!(2), &[])],
+        vec![found(&json!(2), std::slice::from_ref(&one)), found(&json!(2), &[])],
         vec![found(&json!(2), &[one.clone(), json!(7)])],
         vec![found(&json!(2), &[one.clone(), unnamed])],
     ] {
