@@ -14,7 +14,8 @@ use crate::timestamp;
 const SECOND: Duration = Duration::from_secs(1);
 /// What lies between the ends of a moment on a clock that is off by a second at most, in either direction.
 const CERTAIN_BETWEEN: SignedDuration = SignedDuration::from_secs(2);
-/// A run that seems to have been created earlier than this before a submission is not its effect, whichever clocks are compared.
+/// Where not all runs from before a submission are known by name, one that seems to have been created earlier than this before it is not
+/// its effect, whichever clocks are compared.
 const MAX_CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_hours(2);
 /// So many names of runs that were there before are kept, the newest. Older runs are told apart by the time of their creation.
 const MAX_RUNS_BEFORE: usize = 50;
@@ -210,10 +211,16 @@ impl Effort {
     }
 
     /// Whether a run was there before the first submission. Where the names of the runs before it are known they decide, and no clock does.
-    /// One that seems to be older than any two clocks differ is not believed to be new all the same.
+    /// Where they are not all known, one that seems to be older than any two clocks differ is not believed to be new.
     pub(super) fn was_there_before(&self, run: &Run, tolerance: Duration) -> bool {
+        if self.before.contains(&run.name) {
+            return true;
+        }
+        if self.knows_before && self.before_until.is_none() {
+            return false;
+        }
         let oldest = self.first.and_then(|first| first.tenants.checked_sub(MAX_CLOCK_DIFFERENCE).ok());
-        if self.before.contains(&run.name) || oldest.zip(run.created_at).is_some_and(|(oldest, created)| created < oldest) {
+        if oldest.zip(run.created_at).is_some_and(|(oldest, created)| created < oldest) {
             return true;
         }
         let until = if self.knows_before {

@@ -279,10 +279,12 @@ async fn two_lost_answers_of_two_jobs_are_settled_by_two_runs() {
 #[tokio::test]
 async fn a_tenant_that_answers_with_a_run_that_was_there_before_started_nothing() {
     let answer = |name: &str, created: &str| json!({"metadata": {"name": name, "creationTimestamp": created}, "spec": {"workflowTemplateRef": {"name": W}}});
-    // One that the search before has shown, and one that is days old.
-    for (name, created) in [("theirs", "2025-12-31T23:59:00Z"), ("older", "2025-12-29T00:00:00Z")] {
+    // One that the search before has shown, and one that is days old where that search did not name all.
+    for (name, created, page_cap) in [("theirs", "2025-12-31T23:59:00Z", 20), ("older", "2025-12-29T00:00:00Z", 1)] {
         let case = Case::new(|world| {
             world.with_run("theirs", 60, None);
+            world.with_run("another", 120, Some((1, "Failed")));
+            world.page_cap = page_cap;
             world.submits.push_back(does(false, Reply::ok(&answer(name, created))));
         })
         .await;
