@@ -48,3 +48,39 @@ pub(crate) fn longest_running(conn: &Connection) -> Result<Vec<(String, Timestam
     let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, optional_time(row, 1)?)))?;
     Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().filter_map(|(activity, at)| Some((activity, at?))).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::backlog::{Backlog, fill};
+    use super::super::claim::NEXT_LANE;
+    use super::super::counts::{COUNTS, counts};
+    use super::super::model::new_job_for_tests;
+    use super::*;
+    use crate::embedded::Durability;
+
+    /// What SQLite does for the gauges of so many tenants with so many jobs each, in steps of its machine.
+    fn steps(tenants: u64, jobs: u64) -> u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        fill(&path, &new_job_for_tests(), &[Backlog::due(tenants * jobs)], Timestamp::UNIX_EPOCH).unwrap();
+        let conn = super::super::schema::open_writer(&path, Durability::Normal, Timestamp::UNIX_EPOCH).unwrap();
+        let spread = format!(
+            "UPDATE jobs SET tenant = printf('t-%05d', id % {tenants}); DELETE FROM job_counts; \
+             INSERT INTO job_counts SELECT activity, tenant, state, count(*) FROM jobs GROUP BY 1, 2, 3"
+        );
+        conn.execute_batch(&spread).unwrap();
+        assert_eq!(oldest_due_of_each(&conn).unwrap().len() as u64, tenants);
+        assert_eq!(counts(&conn).unwrap().iter().map(|count| count.count).sum::<u64>(), tenants * jobs);
+        let of = |sql| conn.prepare_cached(sql).unwrap().get_status(rusqlite::StatementStatus::VmStep).unsigned_abs();
+        u64::from([HEAD, NEXT_LANE, COUNTS].map(of).iter().sum::<u32>())
+    }
+
+    #[test]
+    fn a_scrape_costs_the_same_for_each_tenant_however_many_there_are_and_however_much_they_have() {
+        let few = steps(100, 1);
+        let (many, deep) = (steps(4_000, 1), steps(100, 40));
+        assert!(few > 100, "{few} steps: these statements were not the ones that ran");
+        assert!(many <= few * 41, "{few} steps for 100 tenants, {many} for 4,000");
+        assert!(deep <= few * 2, "{few} steps for one job of each tenant, {deep} for 40");
+    }
+}
