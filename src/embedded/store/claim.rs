@@ -274,7 +274,7 @@ const LANE: &str =
     "SELECT activity, activity_version, slot_class, tenant FROM jobs INDEXED BY jobs_ready WHERE state = 'available'";
 /// Four seeks, of which the first that finds something ends it. A comparison of row values would walk through the whole lane: SQLite seeks
 /// to its start for it, and then compares entry by entry.
-pub(super) const NEXT_LANE: &str = "SELECT * FROM (SELECT activity, activity_version, slot_class, tenant FROM jobs INDEXED BY jobs_ready \
+const NEXT_LANE: &str = "SELECT * FROM (SELECT activity, activity_version, slot_class, tenant FROM jobs INDEXED BY jobs_ready \
        WHERE state = 'available' AND activity = ?1 AND activity_version = ?2 AND slot_class = ?3 AND tenant > ?4 \
        ORDER BY tenant LIMIT 1) \
      UNION ALL SELECT * FROM (SELECT activity, activity_version, slot_class, tenant FROM jobs INDEXED BY jobs_ready \
@@ -297,11 +297,11 @@ const ONE: &str = "SELECT id, activity, activity_version, tenant, slot_class FRO
            AND parent_id = (SELECT id FROM jobs WHERE job_id = ?1 ORDER BY id DESC LIMIT 1)))";
 const LANE_ORDER: &str = "ORDER BY activity, activity_version, slot_class, tenant LIMIT 1";
 
-pub(super) fn first_lane(conn: &Connection) -> Result<Option<Lane>, StoreError> {
+fn first_lane(conn: &Connection) -> Result<Option<Lane>, StoreError> {
     Ok(conn.prepare_cached(&format!("{LANE} {LANE_ORDER}"))?.query_row([], lane).optional()?)
 }
 
-pub(super) fn next_lane(conn: &Connection, after: &Lane) -> Result<Option<Lane>, StoreError> {
+fn next_lane(conn: &Connection, after: &Lane) -> Result<Option<Lane>, StoreError> {
     let key = params![after.activity, after.version, after.slot_class, after.tenant];
     Ok(conn.prepare_cached(NEXT_LANE)?.query_row(key, lane).optional()?)
 }
