@@ -1,6 +1,6 @@
 //! The door: the one way from a request to a job that may be stored. Whatever is refused here names its field, and nothing is stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use iolaus_activities::{ActivityInfo, ActivityOptions, Registry, RetryPolicy, duration};
@@ -137,13 +137,14 @@ pub(crate) struct Content {
 pub struct Intake {
     activities: BTreeMap<&'static str, ActivityInfo>,
     overrides: BTreeMap<String, OptionOverrides>,
-    tenants: Vec<String>,
+    tenants: BTreeSet<String>,
 }
 
 impl Intake {
     /// A door that knows these activities, what the configuration says about them, and these tenants.
     pub fn new(registry: &Registry, overrides: BTreeMap<String, OptionOverrides>, tenants: Vec<String>) -> Self {
-        Self { activities: registry.infos().map(|info| (info.name, info.clone())).collect(), overrides, tenants }
+        let activities = registry.infos().map(|info| (info.name, info.clone())).collect();
+        Self { activities, overrides, tenants: tenants.into_iter().collect() }
     }
 
     /// Checks a request. Options resolve here, job over configuration over activity, and are stored as they come out.
@@ -228,7 +229,7 @@ impl Intake {
 }
 
 /// The first few names, and how many more there are.
-fn named(tenants: &[String]) -> String {
+fn named(tenants: &BTreeSet<String>) -> String {
     let first = tenants.iter().take(NAMED).map(|name| cut(name, limits::STEP_NAME)).collect::<Vec<_>>().join(", ");
     match tenants.len().saturating_sub(NAMED) {
         0 => first,
