@@ -13,6 +13,7 @@ mod enqueue;
 mod fair;
 mod fsck;
 mod in_use;
+mod listing;
 mod maintenance;
 mod observed;
 mod opening;

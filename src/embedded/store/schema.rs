@@ -20,6 +20,7 @@ const SCHEMA: &[&str] = &[
     include_str!("schema/004_start_rates.sql"),
     include_str!("schema/005_effects_and_worker_tenants.sql"),
     include_str!("schema/006_worker_liveness.sql"),
+    include_str!("schema/007_filters.sql"),
 ];
 /// The schema version that this build reads and writes.
 #[expect(clippy::cast_possible_wrap, reason = "a handful of files")]
