@@ -36,6 +36,8 @@ mod writer;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
 mod power_cut;
 
 use std::path::Path;
