@@ -13,6 +13,7 @@ mod enqueue;
 mod fair;
 mod fsck;
 mod in_use;
+mod listing;
 mod maintenance;
 mod observed;
 mod opening;
@@ -34,6 +35,8 @@ mod writer;
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod plans;
 #[cfg(test)]
 mod power_cut;
 

@@ -8,7 +8,7 @@ use crate::embedded::store::{StoreError, rows};
 use crate::job::JobState;
 
 /// Every index of `jobs`, and the condition that its entries meet.
-const INDEXES: [(&str, &str); 8] = [
+const INDEXES: [(&str, &str); 10] = [
     ("jobs_by_job_id", "1"),
     ("jobs_ready", "state = 'available'"),
     ("jobs_due", "state IN ('scheduled', 'retryable')"),
@@ -17,6 +17,8 @@ const INDEXES: [(&str, &str); 8] = [
     ("jobs_closed", "finished_at IS NOT NULL"),
     ("jobs_dead", "state IN ('discarded', 'cancelled')"),
     ("jobs_by_parent", "parent_id IS NOT NULL"),
+    ("jobs_by_owner", "1"),
+    ("jobs_delayed_or_dead", "state IN ('scheduled', 'retryable', 'discarded', 'cancelled')"),
 ];
 /// Lines of SQLite's own check that are kept.
 const LINES: u32 = 100;
@@ -178,6 +180,9 @@ pub(super) fn indexes(entries: &[(&'static str, i64)], counted: &Counted) -> Fin
             "jobs_closed" => counted.ended,
             "jobs_dead" => counted.of(&[JobState::Discarded, JobState::Cancelled]),
             "jobs_by_parent" => counted.steps,
+            "jobs_delayed_or_dead" => {
+                counted.of(&[JobState::Scheduled, JobState::Retryable, JobState::Discarded, JobState::Cancelled])
+            }
             _ => counted.executions,
         };
         if *has != wants {
