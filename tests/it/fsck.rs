@@ -289,7 +289,7 @@ fn a_damaged_page_of_an_index_is_built_again_after_a_copy() {
 }
 
 #[test]
-fn damaged_pages_that_no_repair_sets_right_are_told_with_the_commands_that_do() {
+fn damaged_pages_that_no_repair_fixes_are_reported_with_the_commands_that_do() {
     for (name, code) in [("job_verdicts", "file.damaged"), ("jobs_by_job_id", "index.damaged")] {
         let place = place(EVERY_STATE);
         in_root_page(&place, name, |page| page.fill(0));
