@@ -153,7 +153,7 @@ fn configuration(app: &App) -> Vec<Finding> {
 async fn queue(app: &App) -> Vec<Finding> {
     let broken = |error: ClientError| {
         let known = if let ClientError::Unavailable { mend, .. } = &error { mend.clone() } else { None };
-        let mend = "make the directory writable for this user, or set IOLAUS_DATABASE__PATH to an absolute path on a local disk";
+        let mend = "set IOLAUS_DATABASE__PATH to an absolute path in a directory of this user, on a local disk";
         Finding::new("queue", State::Fail, error.to_string()).mend(known.unwrap_or(mend.into()))
     };
     let host = match app.open() {

@@ -156,7 +156,8 @@ impl StoreError {
         const OTHER: &str = "it was left as it is; set IOLAUS_DATABASE__PATH to another path";
         const AGAIN: &str = "the processes that use it stop on their own within seconds; then start them again. Never delete or replace \
              files of a queue in use";
-        const DAMAGED: &str = "the file is damaged: stop every process that uses it, keep a copy, and try `sqlite3 FILE .recover`";
+        const DAMAGED: &str = "the file is damaged: stop every process that uses it, keep a copy, and put a backup back or try `sqlite3 FILE .recover`; \
+             iolaus fsck names the commands";
         match self {
             Self::Sql(error) | Self::CommitUnknown(error) => match error.sqlite_error_code()? {
                 ErrorCode::DiskFull => Some(FULL),

@@ -21,7 +21,7 @@ mod wake;
 mod wal;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -30,7 +30,6 @@ use iolaus_activities::Clock;
 use serde::Serialize;
 
 pub use disk::DiskSpeed;
-pub(crate) use disk::measure as measure_disk;
 pub(crate) use execute::work;
 pub use execute::{Executed, execute};
 pub(crate) use queue_clock::describe as describe_step;
@@ -181,6 +180,11 @@ pub(crate) fn fsck(options: &FsckOptions, clock: Arc<dyn Clock>) -> Result<FsckR
     let clock = QueueClock::new(clock);
     store::take_time(&options.path, &clock);
     store::fsck(options, &clock).map_err(|error| unavailable(&options.path.display().to_string(), error))
+}
+
+/// Measures the disk of a queue's file. Blocks for most of a second.
+pub(crate) fn measure_disk(path: &Path, clock: &dyn Clock) -> Result<DiskSpeed, ClientError> {
+    disk::measure(path, clock).map_err(|error| unavailable(&path.display().to_string(), error))
 }
 
 fn open_store(options: &EmbeddedOptions, clock: Arc<QueueClock>) -> Result<Arc<Store>, StoreError> {

@@ -215,6 +215,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_file_says_in_its_schema_is_not_trusted_and_the_schema_itself_cannot_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        let writer = open_writer(&path, Durability::Full, Timestamp::UNIX_EPOCH).unwrap();
+        for conn in [writer, open_reader(&path).unwrap()] {
+            let is_set = |config| conn.db_config(config).unwrap();
+            assert!(!is_set(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA) && is_set(DbConfig::SQLITE_DBCONFIG_DEFENSIVE));
+            assert_eq!(pragma(&conn, "trusted_schema").unwrap(), 0);
+            let planted = "PRAGMA query_only = OFF; PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = ''";
+            let refused = conn.execute_batch(planted).unwrap_err();
+            assert!(refused.to_string().contains("may not be modified"), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_file_of_somebody_else_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.db");
