@@ -23,6 +23,9 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Time since some fixed point, which no clock adjustment moves. Only differences have a meaning.
     fn monotonic(&self) -> Duration;
+    /// Time since the machine started, including time while it was suspended. It is the same for all processes of the machine, and
+    /// no clock adjustment moves it.
+    fn since_boot(&self) -> Duration;
     /// A wait that the caller wants.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
     /// A wait that guards something else.
@@ -61,6 +64,15 @@ impl Clock for SystemClock {
         self.origin.elapsed()
     }
 
+    fn since_boot(&self) -> Duration {
+        #[cfg(target_os = "linux")]
+        let clock = rustix::time::ClockId::Boottime;
+        #[cfg(not(target_os = "linux"))]
+        let clock = rustix::time::ClockId::Monotonic;
+        // Neither of them is ever negative.
+        Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or_default()
+    }
+
     #[expect(clippy::disallowed_methods, reason = "the one place that asks the operating system")]
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         Box::pin(tokio::time::sleep(duration))
@@ -81,6 +93,13 @@ impl Clock for SystemClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_clocks_of_one_machine_agree_on_the_time_since_it_started() {
+        let (one, other) = (SystemClock::new(), SystemClock::new());
+        let (before, between, after) = (one.since_boot(), other.since_boot(), one.since_boot());
+        assert!(before > Duration::ZERO && before <= between && between <= after, "{before:?} {between:?} {after:?}");
+    }
 
     #[test]
     fn system_randomness_stays_within_its_range() {

@@ -238,7 +238,13 @@ mod tests {
         };
         let count =
             StateCount { activity: "from_the_future".into(), tenant: "default".into(), state: JobState::Available, count: 1 };
-        let presence = Presence { place: "q".into(), workers: vec![worker], pauses: Vec::new(), holds: Vec::new() };
+        let presence = Presence {
+            place: "q".into(),
+            now: jiff::Timestamp::UNIX_EPOCH,
+            workers: vec![worker],
+            pauses: Vec::new(),
+            holds: Vec::new(),
+        };
         HostStatus::new(presence, vec![count], None)
     }
 

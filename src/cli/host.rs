@@ -113,7 +113,12 @@ impl App {
 
     /// The tenants, each with its client.
     pub(crate) fn tenants(&self) -> anyhow::Result<Arc<Tenants>> {
-        Ok(Tenants::new(self.config.tenants.clone(), self.clock.clone())?)
+        self.tenants_by(self.clock.clone())
+    }
+
+    /// The same for what runs by another clock: intents of jobs and times of a tenant are compared.
+    fn tenants_by(&self, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<Tenants>> {
+        Ok(Tenants::new(self.config.tenants.clone(), clock)?)
     }
 
     /// Refuses to work jobs of a tenant that cannot be asked. Whoever only enqueues needs no credential.
@@ -194,6 +199,15 @@ impl Host {
         &self.client
     }
 
+    /// The clock that its jobs run by.
+    pub(crate) fn clock(&self, app: &App) -> Arc<dyn Clock> {
+        match &self.kind {
+            Kind::Embedded(embedded) => embedded.clock(),
+            #[cfg(feature = "temporal")]
+            Kind::Temporal(_) => app.clock.clone(),
+        }
+    }
+
     /// Whether a worker of this name was started on this machine, or in this container.
     pub(crate) fn is_worker_here(name: &str) -> bool {
         executor::is_worker_here(name)
@@ -207,7 +221,7 @@ impl Host {
 
     /// Starts a worker for every activity of this build.
     pub(crate) async fn start_worker(&self, app: &App) -> anyhow::Result<Worker> {
-        let tenants = app.tenants()?;
+        let tenants = app.tenants_by(self.clock(app))?;
         warn_of_unserved(&tenants);
         for (problem, hint) in doctor::permissions::problems(&app.config) {
             tracing::warn!(hint, "{problem}");
@@ -264,7 +278,7 @@ impl Host {
         let target = Target::run(enqueued.job_id.clone(), enqueued.run_id);
         match &self.kind {
             Kind::Embedded(embedded) => {
-                let options = worker_options(&app.config, app.tenants()?);
+                let options = worker_options(&app.config, app.tenants_by(embedded.clock())?);
                 let (tenants, why) = (options.tenants.clone(), OnceLock::new());
                 let stop = async {
                     let stopped = self.stopped(app, &target, &tenants, &signals).await;

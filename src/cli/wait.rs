@@ -144,7 +144,7 @@ pub(crate) async fn waits_for(app: &App, client: &Arc<dyn JobClient>, target: &T
 
 async fn look(app: &App, client: &Arc<dyn JobClient>, target: &Target, by: By) -> Vec<Hold> {
     match (current(client, target).await, client.presence().await) {
-        (Ok((_, detail)), Ok(status)) => holds(&detail, &status, &app.config.limits, by, app.clock.now()),
+        (Ok((_, detail)), Ok(status)) => holds(&detail, &status, &app.config.limits, by, status.now),
         // It is stored a moment later.
         (Err(ClientError::NotFound(_)), _) => Vec::new(),
         (Err(error), _) | (_, Err(error)) => {

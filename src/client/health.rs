@@ -1,5 +1,7 @@
 //! What a quick look at a host's storage found.
 
+use jiff::SignedDuration;
+
 /// How the storage of a host is. A host that keeps nothing itself has nothing to say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
@@ -9,6 +11,8 @@ pub struct Health {
     pub broken: Vec<BrokenRow>,
     /// The write-ahead log, where there is one.
     pub log: Option<LogSize>,
+    /// How far the machine's wall clock is ahead of the queue's time; negative when it is behind.
+    pub wall_clock_ahead: SignedDuration,
 }
 
 /// An execution that breaks a promise.

@@ -77,6 +77,9 @@ pub enum Missing {
 pub struct Presence {
     /// Where jobs are kept, as a person would name it.
     pub place: String,
+    /// The host's time when this was read: what the times of its jobs are compared with.
+    #[serde(skip)]
+    pub now: Timestamp,
     /// The workers that are registered.
     pub workers: Vec<WorkerStatus>,
     /// What is paused.

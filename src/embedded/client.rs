@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use iolaus_activities::{MESSAGE_LIMIT, VerdictRecord, shell_word};
+use iolaus_activities::{Clock as _, MESSAGE_LIMIT, VerdictRecord, shell_word};
 
 use super::store::{self, Admission, JobRows, Retried, RetryCursor};
 use super::{Embedded, Severity, StoreError, wal};
@@ -174,6 +174,7 @@ impl JobClient for EmbeddedClient {
         let presence = self.host.store.read(move |conn| {
             Ok(Presence {
                 place,
+                now,
                 workers: store::workers_status(conn, now)?,
                 pauses: store::pauses(conn)?,
                 holds: store::holds(conn)?,
@@ -184,6 +185,7 @@ impl JobClient for EmbeddedClient {
 
     async fn check(&self) -> Result<Health, ClientError> {
         let (path, limit) = (self.host.store.path().to_owned(), self.host.options.wal_warn_bytes);
+        let wall_clock_ahead = self.host.clock.wall_is_ahead();
         let looked = self.host.store.read(move |conn| {
             let (sampled, found) = store::sample(conn)?;
             let broken = found.into_iter().filter(|finding| finding.severity == Severity::Error).map(|finding| BrokenRow {
@@ -192,7 +194,7 @@ impl JobClient for EmbeddedClient {
                 run_id: finding.run_id.unwrap_or_default(),
                 message: finding.message,
             });
-            Ok(Health { sampled, broken: broken.collect(), log: Some(wal::look(&path, limit)) })
+            Ok(Health { sampled, broken: broken.collect(), log: Some(wal::look(&path, limit)), wall_clock_ahead })
         });
         let health = looked.await.map_err(|error| self.fail(error))?;
         self.host.store.check_space().map_err(|error| self.fail(error))?;

@@ -3,7 +3,7 @@
 //!
 //! Invariants: only the writer thread writes; nothing outside the file changes before COMMIT has returned; every write of an attempt
 //! is fenced by its lease token; liveness is the worker's and is judged on the rescuer's monotonic clock, or by what three processes saw
-//! in turn; no transaction does more than a step of maintenance; every closed execution has exactly one verdict.
+//! in turn; a step of the wall clock moves nothing (`queue_clock`); no transaction does more than a step of maintenance; every closed execution has exactly one verdict.
 
 mod client;
 mod disk;
@@ -14,6 +14,7 @@ mod filesystem;
 mod hub;
 mod log_limit;
 mod permissions;
+mod queue_clock;
 mod rounds;
 mod store;
 mod wake;
@@ -32,6 +33,7 @@ pub use disk::DiskSpeed;
 pub(crate) use disk::measure as measure_disk;
 pub(crate) use execute::work;
 pub use execute::{Executed, execute};
+pub(crate) use queue_clock::describe as describe_step;
 pub use store::{Backlog, BareJob, BareLoop, Claims, Finding, FsckOptions, FsckReport, RepairReport, Severity, fill};
 pub use worker::{Readiness, Worker, WorkerOptions};
 
@@ -41,6 +43,7 @@ use crate::telemetry::Metrics;
 use error::StoreError;
 use files::StateDirectory;
 use hub::Hub;
+use queue_clock::QueueClock;
 use store::Store;
 use wake::Waker;
 
@@ -115,7 +118,7 @@ impl EmbeddedOptions {
 /// An open database.
 pub struct Embedded {
     store: Arc<Store>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<QueueClock>,
     options: EmbeddedOptions,
     rounds: OnceLock<rounds::Rounds>,
     maintained: AtomicBool,
@@ -124,6 +127,7 @@ pub struct Embedded {
 impl Embedded {
     /// Opens the file, creating or migrating it.
     pub fn open(options: EmbeddedOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>, ClientError> {
+        let clock = Arc::new(QueueClock::new(clock));
         let opened = open_store(&options, clock.clone());
         let store = opened.map_err(|error| unavailable(&options.path.display().to_string(), error))?;
         Ok(Arc::new(Self { store, clock, options, rounds: OnceLock::new(), maintained: AtomicBool::new(false) }))
@@ -132,6 +136,11 @@ impl Embedded {
     /// The door to the jobs in it.
     pub fn client(self: &Arc<Self>) -> Arc<dyn JobClient> {
         Arc::new(client::EmbeddedClient::new(self.clone()))
+    }
+
+    /// The time of this queue, which a step of the wall clock does not move. It is the clock for what runs its jobs.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
     }
 
     /// Starts to look after the file: due and expiring jobs, what other processes did. Once, by whoever first needs it.
@@ -168,11 +177,13 @@ impl Embedded {
 }
 
 /// Checks a file, beside whatever uses it, and repairs it if that is asked for. May block for long.
-pub(crate) fn fsck(options: &FsckOptions, clock: &dyn Clock) -> Result<FsckReport, ClientError> {
-    store::fsck(options, clock).map_err(|error| unavailable(&options.path.display().to_string(), error))
+pub(crate) fn fsck(options: &FsckOptions, clock: Arc<dyn Clock>) -> Result<FsckReport, ClientError> {
+    let clock = QueueClock::new(clock);
+    store::take_time(&options.path, &clock);
+    store::fsck(options, &clock).map_err(|error| unavailable(&options.path.display().to_string(), error))
 }
 
-fn open_store(options: &EmbeddedOptions, clock: Arc<dyn Clock>) -> Result<Arc<Store>, StoreError> {
+fn open_store(options: &EmbeddedOptions, clock: Arc<QueueClock>) -> Result<Arc<Store>, StoreError> {
     let place = StateDirectory::open(&options.path)?;
     if let (false, Some(kind)) = (options.allow_network_filesystem, filesystem::network_kind(place.directory())) {
         return Err(StoreError::NetworkFileSystem { kind });

@@ -7,6 +7,7 @@ use std::time::Duration;
 use iolaus_activities::Clock;
 use tokio::sync::Notify;
 
+use super::queue_clock::{QueueClock, StepWatch};
 use super::store::{self, Store, StoreError};
 use super::wake::Listener;
 use super::wal::WalWatch;
@@ -26,7 +27,7 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 pub(super) struct Rounds([tokio::task::JoinHandle<()>; 2]);
 
 impl Rounds {
-    pub(super) fn start(store: Arc<Store>, clock: Arc<dyn Clock>, wal_warn_bytes: u64) -> Self {
+    pub(super) fn start(store: Arc<Store>, clock: Arc<QueueClock>, wal_warn_bytes: u64) -> Self {
         // Before anything else: a wake that comes until then would be lost, and only the next slow round would make up for it.
         let listener = listen(&store, None);
         let asked = Arc::new(Notify::new());
@@ -42,7 +43,8 @@ impl Drop for Rounds {
     }
 }
 
-async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, mut listener: Option<Listener>, asked: Arc<Notify>, mut wal: WalWatch) {
+async fn go(store: Arc<Store>, clock: Arc<QueueClock>, mut listener: Option<Listener>, asked: Arc<Notify>, mut wal: WalWatch) {
+    let mut step = StepWatch::default();
     let mut timer = store.hub().timer();
     // Beside others the writer opens its connection, and learns what is due, when it is first asked.
     store.nudge(true).await;
@@ -58,6 +60,7 @@ async fn go(store: Arc<Store>, clock: Arc<dyn Clock>, mut listener: Option<Liste
             () = &mut round => {
                 round = clock.deadline(ROUND);
                 wal.check(store.path());
+                step.check(&clock);
                 if listener.as_ref().is_some_and(|listener| !listener.is_in_place()) {
                     listener = listen(&store, listener);
                 }
@@ -125,7 +128,7 @@ async fn look(store: &Store, asked: &Notify) -> Result<(), StoreError> {
 }
 
 /// Tells those who wait what other processes have closed, whenever there may be something.
-async fn tell_closed(store: Arc<Store>, clock: Arc<dyn Clock>, asked: Arc<Notify>) {
+async fn tell_closed(store: Arc<Store>, clock: Arc<QueueClock>, asked: Arc<Notify>) {
     loop {
         asked.notified().await;
         let awaited = store.hub().awaited();

@@ -131,7 +131,7 @@ impl TemporalClient {
                 }
             }
         }
-        Ok(Presence { place: self.place(), workers, pauses: Vec::new(), holds: Vec::new() })
+        Ok(Presence { place: self.place(), now, workers, pauses: Vec::new(), holds: Vec::new() })
     }
 
     pub(super) async fn counted(&self) -> Result<HostStatus, ClientError> {

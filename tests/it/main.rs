@@ -6,6 +6,7 @@ mod cancels;
 #[cfg(feature = "temporal")]
 mod capabilities;
 mod cli;
+mod clock_steps;
 #[cfg(feature = "temporal")]
 mod cluster_tls;
 mod conformance;

@@ -144,7 +144,7 @@ async fn processes_that_only_enqueue_take_over_what_a_dead_execute_held() {
     host.probe.started.notified().await;
     drop(worker);
     for n in 0..3 {
-        host.clock.jump(jiff::SignedDuration::from_secs(20));
+        host.clock.advance_without_waiting(Duration::from_secs(20));
         host.another().enqueue_acts(&format!("n-{n}"), [Act::Pass]).await;
     }
     assert_eq!(host.sql::<String>("SELECT state FROM jobs WHERE job_id = 'held'"), "retryable");

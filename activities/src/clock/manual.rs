@@ -234,6 +234,10 @@ impl Clock for ManualClock {
         self.lock().elapsed
     }
 
+    fn since_boot(&self) -> Duration {
+        self.monotonic()
+    }
+
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         self.wait(duration, true)
     }

@@ -1,9 +1,11 @@
 //! What `doctor` says about the queue's file and its disk. It looks at a bounded sample; `iolaus fsck` reads every row.
 
+use jiff::SignedDuration;
+
 use crate::cli::App;
 use crate::cli::doctor::{Finding, State};
 use crate::client::{Health, LogSize};
-use crate::embedded::DiskSpeed;
+use crate::embedded::{DiskSpeed, describe_step};
 
 /// Broken rows that are named one by one.
 const NAMED: usize = 5;
@@ -12,6 +14,7 @@ const NAMED: usize = 5;
 pub(super) fn health(health: &Health) -> Vec<Finding> {
     let mut findings = rows(health);
     findings.extend(health.log.as_ref().map(log));
+    findings.extend(step(health.wall_clock_ahead));
     findings
 }
 
@@ -33,6 +36,19 @@ fn rows(health: &Health) -> Vec<Finding> {
     let rest =
         (more > 0).then(|| Finding::new("rows", State::Fail, format!("{more} more of {sampled} executions that were looked at")));
     named.chain(rest).collect()
+}
+
+/// What is said where the wall clock was set since the first of its processes opened the queue.
+fn step(ahead: SignedDuration) -> Option<Finding> {
+    if ahead.is_zero() {
+        return None;
+    }
+    let message = format!("the machine's wall clock is {}: it was set while the queue was in use", describe_step(ahead));
+    Some(
+        Finding::new("clock", State::Warn, message).mend(
+            "no job starts or ends earlier or later for it; to show right times, restart all processes of the queue together",
+        ),
+    )
 }
 
 fn log(log: &LogSize) -> Finding {
@@ -90,9 +106,16 @@ mod tests {
         let row =
             |n: usize| BrokenRow { code: "input.missing", job_id: format!("j{n}"), run_id: "r".into(), message: "no row".into() };
         let log = Some(LogSize { bytes: 1, limit: 2, readers: Vec::new() });
-        let found = health(&Health { sampled: 40, broken: (0..9).map(row).collect(), log });
+        let found = health(&Health { sampled: 40, broken: (0..9).map(row).collect(), log, ..Health::default() });
         assert_eq!(found.iter().filter(|finding| finding.state == State::Fail).count(), NAMED + 1);
         assert!(found[0].message.contains("job j0") && found[NAMED].message.contains("4 more of 40"), "{found:?}");
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_set_is_a_warning() {
+        assert_eq!(step(SignedDuration::ZERO).map(|found| found.message), None);
+        let found = step(SignedDuration::from_hours(-1)).unwrap();
+        assert!(found.state == State::Warn && found.message.contains("is 1h behind the queue's time"), "{found:?}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ impl App {
             retention: self.config.database.retention,
         };
         let (clock, place) = (self.clock.clone(), options.path.display().to_string());
-        let checked = tokio::task::spawn_blocking(move || embedded::fsck(&options, clock.as_ref())).await;
+        let checked = tokio::task::spawn_blocking(move || embedded::fsck(&options, clock)).await;
         checked.unwrap_or_else(|error| Err(ClientError::Unavailable { place, unknown: false, mend: None, source: Box::new(error) }))
     }
 

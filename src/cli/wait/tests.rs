@@ -56,7 +56,7 @@ fn status(live: Option<bool>) -> Presence {
         job_id: None,
     };
     let workers = live.map(worker).into_iter().collect();
-    Presence { place: "q".into(), workers, pauses: Vec::new(), holds: Vec::new() }
+    Presence { place: "q".into(), now: jiff::Timestamp::UNIX_EPOCH, workers, pauses: Vec::new(), holds: Vec::new() }
 }
 
 fn texts(detail: &JobDetail, status: &Presence, by: By) -> Vec<String> {

@@ -42,7 +42,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use iolaus_activities::Clock;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -71,6 +70,7 @@ use super::EmbeddedOptions;
 pub(super) use super::error::StoreError;
 use super::files::{Identity, StateDirectory};
 use super::hub::Hub;
+use super::queue_clock::QueueClock;
 use in_use::InUse;
 use opening::Opened;
 use operation::Operation;
@@ -112,9 +112,9 @@ impl Store {
         options: &EmbeddedOptions,
         place: Arc<StateDirectory>,
         hub: Arc<Hub>,
-        clock: Arc<dyn Clock>,
+        clock: Arc<QueueClock>,
     ) -> Result<Arc<Self>, StoreError> {
-        let opened = Opened::new(options, &place, clock.as_ref())?;
+        let opened = Opened::new(options, &place, &clock)?;
         let (identity, turnstile, in_use) = (opened.identity, opened.turnstile.clone(), opened.in_use.clone());
         let (operations, receiver) = tokio::sync::mpsc::channel(QUEUE);
         Writer::start(opened, options, receiver, hub.clone(), clock)?;
@@ -248,6 +248,15 @@ impl Store {
                 return asked;
             }
         }
+    }
+}
+
+/// Takes the time of the processes that have the queue open, if there are any.
+pub(super) fn take_time(path: &Path, clock: &QueueClock) {
+    let in_use = StateDirectory::open(path).and_then(|place| InUse::new(&place));
+    // Without them it is the wall clock's, and what is wrong with the files is for the caller to find.
+    if let Ok(in_use) = in_use {
+        in_use.look(clock);
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use iolaus_activities::Clock;
+use iolaus_activities::Clock as _;
 use rusqlite::Connection;
 
 use super::in_use::InUse;
 use super::turnstile::Turnstile;
 use super::{StoreError, schema};
 use crate::embedded::files::{Identity, StateDirectory};
+use crate::embedded::queue_clock::QueueClock;
 use crate::embedded::{Durability, EmbeddedOptions};
 
 /// An open database.
@@ -31,18 +32,18 @@ pub(super) enum First {
 }
 
 impl Opened {
-    pub(super) fn new(options: &EmbeddedOptions, place: &Arc<StateDirectory>, clock: &dyn Clock) -> Result<Self, StoreError> {
+    pub(super) fn new(options: &EmbeddedOptions, place: &Arc<StateDirectory>, clock: &QueueClock) -> Result<Self, StoreError> {
         let turnstile = Arc::new(Turnstile::open(place)?);
         let in_use = Arc::new(InUse::new(place)?);
-        let (connection, identity) = if let Some((reader, identity)) = join(place, &in_use)? {
+        let (connection, identity) = if let Some((reader, identity)) = join(place, &in_use, clock)? {
             (First::Reader(reader), identity)
         } else {
             let _turn = turnstile.enter_or_give_up()?;
-            in_use.enter(place)?;
+            in_use.enter(place, clock)?;
             place.create_database()?;
             let writer = schema::open_writer(place.database(), options.durability, clock.now())?;
             let identity = place.identity()?.ok_or_else(|| StoreError::Replaced { path: place.database().to_owned() })?;
-            in_use.record(&identity)?;
+            in_use.record(&identity, clock)?;
             (First::Writer(writer), identity)
         };
         Ok(Self { place: place.clone(), identity, turnstile, in_use, connection, durability: options.durability })
@@ -50,9 +51,9 @@ impl Opened {
 }
 
 /// Opens it beside others that have it open, if there are any, and it needs no change.
-fn join(place: &StateDirectory, in_use: &InUse) -> Result<Option<(Connection, Identity)>, StoreError> {
+fn join(place: &StateDirectory, in_use: &InUse, clock: &QueueClock) -> Result<Option<(Connection, Identity)>, StoreError> {
     let Some(identity) = place.identity()?.filter(|files| files.wal.is_some() && files.shm.is_some()) else { return Ok(None) };
-    if !in_use.join(&identity)? {
+    if !in_use.join(&identity, clock)? {
         return Ok(None);
     }
     let reader = schema::open_reader(place.database()).and_then(|conn| schema::is_current(&conn).map(|current| (conn, current)));
