@@ -287,6 +287,19 @@ mod tests {
     }
 
     #[test]
+    fn an_input_that_is_nested_too_deep_to_be_read_again_is_refused() {
+        let shipped = iolaus_activities::shipped(&iolaus_activities::tenant::Tenants::none());
+        let intake = Intake::new(&shipped, BTreeMap::new(), vec!["default".into()]);
+        let admit = |depth: usize| {
+            let deep = (0..depth).fold(Value::Null, |value, _| Value::Array(vec![value]));
+            let request = JobRequest { activity: "publish_preflight".into(), input: deep, ..JobRequest::default() };
+            intake.admit(request, TraceContext::generate(), Timestamp::UNIX_EPOCH).unwrap_err().to_string()
+        };
+        assert!(admit(limits::DEPTH + 1).contains("levels deep"), "{}", admit(limits::DEPTH + 1));
+        assert!(!admit(limits::DEPTH).contains("levels deep"), "{}", admit(limits::DEPTH));
+    }
+
+    #[test]
     fn a_flood_of_non_retryable_codes_is_refused_by_name() {
         let with = |codes: Vec<String>| OptionOverrides { non_retryable_codes: Some(codes), ..OptionOverrides::default() };
         assert_eq!(with(vec!["a.b".into(); limits::CODES]).validate(), Ok(()));

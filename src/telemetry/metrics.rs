@@ -322,4 +322,12 @@ mod tests {
             assert_eq!(metrics.check_name(activity, name), name, "a made-up check takes no slot from others");
         }
     }
+
+    #[test]
+    fn no_number_of_steps_makes_more_labels_than_a_bound() {
+        let metrics = Metrics::default();
+        let labels: BTreeSet<_> = (0..1_000).map(|n| metrics.check_name("sequence", &format!("step-{n}"))).collect();
+        assert_eq!(labels.len(), CHECKS + 1, "and `other`");
+        assert_eq!(metrics.check_name("sequence", "step-0"), "step-0", "the first names keep their labels");
+    }
 }

@@ -268,6 +268,15 @@ fn no_problem_quotes_a_value() {
     assert_eq!(decoded("{\"flag\": true, \"flag\": false}"), Err(Problem::Unexpected("duplicate field `flag`".to_owned())));
 }
 
+/// A certificate names hosts, and a proxy's refusal may quote what it was sent.
+#[test]
+fn what_an_error_of_the_transport_quotes_is_clean_and_bounded() {
+    let cause = std::io::Error::other(format!("peer said Bearer {KEY}\r\n\u{1b}[2J{}", "x".repeat(DESCRIPTION)));
+    let told = describe(&std::io::Error::other(cause), &sanitizer());
+    assert!(told.contains("peer said Bearer") && !told.contains("s3cr3t"), "{told}");
+    assert!(!told.contains(char::is_control) && told.len() <= DESCRIPTION, "{told}");
+}
+
 #[test]
 fn more_elements_than_any_answer_has_are_refused_and_ignored_ones_are_not_counted() {
     let elements = format!("[{}0]", "0,".repeat(200_000));
