@@ -30,13 +30,14 @@ const LEFT_OUT: [&str; 11] = [
 const GROW: [&str; 13] =
     ["jobs", "j", "s", "job_inputs", "i", "job_checkpoints", "c", "job_verdicts", "v", "job_failures", "f", "effects", "e"];
 /// Statements that may scan or sort, by their first or last words, and why that is bounded.
-const BOUNDED: [(&str, &str); 17] = [
+const BOUNDED: [(&str, &str); 18] = [
     ("SELECT id, activity, tenant FROM jobs INDEXED BY jobs_running WHERE state = 'running'", "as many as are counted before"),
     ("SELECT activity, min(started_at) FROM jobs INDEXED BY jobs_running", "as many as there are slots"),
     ("SELECT EXISTS(SELECT 1 FROM jobs WHERE state = 'available')", "one row"),
     ("SELECT 1 FROM jobs WHERE state = 'available' LIMIT 1", "one row"),
     ("SELECT min(coalesce(due, expires), coalesce(expires, due))", "one row of each index"),
     ("FROM jobs INDEXED BY jobs_ready WHERE state = 'available'", "completed by an order and a limit of one"),
+    ("ORDER BY activity, activity_version, slot_class, tenant, priority, run_at LIMIT 1", "one row, in the order of the index"),
     ("v.code FROM jobs j", "completed by a condition"),
     ("SELECT id FROM jobs WHERE id < ?1 ORDER BY id DESC LIMIT ?2", "every row of the range is wanted"),
     ("SELECT id, activity, tenant, state FROM jobs WHERE id < ?1 ORDER BY id DESC LIMIT ?2", "every row of the range is wanted"),
