@@ -16,6 +16,7 @@
 
 mod budget;
 mod claim;
+mod condensed;
 mod containers;
 mod decode;
 mod every;
