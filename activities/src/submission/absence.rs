@@ -4,7 +4,7 @@ use super::evidence::is_active;
 use super::{Adopt, Effort, Submitter, explain};
 use crate::failure::{Category, Failure};
 use crate::follow::runs_command;
-use crate::tenant::{Kind, Run, RunsShown, Standing};
+use crate::tenant::{Kind, Nameless, Run, RunsShown, Standing};
 use crate::timestamp;
 
 impl Submitter<'_> {
@@ -21,7 +21,7 @@ impl Submitter<'_> {
             return Some(format!("run {} was not shown before, but is said to be created at {created}", run.name));
         }
         let in_question = |run: &Run| self.may_be_evidence(effort, run) || self.may_satisfy(adopt, run);
-        shown.nameless.iter().find(|hit| in_question(&hit.run)).map(|hit| hit.describe())
+        shown.nameless.iter().find(|hit| in_question(&hit.run)).map(Nameless::describe)
     }
 
     /// Whether a run without a name may be the effect of a submission of ours. No name tells it from those that were there before, so

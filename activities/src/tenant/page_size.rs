@@ -59,8 +59,8 @@ pub(super) struct Found<T> {
     pub(super) items: Vec<T>,
     /// How many results it holds, readable or not.
     pub(super) count: usize,
-    /// Whether it holds as many results as were asked for.
-    pub(super) full: bool,
+    /// How many were asked for.
+    pub(super) asked: usize,
     /// Whether more results may follow behind those of this page.
     pub(super) more: bool,
     /// How many results the tenant says there are in all.
@@ -93,9 +93,8 @@ impl Tenant {
         let (items, count) = self.items_of(&call, page)?;
         // A short page is the last one, unless the tenant counts more than it has shown.
         let counted = total.is_some_and(|total| u64::try_from(from + count).is_ok_and(|shown| shown < total));
-        let full = count >= asked;
-        let more = count > 0 && (full || counted);
-        Ok(Found { items, count, full, more, told, exact: !open && total.is_some() && total == told, open })
+        let more = count > 0 && (count >= asked || counted);
+        Ok(Found { items, count, asked, more, told, exact: !open && total.is_some() && total == told, open })
     }
 
     /// What can be read of a page, and how many results it holds; a failure if it is none, or if the search did not look everywhere.

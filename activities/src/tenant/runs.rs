@@ -302,8 +302,8 @@ impl Tenant {
 
     /// One page of a search for runs.
     pub(super) async fn runs(&self, wanted: usize, from: usize, search: impl Fn(usize) -> Call) -> Result<Found<Run>, Failure> {
-        let Found { items, count, full, more, told, exact, open } = self.page::<Hits<RunHit>>(wanted, from, search).await?;
-        Ok(Found { items: items.into_iter().filter_map(RunHit::into_run).collect(), count, full, more, told, exact, open })
+        let Found { items, count, asked, more, told, exact, open } = self.page::<Hits<RunHit>>(wanted, from, search).await?;
+        Ok(Found { items: items.into_iter().filter_map(RunHit::into_run).collect(), count, asked, more, told, exact, open })
     }
 
     /// The runs of a search that fits into one answer, or fails because it does not.

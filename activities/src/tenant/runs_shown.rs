@@ -80,7 +80,7 @@ impl<'a> Reading<'a> {
         }
         self.from += found.count;
         let whole = kept == found.count && found.is_last(self.from.saturating_sub(self.repeated));
-        let enough = past || (self.bound.is_none() && found.full);
+        let enough = past || (self.bound.is_none() && found.count >= found.asked);
         self.shown.complete = whole && self.shown.nameless.is_empty();
         self.shown.reaches = whole || enough;
         found.more && !enough && self.shown.runs.len() > before
