@@ -95,10 +95,11 @@ impl Activity for AwaitCompletion {
         let deadline = saved_deadline(ctx, input.timeout).await?;
         let on_cancel = if input.stop_on_cancel { OnCancel::Stop } else { OnCancel::Leave };
         let (poll_interval, named_by_tenant) = (input.poll_interval, false);
+        let (tenant, workflow, started_by) = (&*tenant, None, None);
         let follow =
-            Follow { tenant: &tenant, kind, run, workflow: None, deadline, poll_interval, on_cancel, named_by_tenant, resumed };
+            Follow { tenant, kind, run, workflow, started_by, deadline, poll_interval, on_cancel, named_by_tenant, resumed };
         let run = follow.to_its_end(ctx).await?;
-        Ok(conclude(&with_the_tenants_words(ctx, &tenant, run).await))
+        Ok(conclude(&with_the_tenants_words(ctx, tenant, run).await))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Waiting for one run of a workflow or app: that run, and not the newest of its workflow. Shared by the activities that wait.
 
+mod ownership;
 mod telling;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::activity::ActivityError;
 use crate::context::{ActivityContext, Stop};
 use crate::failure::{Category, Failure};
+use crate::submission::User;
 use crate::tenant::{Kind, Run, Standing, Tenant};
 use crate::timestamp;
 
@@ -39,6 +41,8 @@ pub(crate) struct Follow<'a> {
     pub(crate) run: &'a str,
     /// What it is a run of, as far as that is known.
     pub(crate) workflow: Option<&'a str>,
+    /// Who we were when we started it, if we did.
+    pub(crate) started_by: Option<&'a User>,
     /// Saved by the caller, so that it outlives the attempt.
     pub(crate) deadline: Timestamp,
     /// The caller's own; None lets the tenant's interval grow with the run's age.
@@ -96,6 +100,7 @@ impl<'a> Follow<'a> {
             kind,
             run: &run.name,
             workflow,
+            started_by: None,
             deadline,
             poll_interval: None,
             on_cancel,
@@ -217,6 +222,9 @@ impl<'a> Follow<'a> {
             return if missing < grace { Ok(None) } else { Err(self.not_found(ctx, missing, seen)) };
         };
         seen.found = ctx.monotonic();
+        if let Some(why) = self.contradiction(&run) {
+            return Err(self.not_ours(ctx, &why, seen));
+        }
         if run.standing() != Standing::Active {
             return Ok(Some(run));
         }
@@ -246,7 +254,7 @@ impl<'a> Follow<'a> {
             OnCancel::Leave => (false, continues(ctx.tenant(), self.run, "")),
             OnCancel::LeaveOthers => (false, continues(ctx.tenant(), self.run, ", since it was not started by this job")),
             OnCancel::Stop if ctx.may_act().is_err() => return ActivityError::Interrupted,
-            OnCancel::Stop => match ctx.effect(self.tenant.longest_effect(), self.stop_run()).await {
+            OnCancel::Stop => match ctx.effect(self.tenant.longest_effect() * 2, self.stop_run(ctx, seen)).await {
                 Ok(()) => (true, format!("run {} was asked to stop", self.run)),
                 Err(failure) => (false, format!("run {} could not be asked to stop: {failure}", self.run)),
             },
@@ -255,13 +263,6 @@ impl<'a> Follow<'a> {
         let mut facts = self.facts(seen);
         facts.insert("stop_requested".into(), requested.into());
         ActivityError::Cancelled { message: Some(message), facts }
-    }
-
-    async fn stop_run(&self) -> Result<(), Failure> {
-        match self.kind {
-            Kind::Workflow => self.tenant.stop_run(self.run).await,
-            Kind::App => self.tenant.cancel_app_run(self.run).await,
-        }
     }
 
     fn timed_out(&self, ctx: &ActivityContext, seen: &Seen) -> Failure {

@@ -1,11 +1,13 @@
 //! One run of one workflow or app, obtained once. The intent is saved before the request; a submission of unknown fate is settled by what the
 //! tenant's runs show, and never repeated blindly. Shared by the activities that start runs; each keeps an [`Effort`] in its checkpoint.
 
+mod absence;
 mod cancel;
 mod creation;
 mod effort;
 mod evidence;
 mod failures;
+mod misnamed;
 mod policy;
 mod reserve;
 mod since;
@@ -27,9 +29,10 @@ use crate::timestamp;
 
 pub(crate) use creation::Created;
 use effort::Intent;
-pub(crate) use effort::{Effort, Obtained, Origin};
+pub(crate) use effort::{Effort, Obtained, Origin, User};
 use evidence::Judged;
 use failures::{explain, unseen};
+pub(crate) use misnamed::is_misnamed;
 pub use policy::{Older, UnknownFate};
 
 /// How many submissions of unknown fate one execution may make.
@@ -107,7 +110,7 @@ impl Submitter<'_> {
         let identity = match effort.kind {
             // Which part of the API serves us depends on who we are.
             Kind::Workflow => {
-                Some(alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| self.stopped(stop, effort))??)
+                Some(alive(self.ctx, &progress, self.tenant.whoami_with_id()).await.map_err(|stop| self.stopped(stop, effort))??)
             }
             Kind::App => {
                 if self.tenant.clock_ahead().is_none() {
@@ -166,18 +169,27 @@ impl Submitter<'_> {
     async fn reconcile(&self, effort: &mut Effort) -> Result<(), ActivityError> {
         let Some(intent) = effort.intent.clone() else { return Ok(()) };
         let (mut patience, began) = (Patience::default(), self.ctx.monotonic());
+        // Until when (monotonic) a search is waited for that proves absence, once the window is over.
+        let mut until_proven = None;
         loop {
             let (asked, asked_monotonic) = (self.ctx.now(), self.ctx.monotonic());
             let nap = match self.find(effort, Adopt::Nothing, SETTLING).await? {
                 Ok((Judged::Satisfied(obtained), _)) if self.obtained(effort, &obtained).await? => return Ok(()),
                 // Another job has the better claim to it since the search began.
                 Ok((Judged::Satisfied(_), _)) => Duration::ZERO,
-                Ok(_) => {
+                Ok((_, shown)) => {
                     let left = self.inconclusive_for(&intent, asked, asked_monotonic, began);
-                    if left.is_zero() {
-                        break;
+                    match (left.is_zero(), self.doubt(effort, Adopt::Nothing, &shown)) {
+                        (true, None) => break,
+                        (true, Some(doubt)) => {
+                            let window = self.tenant.settings().reconcile_window;
+                            if asked_monotonic >= *until_proven.get_or_insert(asked_monotonic.saturating_add(window)) {
+                                return Err(self.ambiguous(effort, Some(&doubt)).into());
+                            }
+                            RECONCILE_INTERVAL
+                        }
+                        (false, _) => left.min(RECONCILE_INTERVAL),
                     }
-                    left.min(RECONCILE_INTERVAL)
                 }
                 Err(failure) => {
                     let wanted =
@@ -187,8 +199,11 @@ impl Submitter<'_> {
             };
             self.nap(effort, SETTLING, nap).await?;
         }
+        if effort.disputed.is_some() {
+            return self.settle_dispute(effort).await;
+        }
         if self.rules.unknown_fate == UnknownFate::Fail || effort.submissions >= MOST_SUBMISSIONS {
-            return Err(self.ambiguous(effort).into());
+            return Err(self.ambiguous(effort, None).into());
         }
         tracing::warn!(workflow = effort.workflow, submissions = effort.submissions, "no run has appeared; submitting again");
         effort.intent = None;
@@ -244,11 +259,19 @@ impl Submitter<'_> {
                         conflict = None;
                         usual.min(self.older(effort, &run)?)
                     }
-                    Judged::Nothing if asked >= settled => {
-                        effort.saw_before(&shown, self.tenant.earliest(asked));
-                        effort.searched_at = Some(asked);
-                        return conflict.map_or(Ok(None), |failure| Err(unseen(effort, failure).into()));
-                    }
+                    Judged::Nothing if asked >= settled => match (conflict.take(), self.doubt(effort, adopt, &shown)) {
+                        (Some(conflict), _) => {
+                            effort.saw_before(&shown, self.tenant.earliest(asked));
+                            effort.searched_at = Some(asked);
+                            return Err(unseen(effort, conflict).into());
+                        }
+                        (None, Some(doubt)) => usual.max(patience.after(self.no_proof(effort, &doubt))?),
+                        (None, None) => {
+                            effort.saw_before(&shown, self.tenant.earliest(asked));
+                            effort.searched_at = Some(asked);
+                            return Ok(None);
+                        }
+                    },
                     Judged::Nothing => usual.min(until(settled, asked)),
                 },
             };
@@ -286,6 +309,9 @@ impl Submitter<'_> {
             self.ctx.settle(&(self.checkpoint)(&next), &effort.key(), EffectOutcome::NotApplied).await?;
             *effort = next;
             return Ok(());
+        }
+        if effort.is_of_another_user(&run) {
+            return self.disputed(effort, &run).await;
         }
         next.obtained = Some(Obtained::started(run.clone()));
         if !self.ctx.settle(&(self.checkpoint)(&next), &effort.key(), outcome).await? {

@@ -14,7 +14,7 @@ use crate::await_completion::waits;
 use crate::context::ActivityContext;
 use crate::failure::{Category, Failure};
 use crate::follow::{Follow, OnCancel, alive, command, conclude, deadline, facts, with_the_tenants_words};
-use crate::submission::{Adopt, Effort, Obtained, Origin, Rules, Submitter};
+use crate::submission::{Adopt, Effort, Obtained, Origin, Rules, Submitter, is_misnamed};
 use crate::tenant::{Kind, Run, Standing, Tenant, Tenants, Workflow, find_command, is_absence, package_name, where_to_look};
 use crate::text::clip;
 use crate::timestamp;
@@ -105,7 +105,14 @@ impl Activity for WorkflowRerun {
 async fn finish(submitter: &Submitter<'_>, input: &WorkflowRerunInput, effort: &mut Effort) -> Result<Verdict, ActivityError> {
     let mut obtained = submitter.obtain(effort).await?;
     for _ in 0..MOST_SKIPPED {
-        let run = ended_or_submitted(submitter, input, &obtained).await?;
+        let run = match ended_or_submitted(submitter, input, effort, &obtained).await {
+            Err(ActivityError::Failed(failure)) if obtained.origin == Origin::Started && is_misnamed(&failure) => {
+                let ours = submitter.instead_of_misnamed(effort, &obtained.run).await?;
+                obtained = ours.ok_or(failure)?;
+                continue;
+            }
+            ended => ended?,
+        };
         if run.was_skipped()
             && let Some(other) = submitter.instead_of(effort, &run).await?
         {
@@ -128,6 +135,7 @@ async fn finish(submitter: &Submitter<'_>, input: &WorkflowRerunInput, effort: &
 async fn ended_or_submitted(
     submitter: &Submitter<'_>,
     input: &WorkflowRerunInput,
+    effort: &Effort,
     obtained: &Obtained,
 ) -> Result<Run, ActivityError> {
     let (ctx, tenant, Obtained { run, origin, .. }) = (submitter.ctx, submitter.tenant, obtained);
@@ -150,7 +158,8 @@ async fn ended_or_submitted(
         (true, true) => OnCancel::Stop,
         (true, false) => OnCancel::LeaveOthers,
     };
-    let follow = Follow::of(tenant, run, submitter.rules.deadline, on_cancel);
+    let started_by = effort.user.as_ref().filter(|_| started && run.kind == Kind::Workflow);
+    let follow = Follow { started_by, ..Follow::of(tenant, run, submitter.rules.deadline, on_cancel) };
     follow.to_its_end(ctx).await.map_err(|error| with_facts(error, run, started))
 }
 

@@ -27,6 +27,8 @@ use crate::telemetry::{self, Known, Metrics};
 pub(crate) struct Host {
     kind: Kind,
     client: Arc<dyn JobClient>,
+    /// The clock that its jobs run by.
+    clock: Arc<dyn Clock>,
 }
 
 enum Kind {
@@ -177,15 +179,15 @@ impl Host {
             ..EmbeddedOptions::at(config.database.path.clone())
         };
         let embedded = Embedded::open(options, clock)?;
-        let client = embedded.client();
-        Ok(Self { kind: Kind::Embedded(embedded), client })
+        let (client, clock) = (embedded.client(), embedded.clock());
+        Ok(Self { kind: Kind::Embedded(embedded), client, clock })
     }
 
     #[cfg(feature = "temporal")]
     fn open_cluster(config: &Config, clock: Arc<dyn Clock>, metrics: Metrics) -> Result<Self, ClientError> {
-        let temporal = crate::temporal::Temporal::new(cluster::options(config, metrics)?, clock);
+        let temporal = crate::temporal::Temporal::new(cluster::options(config, metrics)?, clock.clone());
         let client = temporal.client();
-        Ok(Self { kind: Kind::Temporal(temporal), client })
+        Ok(Self { kind: Kind::Temporal(temporal), client, clock })
     }
 
     /// The configuration refuses it before.
@@ -197,15 +199,6 @@ impl Host {
     /// The verbs.
     pub(crate) fn client(&self) -> &Arc<dyn JobClient> {
         &self.client
-    }
-
-    /// The clock that its jobs run by.
-    pub(crate) fn clock(&self, app: &App) -> Arc<dyn Clock> {
-        match &self.kind {
-            Kind::Embedded(embedded) => embedded.clock(),
-            #[cfg(feature = "temporal")]
-            Kind::Temporal(_) => app.clock.clone(),
-        }
     }
 
     /// Whether a worker of this name was started on this machine, or in this container.
@@ -221,7 +214,7 @@ impl Host {
 
     /// Starts a worker for every activity of this build.
     pub(crate) async fn start_worker(&self, app: &App) -> anyhow::Result<Worker> {
-        let tenants = app.tenants_by(self.clock(app))?;
+        let tenants = app.tenants_by(self.clock.clone())?;
         warn_of_unserved(&tenants);
         let (configured, most) = (app.config.tenants.len(), app.config.metrics.max_tenants);
         if configured > most {
@@ -286,7 +279,7 @@ impl Host {
         let target = Target::run(enqueued.job_id.clone(), enqueued.run_id);
         match &self.kind {
             Kind::Embedded(embedded) => {
-                let options = worker_options(&app.config, app.tenants_by(embedded.clock())?);
+                let options = worker_options(&app.config, app.tenants_by(self.clock.clone())?);
                 let (tenants, why) = (options.tenants.clone(), OnceLock::new());
                 let stop = async {
                     let stopped = self.stopped(app, &target, &tenants, &signals).await;

@@ -36,7 +36,9 @@ impl Submitter<'_> {
                 match (self.settle(effort, workflow).await?, conflict.take()) {
                     (Settled::There(created), _) => return Ok(created),
                     (Settled::Absent, Some(conflict)) => return Err(unseen(effort, conflict).into()),
-                    (Settled::Absent, None) if effort.submissions >= MOST_SUBMISSIONS => return Err(self.ambiguous(effort).into()),
+                    (Settled::Absent, None) if effort.submissions >= MOST_SUBMISSIONS => {
+                        return Err(self.ambiguous(effort, None).into());
+                    }
                     (Settled::Absent, None) => {
                         tracing::warn!(workflow = effort.workflow, "no workflow has appeared; creating it again");
                     }
@@ -45,7 +47,8 @@ impl Submitter<'_> {
             match self.create_once(effort, workflow).await? {
                 Creation::Applied(run) => {
                     effort.answer_lost(self.ctx);
-                    if let Some(run) = run {
+                    // Another user's run is not what was created just now: ours is then found by a search.
+                    if let Some(run) = run.filter(|run| !effort.is_of_another_user(run)) {
                         effort.intent = None;
                         effort.obtained = Some(Obtained::started(run));
                     }
@@ -84,7 +87,8 @@ impl Submitter<'_> {
     /// One creation, saved before it is sent. Not raced with a stop: nothing may be dropped in between.
     async fn create_once(&self, effort: &mut Effort, workflow: &Value) -> Result<Creation, ActivityError> {
         let progress = Progress { step: "creating", workflow: &effort.workflow };
-        let identity = alive(self.ctx, &progress, self.tenant.whoami()).await.map_err(|stop| self.stopped(stop, effort))??;
+        let identity =
+            alive(self.ctx, &progress, self.tenant.whoami_with_id()).await.map_err(|stop| self.stopped(stop, effort))??;
         let ready = alive(self.ctx, &progress, self.tenant.ready("workflows.create")).await;
         let permit = ready.map_err(|stop| self.stopped(stop, effort))?.map_err(|failure| explain(failure, effort))?;
         if self.ctx.now() >= self.rules.deadline {
@@ -92,7 +96,7 @@ impl Submitter<'_> {
         }
         let request_id = new_request_id();
         // No run of a workflow that is created here was there before.
-        effort.saw_before(&RunsShown { runs: Vec::new(), complete: true }, self.ctx.now());
+        effort.saw_before(&RunsShown { complete: true, reaches: true, ..RunsShown::default() }, self.ctx.now());
         *effort = effort.clone().with_intent(self.ctx, self.tenant, Some(&identity), &request_id);
         self.save(effort).await?;
         let created = self.tenant.create_and_submit(permit, &identity, workflow, &request_id);

@@ -14,8 +14,8 @@ use crate::timestamp;
 const SECOND: Duration = Duration::from_secs(1);
 /// What lies between the ends of a moment on a clock that is off by a second at most, in either direction.
 const CERTAIN_BETWEEN: SignedDuration = SignedDuration::from_secs(2);
-/// Where not all runs from before a submission are known by name, one that seems to have been created earlier than this before it is not
-/// its effect, whichever clocks are compared.
+/// A run that seems to have been created earlier than this before a submission is no evidence for its effect, whichever clocks are
+/// compared.
 const MAX_CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_hours(2);
 /// So many names of runs that were there before are kept, the newest. Older runs are told apart by the time of their creation.
 const MAX_RUNS_BEFORE: usize = 50;
@@ -45,11 +45,14 @@ pub(crate) struct Effort {
     pub(super) knows_before: bool,
     /// Who we were to the tenant when it was sent, as far as the tenant says.
     #[serde(default)]
-    pub(super) user: Option<User>,
+    pub(crate) user: Option<User>,
     /// A submission whose answer is not known.
     pub(super) intent: Option<Intent>,
     /// The run, once there is one.
     pub(super) obtained: Option<Obtained>,
+    /// What was answered to a submission instead of a run that can be ours, in words. Then nothing is sent again.
+    #[serde(default)]
+    pub(super) disputed: Option<String>,
     /// When this attempt last searched without finding a run that satisfies the effort.
     #[serde(skip)]
     pub(super) searched_at: Option<Timestamp>,
@@ -63,7 +66,7 @@ pub(crate) struct Effort {
 
 /// A user of the tenant. Either may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct User {
+pub(crate) struct User {
     pub(super) id: String,
     pub(super) name: String,
 }
@@ -75,7 +78,7 @@ impl User {
     }
 
     /// Whether the tenant means another user, as far as that can be told.
-    pub(super) fn is_not(&self, named: &str) -> bool {
+    pub(crate) fn is_not(&self, named: &str) -> bool {
         !named.is_empty() && !self.id.is_empty() && !self.is(named)
     }
 }
@@ -160,6 +163,7 @@ impl Effort {
             user: None,
             intent: None,
             obtained: None,
+            disputed: None,
             searched_at: None,
             considered_until: None,
             of_others: BTreeSet::new(),
@@ -219,8 +223,7 @@ impl Effort {
         if self.knows_before && self.before_until.is_none() {
             return false;
         }
-        let oldest = self.first.and_then(|first| first.tenants.checked_sub(MAX_CLOCK_DIFFERENCE).ok());
-        if oldest.zip(run.created_at).is_some_and(|(oldest, created)| created < oldest) {
+        if self.is_long_before(run) {
             return true;
         }
         let until = if self.knows_before {
@@ -230,6 +233,25 @@ impl Effort {
             earliest.and_then(|earliest| earliest.checked_sub(SECOND).ok())
         };
         until.zip(run.created_at).is_some_and(|(until, created)| created <= until)
+    }
+
+    /// Whether a run seems to have been created so long before the first submission that no two clocks explain it, ours and the
+    /// tenant's both compared with the one that dates its runs.
+    pub(super) fn is_long_before(&self, run: &Run) -> bool {
+        let oldest = self.first.and_then(|first| first.ours.min(first.tenants).checked_sub(MAX_CLOCK_DIFFERENCE).ok());
+        oldest.zip(run.created_at).is_some_and(|(oldest, created)| created < oldest)
+    }
+
+    /// Whether a run from long before the submission was not among those from before it, although all of these were named: then what the
+    /// index shows has changed, or the clock that dates runs is far off, and what it does not show may exist.
+    pub(super) fn contradicts_names(&self, run: &Run) -> bool {
+        self.knows_before && self.before_until.is_none() && !self.before.contains(&run.name) && self.is_long_before(run)
+    }
+
+    /// Whether the tenant says that a run was created by another user than we were. Of an app it does not say it in the same terms.
+    pub(super) fn is_of_another_user(&self, run: &Run) -> bool {
+        let user = self.user.as_ref().filter(|_| self.kind == Kind::Workflow);
+        user.zip(run.creator.as_deref()).is_some_and(|(user, by)| user.is_not(by))
     }
 
     /// Whether a run was created before the first submission, on the tenant's clock.

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::effort::User;
 use super::reserve::OtherClaims;
 use super::since::{SinceBound, contradicts};
 use super::{Adopt, Effort, Obtained, Origin, PHASELESS, Progress, Submitter};
@@ -51,7 +50,7 @@ impl Submitter<'_> {
             Ok(shown) => shown,
             Err(failure) => return Ok(Err(failure)),
         };
-        let (mut runs, mut doubtful) = (shown.runs.clone(), None);
+        let (mut runs, mut doubtful) = (shown.runs.clone(), None::<Failure>);
         let mut confirmed = BTreeSet::new();
         let others = if effort.first.is_some() { OtherClaims::read(self.ctx, effort).await? } else { OtherClaims::default() };
         loop {
@@ -59,7 +58,7 @@ impl Submitter<'_> {
             let (hit, vital) = match &judged {
                 Judged::Satisfied(Obtained { run, origin, .. }) => (run.clone(), *origin != Origin::Running),
                 Judged::Older(run) => (run.clone(), false),
-                Judged::Nothing => return Ok(doubtful.map_or(Ok((judged, shown)), |hit| Err(unconfirmed(&hit)))),
+                Judged::Nothing => return Ok(doubtful.map_or(Ok((judged, shown)), Err)),
             };
             if hit.kind == Kind::Workflow || confirmed.contains(&hit.name) {
                 return Ok(Ok((judged, shown)));
@@ -73,14 +72,19 @@ impl Submitter<'_> {
                     confirmed.insert(run.name.clone());
                     runs.iter_mut().filter(|known| known.name == run.name).for_each(|known| known.clone_from(&run));
                 }
-                Ok(unconfirmed) => {
+                Ok(other) => {
                     runs.retain(|run| run.name != hit.name);
                     // The list gives ids, the index names from which an id is taken: there it may have been the wrong part.
-                    let foreign = matches!(unconfirmed, Confirmed::OtherApp) && only_listed.contains(&hit.name);
+                    let foreign = matches!(other, Confirmed::OtherApp) && only_listed.contains(&hit.name);
                     // Should another one be active all the same, the tenant refuses a second.
                     if vital && !foreign {
-                        doubtful = Some(hit);
+                        doubtful = Some(unconfirmed(&hit));
                     }
+                }
+                // This hit alone cannot be read. It hides no other, and is no proof of absence.
+                Err(failure) if failure.code == "tenant.unreadable" => {
+                    runs.retain(|run| run.name != hit.name);
+                    doubtful = Some(failure);
                 }
                 Err(failure) => return Ok(Err(failure)),
             }
@@ -153,10 +157,7 @@ impl Submitter<'_> {
             return satisfied(run, Origin::AnswerLost, because.to_owned());
         }
         let now = self.tenant.on_its_clock(self.ctx.now());
-        let active = |run: &&Run| match (&run.phase, run.created_at) {
-            (None, Some(created)) => now.duration_since(created) < PHASELESS,
-            _ => run.standing() == Standing::Active,
-        };
+        let active = |run: &&Run| is_active(run, now);
         match adopt {
             Adopt::Nothing => Judged::Nothing,
             Adopt::Active => best(runs.iter().filter(active))
@@ -176,11 +177,11 @@ impl Submitter<'_> {
     /// Whether a run can be the effect of a submission of ours. One that was there before cannot, nor one that did nothing, nor one of
     /// somebody else; one without a readable time of creation can, as long as it is active.
     fn is_evidence(&self, effort: &Effort, run: &Run) -> bool {
-        let foreign = |user: &User| effort.kind == Kind::Workflow && run.creator.as_deref().is_some_and(|by| user.is_not(by));
         effort.first.is_some()
             && !effort.was_there_before(run, self.tenant.settings().clock_tolerance)
             && !run.was_skipped()
-            && !effort.user.as_ref().is_some_and(foreign)
+            && !effort.is_long_before(run)
+            && !effort.is_of_another_user(run)
             && (run.created_at.is_some() || run.standing() == Standing::Active)
     }
 
@@ -192,6 +193,14 @@ impl Submitter<'_> {
         };
         let evidence = effort.first.map(|first| effort.before_until.unwrap_or_else(|| self.tenant.earliest(first.ours)));
         evidence.into_iter().chain(since).min()
+    }
+}
+
+/// Whether a run counts as active at this time of the tenant's.
+pub(super) fn is_active(run: &Run, now: Timestamp) -> bool {
+    match (&run.phase, run.created_at) {
+        (None, Some(created)) => now.duration_since(created) < PHASELESS,
+        _ => run.standing() == Standing::Active,
     }
 }
 

@@ -15,16 +15,22 @@ impl Submitter<'_> {
         explain(failure.suggest(command(self.ctx, self.rules.again)), effort)
     }
 
-    pub(super) fn ambiguous(&self, effort: &Effort) -> Failure {
+    /// Nothing shows what became of the submissions. `doubt`: why a run of ours may be there all the same.
+    pub(super) fn ambiguous(&self, effort: &Effort, doubt: Option<&str>) -> Failure {
         let (workflow, window) = (&effort.workflow, self.tenant.settings().reconcile_window.as_secs());
         let times = if effort.submissions == 1 { "once".to_owned() } else { format!("{} times", effort.submissions) };
-        let message = format!("{workflow} was submitted {times}, the answer was lost, and no run has appeared within {window} s");
+        let answer = match &effort.disputed {
+            Some(disputed) => format!("the tenant answered with {disputed}"),
+            None => "the answer was lost".to_owned(),
+        };
+        let doubt = doubt.map(|doubt| format!("; {doubt}")).unwrap_or_default();
+        let message = format!("{workflow} was submitted {times}, {answer}, and no run of it has appeared within {window} s{doubt}");
         let source = FailureSource {
             operation: Some(effort.operation().to_owned()),
             request_id: effort.intent.as_ref().map(|intent| intent.request_id.clone()),
             ..FailureSource::default()
         };
-        let failure = Failure::new(codes::RERUN_AMBIGUOUS, Category::Precondition, message).with_source(source);
+        let failure = Failure::new(codes::RERUN_AMBIGUOUS, Category::Precondition, clip(message)).with_source(source);
         let since = effort.first.map(|first| format!(" since={}", timestamp::format(first.ours))).unwrap_or_default();
         explain(failure.suggest(command(self.ctx, &format!("{}{since}", self.rules.again))), effort)
     }

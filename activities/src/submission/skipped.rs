@@ -20,22 +20,36 @@ impl Submitter<'_> {
             Adopt::Nothing => Adopt::Active,
             adopt => adopt,
         };
+        tracing::warn!(workflow = effort.workflow, run = skipped.name, "the run was skipped; looking for the one that was active");
+        self.appears(effort, adopt, STEP).await
+    }
+
+    /// The run that satisfies the effort, as soon as a search shows one; None once a search has proven that none has appeared in
+    /// `reconcile_window`.
+    pub(super) async fn appears(
+        &self,
+        effort: &mut Effort,
+        adopt: Adopt,
+        step: &'static str,
+    ) -> Result<Option<Obtained>, ActivityError> {
         let enough = self.ctx.monotonic().saturating_add(self.tenant.settings().reconcile_window);
         let mut patience = Patience::default();
-        tracing::warn!(workflow = effort.workflow, run = skipped.name, "the run was skipped; looking for the one that was active");
         loop {
             let asked = self.ctx.monotonic();
-            let nap = match self.find(effort, adopt, STEP).await? {
+            let nap = match self.find(effort, adopt, step).await? {
                 Ok((Judged::Satisfied(obtained), _)) if self.obtained(effort, &obtained).await? => {
                     return Ok(effort.obtained.clone());
                 }
-                Ok(_) => match enough.saturating_sub(asked) {
-                    Duration::ZERO => return Ok(None),
+                Ok((_, shown)) => match enough.saturating_sub(asked) {
+                    Duration::ZERO => match self.doubt(effort, adopt, &shown) {
+                        None => return Ok(None),
+                        Some(doubt) => RECONCILE_INTERVAL.max(patience.after(self.no_proof(effort, &doubt))?),
+                    },
                     left => left.min(RECONCILE_INTERVAL),
                 },
                 Err(failure) => RECONCILE_INTERVAL.max(patience.after(failure).map_err(|failure| explain(failure, effort))?),
             };
-            self.nap(effort, STEP, nap).await?;
+            self.nap(effort, step, nap).await?;
         }
     }
 }

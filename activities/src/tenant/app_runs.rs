@@ -12,10 +12,10 @@ use super::answer::{Element, Exact, Flag, Lenient, Moment, NAME, PHASE, Pairs, T
 use super::apps::is_absence;
 use super::classify::Effect;
 use super::documents::Entities;
-use super::page_size::Found;
-use super::runs::{Kind, Run, RunsShown};
+use super::runs::{Kind, Run};
+use super::runs_shown::{Reading, RunsShown};
 use super::send::Call;
-use super::target::segment;
+use super::target::{is_segment, segment};
 use crate::failure::Failure;
 use crate::text::clip;
 
@@ -179,35 +179,23 @@ impl Tenant {
     }
 
     /// The runs of an app that the index shows: those that have not started yet, then the others, the newest first. Reads page by page
-    /// until one is older than `bound`, there are no more, or `max_pages` are read; without a bound, one page.
+    /// until one is older than `bound`, there are no more, or `max_pages` are read; without a bound, one full page.
     pub async fn app_runs_of(&self, slug: &str, bound: Option<Timestamp>) -> Result<RunsShown, Failure> {
         let prefix = json!({"prefix": {"qualifiedName": {"value": format!("{ROOT}{slug}/"), "case_insensitive": false}}});
         // One that ended without a start never did anything. In their number such runs would hide the others.
         let ended = json!({"terms": {"appWorkflowRunStatus": ENDED}});
         let counts =
             json!({"bool": {"should": [{"exists": {"field": "appWorkflowRunStartedAt"}}, {"bool": {"must_not": [ended]}}]}});
-        let (mut runs, mut from): (Vec<Run>, usize) = (Vec::new(), 0);
-        let (mut complete, mut unreadable) = (false, false);
+        let mut reading = Reading::new(slug, bound);
         for _ in 0..self.settings.max_pages {
+            let from = reading.from;
             let page = |size| search("app_runs.find", from, size, &[prefix.clone(), counts.clone()]);
-            let page = self.page::<Entities<RunEntity>>(PAGE, from, page).await?;
-            complete = page.is_whole(from);
-            let Found { items, count, more, .. } = page;
-            let found: Vec<_> = items.into_iter().filter_map(RunEntity::into_run).collect();
-            unreadable |= found.len() < count;
-            let past = found.iter().any(|run| run.created_at.zip(bound).is_some_and(|(created, bound)| created < bound));
-            let before = runs.len();
-            for run in found {
-                if run.workflow.as_deref() == Some(slug) && runs.iter().all(|known| known.name != run.name) {
-                    runs.push(run);
-                }
-            }
-            if !more || past || bound.is_none() || runs.len() == before {
+            let found = self.page::<Entities<RunEntity>>(PAGE, from, page).await?;
+            if !reading.take(found, RunEntity::read) {
                 break;
             }
-            from += count;
         }
-        Ok(RunsShown { runs, complete: complete && !unreadable })
+        Ok(reading.shown)
     }
 
     /// Asks the tenant to stop a run of an app. Sent once.
@@ -268,21 +256,27 @@ pub(super) fn qualified_name(slug: &str, id: &str) -> String {
 }
 
 impl RunEntity {
-    /// A name that is not built as expected names no run of an app.
+    /// None: it has no name.
     pub(super) fn into_run(self) -> Option<Run> {
+        Some(self.read()).filter(|run| !run.name.is_empty())
+    }
+
+    /// The same, with an empty name where there is none. A name that is not built as expected names no run of an app, nor does one by
+    /// which the run could not be asked for.
+    fn read(self) -> Run {
         let attributes = self.attributes.0;
-        let qualified_name = attributes.qualified_name.0?;
-        let (slug, id) = qualified_name.strip_prefix(ROOT)?.split_once('/')?;
-        let id = id.rsplit('/').next().filter(|id| !id.is_empty())?;
+        let named = attributes.qualified_name.0.as_deref().and_then(|name| name.strip_prefix(ROOT)?.split_once('/'));
+        let id = named.filter(|(_, rest)| is_segment(rest)).and_then(|(_, rest)| rest.rsplit('/').next());
         let started_at = attributes.app_workflow_run_started_at.0;
-        Some(Run {
+        Run {
+            workflow: named.map(|(slug, _)| slug.to_owned()),
             phase: attributes.app_workflow_run_status.0,
             created_at: started_at,
             started_at,
             finished_at: attributes.app_workflow_run_completed_at.0,
             creator: attributes.app_workflow_run_started_by.0,
-            ..Run::named(Kind::App, id.to_owned(), slug)
-        })
+            ..Run::named(Kind::App, id.unwrap_or_default().to_owned(), "")
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::answer::Exact;
 use super::classify::Effect;
 use super::runs::{Kind, Run};
 use super::send::Call;
-use super::target::segment;
+use super::target::{is_segment, segment};
 use super::{Generation, Permit, Submission, Tenant};
 use crate::failure::{Category, Failure};
 
@@ -43,7 +43,7 @@ impl Tenant {
         let sent = self.send_now(permit, &call).await;
         self.learn_who_was_denied(&call, &sent).await;
         match self.effect::<SubmittedApp>(&call, sent) {
-            Effect::Applied(answer) => match answer.run_id.0 {
+            Effect::Applied(answer) => match answer.run_id.0.filter(|id| is_segment(id)) {
                 Some(run) if answer.slug.0.as_deref().is_none_or(|named| named == slug) => {
                     Submission::Applied(Run::named(Kind::App, run, slug))
                 }

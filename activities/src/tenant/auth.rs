@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
-use super::answer::{Element, Exact, Lenient, List, NAME, Text};
+use super::answer::{Claim, Element, Exact, Lenient, List, NAME, Text};
 use super::clock_offset::ClockOffset;
 use super::credentials::Bearer;
 use super::send::{Call, Sent};
@@ -67,6 +67,8 @@ pub(super) struct Me {
     user_id: Exact,
     username: Text<NAME>,
     roles: List<Lenient<Role>>,
+    error: Claim,
+    error_code: Claim,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -86,6 +88,16 @@ impl Tenant {
             Some((identity, until)) if now < until => Ok(identity),
             _ => self.ask_whoami().await,
         }
+    }
+
+    /// The same, for an effect whose run is told from other users' by our id. An answer without one is not believed.
+    pub(crate) async fn whoami_with_id(&self) -> Result<Arc<Identity>, Failure> {
+        let identity = self.whoami().await?;
+        if identity.user_id.is_empty() {
+            self.learned(|learned| learned.identity = None);
+            return Err(self.unexpected(&whoami(), "it has no user id"));
+        }
+        Ok(identity)
     }
 
     /// Asks afresh who we are, and measures how long that takes and what the tenant's clock shows.
@@ -154,6 +166,9 @@ impl Tenant {
 
     async fn ask(&self, call: &Call) -> Result<Arc<Identity>, Failure> {
         let me: Me = self.read(call).await?;
+        if me.error.0 || me.error_code.0 {
+            return Err(self.unexpected(call, "an error under a status of success"));
+        }
         let identity = Arc::new(me.into_identity().ok_or_else(|| self.unexpected(call, "it has no list of roles"))?);
         let until = self.clock.monotonic().saturating_add(BELIEVED);
         self.learned(|learned| learned.identity = Some((identity.clone(), until)));

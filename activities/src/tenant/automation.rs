@@ -13,7 +13,7 @@ use super::answer::{Element, Exact, Lenient, List, Moment, PHASE, Text};
 use super::classify::{is_out_of_reach, is_oversized};
 use super::runs::{Kind, Run};
 use super::send::{Call, Sent};
-use super::target::encoded;
+use super::target::{encoded, is_segment};
 use crate::failure::Failure;
 
 /// How many runs one page holds; the engine's own bound.
@@ -46,7 +46,7 @@ pub(super) struct AutomationRun {
 impl Element for AutomationRun {}
 
 impl AutomationRun {
-    /// None: it has no id, or it is another app's.
+    /// None: it has no id by which it could be asked for, or it is another app's.
     fn into_run(self, slug: &str) -> Option<Run> {
         if self.workflow_slug.0.as_deref().is_some_and(|named| named != slug) {
             return None;
@@ -56,7 +56,7 @@ impl AutomationRun {
             created_at: self.created_at.0,
             started_at: self.started_at.0,
             finished_at: self.completed_at.0,
-            ..Run::named(Kind::App, self.guid.0.or(self.run_id.0)?, slug)
+            ..Run::named(Kind::App, self.guid.0.or(self.run_id.0).filter(|id| is_segment(id))?, slug)
         })
     }
 }

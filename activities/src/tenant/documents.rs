@@ -6,7 +6,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::answer::{Count, Element, Exact, Flag, Lenient, List, NAME, Text, Time};
+use super::answer::{Claim, Count, Element, Exact, Lenient, List, NAME, Text, Time};
 
 /// A page of results.
 pub(super) trait Page: DeserializeOwned + Send + 'static {
@@ -23,7 +23,12 @@ pub(super) trait Page: DeserializeOwned + Send + 'static {
         self.total()
     }
 
-    /// Why the search behind it did not look everywhere, if it says so: then it proves nothing.
+    /// Whether it says that there may be more results than it counts.
+    fn is_open(&self) -> bool {
+        false
+    }
+
+    /// Why it says itself that it is not the whole answer, if it does: then it proves nothing.
     fn incomplete(&self) -> Option<String> {
         None
     }
@@ -36,15 +41,33 @@ pub(super) trait Page: DeserializeOwned + Send + 'static {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Shards {
+    total: Count,
+    successful: Count,
     failed: Count,
 }
 
-fn incomplete(timed_out: Flag, shards: &Shards) -> Option<String> {
-    match shards.failed.0 {
-        Some(failed) if failed > 0.0 => Some(format!("{failed} of its shards failed")),
-        _ if timed_out.0 == Some(true) => Some("it timed out".to_owned()),
-        _ => None,
+impl Shards {
+    fn incomplete(&self) -> Option<String> {
+        if let Some(failed) = self.failed.0.filter(|failed| *failed > 0.0) {
+            return Some(format!("{failed} of its shards failed"));
+        }
+        // Those that were skipped count as successful.
+        let (total, successful) = self.total.0.zip(self.successful.0)?;
+        (successful < total).then(|| format!("{successful} of its {total} shards answered"))
     }
+}
+
+fn incomplete(errors: [Claim; 3], timed_out: Claim, cut: Claim, shards: &Shards) -> Option<String> {
+    if errors.contains(&Claim(true)) {
+        return Some("it is an error as well".to_owned());
+    }
+    if timed_out.0 {
+        return Some("it timed out".to_owned());
+    }
+    if cut.0 {
+        return Some("it was terminated early".to_owned());
+    }
+    shards.incomplete()
 }
 
 /// The answer to a search for workflows or runs.
@@ -54,7 +77,15 @@ pub(super) struct Hits<T> {
     #[serde(default = "Default::default", rename = "hits")]
     list: Lenient<HitList<T>>,
     #[serde(default)]
-    timed_out: Flag,
+    timed_out: Claim,
+    #[serde(default)]
+    terminated_early: Claim,
+    #[serde(default)]
+    error: Claim,
+    #[serde(default)]
+    errors: Claim,
+    #[serde(default, rename = "errorCode")]
+    error_code: Claim,
     #[serde(default, rename = "_shards")]
     shards: Lenient<Shards>,
 }
@@ -74,12 +105,17 @@ impl<T> Default for HitList<T> {
 
 /// How many hits there are in all: an object with a `value`, or, where the service is set so, the number itself.
 #[derive(Debug, Default)]
-struct HitTotal(Option<u64>);
+struct HitTotal {
+    value: Option<u64>,
+    /// Whether there may be more.
+    is_open: bool,
+}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Total {
     value: Count,
+    relation: Text<NAME>,
 }
 
 impl<'de> Deserialize<'de> for HitTotal {
@@ -93,7 +129,7 @@ struct HitTotalVisitor;
 macro_rules! no_total {
     ($($name:ident($type:ty))*) => {$(
         fn $name<E>(self, _: $type) -> Result<HitTotal, E> {
-            Ok(HitTotal(None))
+            Ok(HitTotal::default())
         }
     )*};
 }
@@ -108,20 +144,21 @@ impl<'de> Visitor<'de> for HitTotalVisitor {
     no_total! { visit_bool(bool) visit_i64(i64) visit_f64(f64) visit_str(&str) }
 
     fn visit_u64<E>(self, total: u64) -> Result<HitTotal, E> {
-        Ok(HitTotal(Some(total)))
+        Ok(HitTotal { value: Some(total), is_open: false })
     }
 
     fn visit_unit<E>(self) -> Result<HitTotal, E> {
-        Ok(HitTotal(None))
+        Ok(HitTotal::default())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<HitTotal, A::Error> {
         while sequence.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(HitTotal(None))
+        Ok(HitTotal::default())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<HitTotal, A::Error> {
-        Total::deserialize(MapAccessDeserializer::new(map)).map(|total| HitTotal(total.value.whole()))
+        let Total { value, relation } = Total::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(HitTotal { value: value.whole(), is_open: relation.0.is_some_and(|relation| relation != "eq") })
     }
 }
 
@@ -130,11 +167,15 @@ impl<T: Element + Default> Page for Hits<T> {
     const LACKS: &'static str = "it has no list of hits";
 
     fn total(&self) -> Option<u64> {
-        self.list.total.0
+        self.list.total.value
+    }
+
+    fn is_open(&self) -> bool {
+        self.list.total.is_open
     }
 
     fn incomplete(&self) -> Option<String> {
-        incomplete(self.timed_out, &self.shards)
+        incomplete([self.error, self.errors, self.error_code], self.timed_out, self.terminated_early, &self.shards)
     }
 
     fn into_items(self) -> Option<(Vec<T>, usize)> {
@@ -152,7 +193,15 @@ pub(super) struct Entities<T> {
     #[serde(default, rename = "approximateCount")]
     count: Count,
     #[serde(default)]
-    timed_out: Flag,
+    timed_out: Claim,
+    #[serde(default)]
+    terminated_early: Claim,
+    #[serde(default)]
+    error: Claim,
+    #[serde(default)]
+    errors: Claim,
+    #[serde(default, rename = "errorCode")]
+    error_code: Claim,
     #[serde(default, rename = "_shards")]
     shards: Lenient<Shards>,
 }
@@ -171,7 +220,7 @@ impl<T: Element + Default> Page for Entities<T> {
     }
 
     fn incomplete(&self) -> Option<String> {
-        incomplete(self.timed_out, &self.shards)
+        incomplete([self.error, self.errors, self.error_code], self.timed_out, self.terminated_early, &self.shards)
     }
 
     fn into_items(self) -> Option<(Vec<T>, usize)> {
@@ -189,6 +238,12 @@ pub(super) struct Records<T> {
     total: Count,
     #[serde(default, rename = "filterRecord")]
     filtered: Count,
+    #[serde(default)]
+    error: Claim,
+    #[serde(default)]
+    errors: Claim,
+    #[serde(default, rename = "errorCode")]
+    error_code: Claim,
 }
 
 impl<T: Element + Default> Page for Records<T> {
@@ -202,6 +257,10 @@ impl<T: Element + Default> Page for Records<T> {
     /// Zero records that pass the filter are none, however many there are without it; but some tenants count no filtered ones at all.
     fn told(&self) -> Option<u64> {
         self.filtered.whole().or(self.total.whole())
+    }
+
+    fn incomplete(&self) -> Option<String> {
+        incomplete([self.error, self.errors, self.error_code], Claim(false), Claim(false), &Shards::default())
     }
 
     fn into_items(self) -> Option<(Vec<T>, usize)> {

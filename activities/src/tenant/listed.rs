@@ -45,7 +45,7 @@ pub(super) struct Page<T> {
 impl<T> Page<T> {
     /// A page as it was found, with the rows that its elements are.
     pub(super) fn of<E>(found: Found<E>, row: impl Fn(E) -> Option<T>) -> Self {
-        let Found { items, count, more, told, exact } = found;
+        let Found { items, count, more, told, exact, .. } = found;
         let cut = count.saturating_sub(items.len());
         Self { elements: count, total: told, rows: items.into_iter().filter_map(row).collect(), cut, more, exact }
     }

@@ -59,19 +59,24 @@ pub(super) struct Found<T> {
     pub(super) items: Vec<T>,
     /// How many results it holds, readable or not.
     pub(super) count: usize,
+    /// How many were asked for.
+    pub(super) asked: usize,
     /// Whether more results may follow behind those of this page.
     pub(super) more: bool,
     /// How many results the tenant says there are in all.
     pub(super) told: Option<u64>,
     /// Whether it counts them exactly.
     pub(super) exact: bool,
+    /// Whether it says that there may be more than it counts.
+    pub(super) open: bool,
 }
 
 impl<T> Found<T> {
-    /// Whether this page, which begins behind `from` results, is the last one, also by what the tenant tells, and all of it could be read.
-    pub(super) fn is_whole(&self, from: usize) -> bool {
-        let told = self.told.is_none_or(|told| u64::try_from(from + self.count).is_ok_and(|shown| told <= shown));
-        !self.more && told && self.items.len() == self.count
+    /// Whether this page is the last one, also by what the tenant tells, once `shown` results were seen in all, none of them twice. No
+    /// results at all are believed only beside a count that says so.
+    pub(super) fn is_last(&self, shown: usize) -> bool {
+        let told = self.told.map_or(shown > 0, |told| u64::try_from(shown).is_ok_and(|shown| told <= shown));
+        !self.more && !self.open && told
     }
 }
 
@@ -84,12 +89,12 @@ impl Tenant {
         search: impl Fn(usize) -> Call,
     ) -> Result<Found<P::Item>, Failure> {
         let (call, asked, page): (_, _, P) = self.read_page(wanted, search).await?;
-        let (total, told) = (page.total(), page.told());
+        let (total, told, open) = (page.total(), page.told(), page.is_open());
         let (items, count) = self.items_of(&call, page)?;
         // A short page is the last one, unless the tenant counts more than it has shown.
         let counted = total.is_some_and(|total| u64::try_from(from + count).is_ok_and(|shown| shown < total));
         let more = count > 0 && (count >= asked || counted);
-        Ok(Found { items, count, more, told, exact: total.is_some() && total == told })
+        Ok(Found { items, count, asked, more, told, exact: !open && total.is_some() && total == told, open })
     }
 
     /// What can be read of a page, and how many results it holds; a failure if it is none, or if the search did not look everywhere.

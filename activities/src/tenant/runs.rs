@@ -1,7 +1,5 @@
 //! Runs of workflows: search and stop. Looking at runs by name is in `looks`, runs of apps are in `app_runs`.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -11,13 +9,16 @@ use super::answer::{Element, Exact, Lenient, PHASE, Text, Time};
 use super::classify::Effect;
 use super::documents::{Hits, Metadata};
 use super::page_size::Found;
+use super::runs_shown::{Reading, RunsShown};
 use super::send::Call;
-use super::target::segment;
+use super::target::{is_segment, segment};
 use crate::failure::Failure;
 use crate::text::MESSAGE_LIMIT;
 
 /// How many runs one page of a search holds.
 const PAGE: usize = 50;
+/// So many characters of a name are kept where five random ones are put behind it.
+const LONGEST_BASE: usize = 58;
 
 /// What is run, and with that the part of the API that knows about it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,15 +84,6 @@ pub enum Standing {
     Ended,
 }
 
-/// What a search for the runs of one workflow or app shows.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RunsShown {
-    /// The newest first.
-    pub runs: Vec<Run>,
-    /// Whether these are all that the tenant has, as far as it says. Otherwise there may be older ones.
-    pub complete: bool,
-}
-
 impl Run {
     /// Where it stands.
     pub fn standing(&self) -> Standing {
@@ -142,13 +134,17 @@ impl Run {
             return None;
         }
         let id = run_id.0.or(data.0.run_id.0);
-        let document = RunDocument { metadata, spec, status };
-        if let Some(run) = document.into_run(None).filter(|run| run.name != workflow) {
+        let run = RunDocument { metadata, spec, status }.into_run(None);
+        if !run.name.is_empty() && run.name != workflow {
+            // Without that name it is told by its own, which the tenant makes of the workflow's.
+            if run.workflow.is_none() && !continues(&run.name, workflow) {
+                return None;
+            }
             return Some(Self { workflow: run.workflow.or_else(|| Some(workflow.to_owned())), ..run });
         }
         // Some tenants answer with the id alone: their workflows run on the native engine, whose part of the API knows that id. A name
         // that continues the workflow's is one of the other kind.
-        let id = id?;
+        let id = id.filter(|id| is_segment(id))?;
         let suffix = id.strip_prefix(workflow).is_some_and(|suffix| suffix.starts_with('-'));
         Some(Self::named(if suffix { Kind::Workflow } else { Kind::App }, id, workflow))
     }
@@ -184,13 +180,19 @@ struct Status {
     message: Text<MESSAGE_LIMIT>,
 }
 
+/// Whether a run's name is made of the workflow's: that, a hyphen and a few characters. What is too long for that is cut.
+fn continues(run: &str, workflow: &str) -> bool {
+    let start: String = format!("{workflow}-").chars().take(LONGEST_BASE).collect();
+    run.len() > start.len() && run.starts_with(&start)
+}
+
 impl RunDocument {
-    /// What is read of it. `id` stands in for a name that it lacks.
-    fn into_run(self, id: Option<String>) -> Option<Run> {
+    /// What is read of it. `id` stands in for a name that it lacks. A run that cannot be asked for by its name has an empty one.
+    fn into_run(self, id: Option<String>) -> Run {
         let (metadata, status) = (self.metadata.0, self.status.0);
-        Some(Run {
+        Run {
             kind: Kind::Workflow,
-            name: metadata.name.0.or(id)?,
+            name: metadata.name.0.or(id).filter(|name| is_segment(name)).unwrap_or_default(),
             workflow: self.spec.0.workflow_template_ref.0.name.0,
             phase: status.phase.0,
             created_at: metadata.creation_timestamp.0,
@@ -198,7 +200,7 @@ impl RunDocument {
             finished_at: status.finished_at.0,
             creator: metadata.labels.0.creator.0,
             message: status.message.0,
-        })
+        }
     }
 }
 
@@ -215,7 +217,13 @@ pub(super) struct RunHit {
 impl Element for RunHit {}
 
 impl RunHit {
+    /// None: it has no name.
     pub(super) fn into_run(self) -> Option<Run> {
+        Some(self.read()).filter(|run| !run.name.is_empty())
+    }
+
+    /// The same, with an empty name where there is none.
+    fn read(self) -> Run {
         self.source.0.into_run(self.id.0)
     }
 }
@@ -264,26 +272,18 @@ impl Tenant {
     }
 
     /// The runs of a workflow, newest first. Reads page by page until a run is older than `bound` (which is returned too), there are
-    /// no more, or `max_pages` are read; without a bound, one page.
+    /// no more, or `max_pages` are read; without a bound, one full page.
     pub async fn runs_of(&self, workflow: &str, bound: Option<Timestamp>) -> Result<RunsShown, Failure> {
-        let (mut seen, mut runs, mut from) = (BTreeSet::new(), Vec::new(), 0);
-        let (mut complete, mut unreadable) = (false, false);
+        let mut reading = Reading::new(workflow, bound);
         for _ in 0..self.settings.max_pages {
+            let from = reading.from;
             let page = |size| search("runs.find", from, size, &of_workflow(workflow), &newest_created_first());
-            let found = self.runs(PAGE, from, page).await?;
-            let past = found.items.iter().any(|run| run.created_at.zip(bound).is_some_and(|(created, bound)| created < bound));
-            complete = found.is_whole(from);
-            unreadable |= found.items.len() < found.count;
-            // A run that is created while we read pushes others to the next page, where they are seen again.
-            let fresh = found.items.into_iter().filter(|run| seen.insert(run.name.clone()) && run.is_of(workflow));
-            let before = runs.len();
-            runs.extend(fresh);
-            if !found.more || past || bound.is_none() || runs.len() == before {
+            let found = self.page::<Hits<RunHit>>(PAGE, from, page).await?;
+            if !reading.take(found, RunHit::read) {
                 break;
             }
-            from += found.count;
         }
-        Ok(RunsShown { runs, complete: complete && !unreadable })
+        Ok(reading.shown)
     }
 
     /// Asks the tenant to stop a run. It goes on for a while and then ends as failed. Sent once.
@@ -302,8 +302,8 @@ impl Tenant {
 
     /// One page of a search for runs.
     pub(super) async fn runs(&self, wanted: usize, from: usize, search: impl Fn(usize) -> Call) -> Result<Found<Run>, Failure> {
-        let Found { items, count, more, told, exact } = self.page::<Hits<RunHit>>(wanted, from, search).await?;
-        Ok(Found { items: items.into_iter().filter_map(RunHit::into_run).collect(), count, more, told, exact })
+        let Found { items, count, asked, more, told, exact, open } = self.page::<Hits<RunHit>>(wanted, from, search).await?;
+        Ok(Found { items: items.into_iter().filter_map(RunHit::into_run).collect(), count, asked, more, told, exact, open })
     }
 
     /// The runs of a search that fits into one answer, or fails because it does not.

@@ -8,6 +8,11 @@ pub(super) fn segment(name: &str) -> String {
     if name.is_empty() || dots { "..".to_owned() } else { encoded(name) }
 }
 
+/// Whether a name can be a segment of a path. What cannot is no name by which anything could be asked for.
+pub(super) fn is_segment(name: &str) -> bool {
+    !leads_elsewhere(&segment(name))
+}
+
 /// A text as one value of a query or a form.
 pub(super) fn encoded(text: &str) -> String {
     let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
@@ -28,11 +33,13 @@ mod tests {
     fn a_name_that_would_be_another_path_is_no_segment() {
         for name in ["", ".", "..", "a/../b", "../a", "a/..", "a\\..\\b", "a/./b"] {
             assert!(leads_elsewhere(&format!("api/service/runs/{}/stop", segment(name))), "{name:?}");
+            assert!(!is_segment(name), "{name:?}");
         }
         for (name, written) in
             [("a", "a"), ("...", "..."), ("a..b", "a..b"), ("a/b?c", "a%2Fb%3Fc"), ("a:b", "a%3Ab"), ("%2e%2e", "%252e%252e")]
         {
             assert_eq!(segment(name), written);
+            assert!(is_segment(name));
             assert!(!leads_elsewhere(&format!("api/service/runs/{}/stop", segment(name))), "{name:?}");
         }
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Tenant;
 use super::answer::{Count, Element, Exact, Lenient};
-use super::documents::{Page as _, Records};
+use super::documents::Records;
 use super::listed::{Listed, Page};
 use super::send::Call;
 use super::target::encoded;
@@ -46,7 +46,7 @@ impl Tenant {
         let target = format!("api/service/apikeys?count=True&offset=0&limit=5&filter={filter}&sort=createdAt");
         let call = Call::get("tokens.show", target).needs("the right to see API tokens");
         let answer: Records<TokenRecord> = self.read(&call).await?;
-        let (records, _) = answer.into_items().ok_or_else(|| self.unexpected(&call, Records::<TokenRecord>::LACKS))?;
+        let (records, _) = self.items_of(&call, answer)?;
         let Some(record) = records.into_iter().find(|record| record.id.0.as_deref() == Some(guid)) else { return Ok(None) };
         let token = record.into_token().ok_or_else(|| self.unexpected(&call, "the token has no client id"))?;
         Ok(Some(token))

@@ -144,7 +144,9 @@ impl World {
             _ if path.starts_with("/api/service/workflows") && self.no_workflows.is_some() => {
                 Reply::json(self.no_workflows.unwrap_or_default(), &json!({}))
             }
-            "/api/service/whoami" => Reply::ok(&json!({"username": "service-account-x", "roles": [{"name": "$admin"}]})),
+            "/api/service/whoami" => {
+                Reply::ok(&json!({"userId": "u", "username": "service-account-x", "roles": [{"name": "$admin"}]}))
+            }
             "/api/service/apikeys" => Reply::ok(&json!({"totalRecord": 1, "records":
                 [{"id": TOKEN, "clientId": "apikey-3333", "attributes": {"clientId": "apikey-3333", "accessToken": "hush"}}]})),
             "/api/meta/entity/uniqueAttribute/type/Connection" => self.connection(&request.target),

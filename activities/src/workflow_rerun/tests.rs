@@ -1,4 +1,6 @@
 mod automation;
+mod evidence;
+mod foreign;
 mod interleavings;
 mod native;
 mod other_jobs;
@@ -76,6 +78,12 @@ struct World {
     host: Option<Arc<TestHost>>,
     /// Each request that may change something, and how many effects the host knew to be in flight then.
     effects: Vec<(String, usize)>,
+    /// How many submissions have arrived.
+    arrived: usize,
+    /// What every search for runs says from so many submissions on, instead of the truth. Looks at one run are not searches.
+    searches_say: Option<(usize, Value)>,
+    /// The next answers to "who am I"; afterwards the regular one.
+    whoami: VecDeque<Reply>,
 }
 
 struct FakeRun {
@@ -137,6 +145,9 @@ impl World {
             answers_take: Duration::ZERO,
             host: None,
             effects: Vec::new(),
+            arrived: 0,
+            searches_say: None,
+            whoami: VecDeque::new(),
         }
     }
 
@@ -190,7 +201,7 @@ impl World {
         json!({
             "metadata": {"name": run.name, "creationTimestamp": run.created.to_string(),
                 "labels": {"workflows.argoproj.io/creator": run.creator}},
-            "spec": {"workflowTemplateRef": {"name": W}},
+            "spec": {"workflowTemplateRef": {"name": if self.foreign == Some(run.name.as_str()) { "another-workflow" } else { W }}},
             "status": {"phase": self.phase(run), "finishedAt": run.ends.filter(|(at, _)| *at <= self.now()).map(|(at, _)| at.to_string())},
         })
     }
@@ -229,9 +240,13 @@ impl World {
                 self.refused_looks -= 1;
                 return Some(Reply::json(400, &json!({"code": 1001, "message": "no"})));
             }
+            "/api/service/runs/indexsearch" if filter["term"]["_id"].is_null() && self.lies() => {
+                return self.searches_say.as_ref().map(|(_, said)| Reply::ok(said));
+            }
             "/api/service/runs/indexsearch" if down => return Some(Reply::json(500, &json!({}))),
+            "/api/service/whoami" if !self.whoami.is_empty() => return self.whoami.pop_front(),
             "/api/service/whoami" => {
-                json!({"userId": self.me.unwrap_or_default(), "username": "service-account-x", "roles": [{"name": "$admin"}]})
+                json!({"userId": self.me.unwrap_or("u-whoami"), "username": "service-account-x", "roles": [{"name": "$admin"}]})
             }
             "/api/service/workflows/indexsearch" => self.search_workflows(filter),
             "/api/service/runs/indexsearch" => self.search_runs(filter),
@@ -257,6 +272,9 @@ impl World {
         let body = match path {
             None if request.target == "/api/service/whoami" => json!({"username": "service-account-x", "roles": []}),
             None if request.target != "/api/meta/search/indexsearch" => return None,
+            None if self.lies() && request.body["dsl"]["query"]["bool"]["filter"][2]["terms"]["qualifiedName"].is_null() => {
+                return self.searches_say.as_ref().map(|(_, said)| Reply::ok(said));
+            }
             None if down => return Some(Reply::json(500, &json!({}))),
             None => self.search_app_runs(&request.body["dsl"]["query"]["bool"]["filter"]),
             Some(path) if path.ends_with("/submit") => return Some(self.submitted()),
@@ -275,6 +293,11 @@ impl World {
             },
         };
         Some(Reply::ok(&body))
+    }
+
+    /// Whether a search for runs is answered otherwise than by the truth.
+    fn lies(&self) -> bool {
+        self.searches_say.as_ref().is_some_and(|(since, _)| self.arrived >= *since)
     }
 
     fn search_app_runs(&self, filter: &Value) -> Value {
@@ -299,6 +322,7 @@ impl World {
         if let Some(on_submit) = &self.on_submit {
             on_submit();
         }
+        self.arrived += 1;
         let does = self.submits.pop_front().unwrap_or(Does { applies: true, reply: None });
         let mut shown = Value::Null;
         for _ in 0..self.arrivals {
@@ -828,11 +852,11 @@ async fn a_token_is_asked_for_before_the_intent_is_saved_and_nothing_stands_betw
             }
             "/api/service/whoami" => {
                 ticking.advance_without_waiting(Duration::from_secs(9));
-                json!({"username": "service-account-x", "roles": [{"name": "$admin"}]})
+                json!({"userId": "u", "username": "service-account-x", "roles": [{"name": "$admin"}]})
             }
             "/api/service/workflows/indexsearch" => hits(&[json!({"metadata": {"name": W}})]),
             "/api/service/runs/indexsearch" => hits(&[]),
-            "/api/service/workflows/submit" => json!({"metadata": {"name": "r-1"}, "status": {"phase": "Succeeded"}}),
+            "/api/service/workflows/submit" => json!({"metadata": {"name": format!("{W}-r1")}, "status": {"phase": "Succeeded"}}),
             _ => return None,
         };
         Some(Reply::ok(&body))

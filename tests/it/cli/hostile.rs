@@ -114,6 +114,16 @@ const BEHAVIOURS: &[Behaviour] = {
         B::Body("{\"passed\":true,\"passed\":false,\"metadata\":1,\"metadata\":2}"),
         B::Body("{\"passed\":true,\"failed_checks\":[\"UserEnabled\"],\"message\":\"contradicts itself\"}"),
         B::Body("{\"error\":\"internal\",\"code\":1006}"),
+        // Runs that are not ours: of another workflow, of another user, of a name that leads elsewhere, of none that exists.
+        B::Body("{\"metadata\":{\"name\":\"atlan-redshift-1684500800-k2v9d\"}}"),
+        B::Body(
+            "{\"metadata\":{\"name\":\"atlan-snowflake-1684500411-x\",\"labels\":{\"workflows.argoproj.io/creator\":\"u-other\"}}}",
+        ),
+        B::Body("{\"metadata\":{\"name\":\"..\"}}"),
+        B::Body("{\"metadata\":{\"name\":\"atlan-snowflake-1684500411-zzzzz\"}}"),
+        // Searches that prove nothing.
+        B::Body("{\"hits\":{\"total\":{\"value\":3,\"relation\":\"eq\"},\"hits\":[]}}"),
+        B::Body("{\"error\":{\"code\":500},\"hits\":{\"total\":{\"value\":0},\"hits\":[]}}"),
         B::Body("{\"half\":"),
         B::Body("NaN"),
         B::Nested(200),
@@ -251,7 +261,8 @@ fn read(stream: &mut TcpStream) -> Option<Request> {
 }
 
 fn run(name: &str, phase: &str) -> Value {
-    json!({"_id": name, "_source": {"metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"},
+    let created = jiff::Timestamp::now().to_string();
+    json!({"_id": name, "_source": {"metadata": {"name": name, "creationTimestamp": created},
         "spec": {"workflowTemplateRef": {"name": WORKFLOW}}, "status": {"phase": phase}}})
 }
 

@@ -107,8 +107,8 @@ fn token(text: &str, tags: Tags) -> Option<(Token, usize)> {
 fn tag(text: &str) -> Option<usize> {
     let name = text[1..].trim_start_matches('/').split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
     let is_cut = name.len() + 1 >= text.len();
-    let is_known = |tag: &&str| tag.eq_ignore_ascii_case(name) || is_cut && tag.starts_with(&name.to_ascii_lowercase());
-    if !text.starts_with("<!") && !TAGS.iter().any(|tag| is_known(&tag)) {
+    let is_known = |tag: &str| tag.eq_ignore_ascii_case(name) || is_cut && tag.starts_with(&name.to_ascii_lowercase());
+    if !text.starts_with("<!") && !TAGS.iter().any(|tag| is_known(tag)) {
         return None;
     }
     match text.bytes().take(LONGEST_TAG).enumerate().skip(1).find(|(_, byte)| matches!(byte, b'<' | b'>')) {

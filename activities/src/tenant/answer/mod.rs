@@ -9,12 +9,13 @@
 //! | `budget` | how many bytes of large answers may be in memory at once |
 //! | `sanitize` | one text: secrets, control characters |
 //! | `decode` | JSON into the fields that are read, every text sanitized on the way |
-//! | `fields`, `containers` | the types of those fields, none of which fails on an odd value |
+//! | `fields`, `containers`, `claim` | the types of those fields, none of which fails on an odd value |
 //! | `verbatim` | a value that is kept as it was sent, within limits |
 //! | `refusal` | the code, message and wait of an answer that is no success |
 //! | `retry_after` | the forms of the header `Retry-After` |
 
 mod budget;
+mod claim;
 mod condensed;
 mod containers;
 mod decode;
@@ -36,6 +37,7 @@ use jiff::Timestamp;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 pub(super) use budget::Large;
+pub(super) use claim::Claim;
 pub(super) use containers::{Element, Lenient, List, Pairs};
 pub use every::decode_as_every_answer;
 pub(super) use fields::{Count, Exact, Flag, Moment, NAME, PHASE, Plain, Secret, Text, Time};

@@ -127,13 +127,21 @@ fn spellings(secret: &str) -> Vec<String> {
         all.push(json);
     }
     all.push(secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;"));
-    all.push(secret.bytes().map(|byte| format!("{byte:02x}")).collect());
+    all.push(hexadecimal(secret));
     all.extend((0..3).flat_map(|offset| base64(secret.as_bytes(), offset)));
     if secret.contains('.') {
         all.extend(secret.split('.').filter(|part| part.len() >= LEAST_PART).map(str::to_owned));
     }
     all.retain(|spelling| spelling.len() >= LEAST_SECRET);
     all
+}
+
+fn hexadecimal(secret: &str) -> String {
+    secret.bytes().fold(String::new(), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        write!(hex, "{byte:02x}").unwrap_or_default();
+        hex
+    })
 }
 
 fn percent_encoded(secret: &str, upper: bool) -> String {

@@ -96,3 +96,56 @@ async fn a_part_of_an_answer_is_no_answer() {
     let server = Scripted::script([Reply::json(206, &json!({"metadata": {"name": "x-1-run"}}))]).await;
     assert_eq!(server.tenant(&clock()).stop_run("x-1-run").await.expect_err("it is a part").code, "tenant.unreadable");
 }
+
+fn run(name: &str) -> Value {
+    json!({"_id": name, "_source": {"metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:01Z"}}})
+}
+
+#[tokio::test]
+async fn a_search_for_runs_says_whether_a_new_run_can_be_missing_from_it() {
+    let many: Vec<_> = (0..50).map(|n| run(&format!("w-{n}"))).collect();
+    let zero = |relation: &str| json!({"hits": {"total": {"value": 0, "relation": relation}, "hits": []}});
+    // (the pages, whether they end at a bound) -> reaches, complete, runs, without a name
+    for (pages, bound, expected) in [
+        (vec![found(&json!(0), &[])], None, (true, true, 0, 0)),
+        (vec![zero("eq")], None, (true, true, 0, 0)),
+        (vec![zero("gte")], None, (false, false, 0, 0)),
+        (vec![json!({"hits": {"hits": []}})], None, (false, false, 0, 0)),
+        (vec![found(&json!(3), &[])], None, (false, false, 0, 0)),
+        (vec![found(&json!(1), &[run("w-1")])], None, (true, true, 1, 0)),
+        (vec![found(&json!(900), &many)], None, (true, false, 50, 0)),
+        (vec![found(&json!(2), &[run("w-1")]), found(&json!(2), &[run("w-2")])], None, (true, true, 2, 0)),
+        (vec![found(&json!(2), &[run("w-1")]), found(&json!(2), &[])], None, (false, false, 1, 0)),
+        (vec![found(&json!(2), &[run("w-1")]), found(&json!(2), &[run("w-1")])], None, (false, false, 1, 0)),
+        (vec![found(&json!(900), &[run("w-1")])], Some("2026-01-01T00:00:02Z"), (true, false, 1, 0)),
+        (vec![found(&json!(2), &[run("w-1"), json!(null)])], None, (true, false, 1, 1)),
+        (vec![found(&json!(1), &[run("..")])], None, (true, false, 0, 1)),
+    ] {
+        let server = Scripted::script(pages.iter().map(Reply::ok)).await;
+        let bound = bound.map(|bound| bound.parse().expect("a time"));
+        let shown = server.tenant(&clock()).runs_of("w", bound).await.expect("an answer");
+        assert_eq!((shown.reaches, shown.complete, shown.runs.len(), shown.nameless.len()), expected, "{pages:?}");
+        assert_eq!(server.requests().len(), pages.len());
+    }
+}
+
+#[tokio::test]
+async fn a_run_without_the_name_of_its_workflow_is_told_by_its_own() {
+    let long = "a".repeat(70);
+    let jane = Identity { user_id: "u-1".into(), username: "jane".into(), roles: vec![] };
+    for (workflow, name, applied) in [
+        ("w-1", "w-1-abcde".to_owned(), true),
+        ("w-1", "w-1".to_owned(), false),
+        ("w-1", "w-1-".to_owned(), false),
+        ("w-1", "w-10-abcde".to_owned(), false),
+        ("w-1", "w-2-abcde".to_owned(), false),
+        // A name that is too long is cut before random characters are put behind it.
+        (long.as_str(), format!("{}-bcde", "a".repeat(58)), true),
+    ] {
+        let server = Scripted::script([Reply::ok(&json!({"metadata": {"name": name}}))]).await;
+        let tenant = server.tenant(&clock());
+        let submitted = tenant.submit(tenant.permit().await, &jane, workflow, "id").await;
+        assert_eq!(matches!(submitted, Submission::Applied(_)), applied, "{name}: {submitted:?}");
+        assert_eq!(matches!(submitted, Submission::UnknownFate(_)), !applied, "{name}: {submitted:?}");
+    }
+}
