@@ -189,7 +189,11 @@ fn scan(options: &FsckOptions, clock: &dyn Clock, has_turn: bool) -> Result<Scan
     let mut wrong: BTreeMap<String, tables::WrongIndex> = BTreeMap::new();
     let counted_wrong = if is_complete { tables::indexes(&entries, &counted) } else { Vec::new() };
     for index in indexes.into_iter().chain(counted_wrong) {
-        wrong.entry(index.index.clone()).or_insert(index);
+        // Whichever check came first: damage is the cause of whatever else is wrong.
+        let known = wrong.get(&index.index);
+        if known.is_none_or(|known| !known.is_damaged && index.is_damaged) {
+            wrong.insert(index.index.clone(), index);
+        }
     }
     wrong.into_values().for_each(|index| found.add(index.finding()));
     if is_complete {

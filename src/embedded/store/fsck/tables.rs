@@ -31,7 +31,7 @@ pub(super) struct WrongIndex {
     table: String,
     problem: String,
     /// Its pages cannot be read, or contradict each other.
-    is_damaged: bool,
+    pub(super) is_damaged: bool,
 }
 
 impl WrongIndex {
