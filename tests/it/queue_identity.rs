@@ -213,7 +213,7 @@ fn a_first_opening_that_is_killed_at_any_step_is_taken_up_by_the_next() {
             );
             let ran = place.shell(&line, "");
             assert!(ran.stdout.contains("ended 137") || ran.stdout.contains("ended 0"), "{calls} {step}: {ran:?}");
-            let next = place.run(&job);
+            let next = place.run(&format!("{job} --id-conflict-policy use_existing"));
             assert_eq!(next.code, 0, "{calls} {step}: {next:?}");
             assert_sound(&place, &["first"]);
             if ran.stdout.contains("ended 0") {
