@@ -306,10 +306,10 @@ mod tests {
             std::fs::write(dir.path().join(name), "").unwrap();
         }
         let place = StateDirectory::open(&path).unwrap();
-        let files = place.identity().unwrap().unwrap();
         let machine = Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap()));
         let process = || (InUse::new(&place).unwrap(), QueueClock::new(machine.clone()));
         let (first, time) = process();
+        let files = place.identity().unwrap().unwrap();
         first.enter(&place, &time).unwrap();
         first.record(&place, &files, &time).unwrap();
         machine.jump(SignedDuration::from_hours(-1));
@@ -338,8 +338,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("q.db"), "").unwrap();
         let place = StateDirectory::open(&dir.path().join("q.db")).unwrap();
-        let files = place.identity().unwrap().unwrap();
         let in_use = InUse::new(&place).unwrap();
+        let files = place.identity().unwrap().unwrap();
         let clock = QueueClock::new(Arc::new(SystemClock::new()));
         let origin = clock.origin();
         for time in [None, Some((7, "another".to_owned()))] {

@@ -264,8 +264,12 @@ impl Store {
 
 /// Takes the time of the processes that have the queue open, if there are any. Fails if the files are not theirs, or do not belong together.
 pub(super) fn look_beside(path: &Path, clock: &QueueClock) -> Result<(), StoreError> {
-    // What else is wrong with the files is for the caller to find.
-    let Ok(place) = StateDirectory::open(path) else { return Ok(()) };
+    let place = match StateDirectory::open(path) {
+        Ok(place) => place,
+        Err(error @ StoreError::Unsafe { .. }) => return Err(error),
+        // What else is wrong with the files is for the caller to find.
+        Err(_) => return Ok(()),
+    };
     match InUse::new(&place) {
         Ok(in_use) if place.database_id()?.is_some() => in_use.look(&place, clock),
         _ => Ok(()),
