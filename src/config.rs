@@ -48,6 +48,8 @@ pub struct Config {
     pub limits: Throttles,
     /// What an operator's machines ask a worker.
     pub http: HttpConfig,
+    /// What is counted.
+    pub metrics: MetricsConfig,
     /// Log lines.
     pub log: LogConfig,
     /// The file that was read, if any.
@@ -203,6 +205,14 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAd
     }
     let refused = |_| serde::de::Error::custom(format!("`{text}` is no address and port, such as 127.0.0.1:9464 or 0.0.0.0:9464"));
     text.parse().map(Some).map_err(refused)
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Tenants that are counted under their own name.
+    pub max_tenants: usize,
 }
 
 /// Log lines.

@@ -1,6 +1,6 @@
 //! The door: the one way from a request to a job that may be stored. Whatever is refused here names its field, and nothing is stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use iolaus_activities::{ActivityInfo, ActivityOptions, Registry, RetryPolicy, duration};
@@ -137,13 +137,14 @@ pub(crate) struct Content {
 pub struct Intake {
     activities: BTreeMap<&'static str, ActivityInfo>,
     overrides: BTreeMap<String, OptionOverrides>,
-    tenants: Vec<String>,
+    tenants: BTreeSet<String>,
 }
 
 impl Intake {
     /// A door that knows these activities, what the configuration says about them, and these tenants.
     pub fn new(registry: &Registry, overrides: BTreeMap<String, OptionOverrides>, tenants: Vec<String>) -> Self {
-        Self { activities: registry.infos().map(|info| (info.name, info.clone())).collect(), overrides, tenants }
+        let activities = registry.infos().map(|info| (info.name, info.clone())).collect();
+        Self { activities, overrides, tenants: tenants.into_iter().collect() }
     }
 
     /// Checks a request. Options resolve here, job over configuration over activity, and are stored as they come out.
@@ -228,7 +229,7 @@ impl Intake {
 }
 
 /// The first few names, and how many more there are.
-fn named(tenants: &[String]) -> String {
+fn named(tenants: &BTreeSet<String>) -> String {
     let first = tenants.iter().take(NAMED).map(|name| cut(name, limits::STEP_NAME)).collect::<Vec<_>>().join(", ");
     match tenants.len().saturating_sub(NAMED) {
         0 => first,
@@ -283,6 +284,19 @@ mod tests {
         for refused in [huge.parse::<crate::job::JobState>().unwrap_err(), huge.parse::<RunId>().unwrap_err()] {
             assert!(refused.to_string().len() < 1024, "{refused}");
         }
+    }
+
+    #[test]
+    fn an_input_that_is_nested_too_deep_to_be_read_again_is_refused() {
+        let shipped = iolaus_activities::shipped(&iolaus_activities::tenant::Tenants::none());
+        let intake = Intake::new(&shipped, BTreeMap::new(), vec!["default".into()]);
+        let admit = |depth: usize| {
+            let deep = (0..depth).fold(Value::Null, |value, _| Value::Array(vec![value]));
+            let request = JobRequest { activity: "publish_preflight".into(), input: deep, ..JobRequest::default() };
+            intake.admit(request, TraceContext::generate(), Timestamp::UNIX_EPOCH).unwrap_err().to_string()
+        };
+        assert!(admit(limits::DEPTH + 1).contains("levels deep"), "{}", admit(limits::DEPTH + 1));
+        assert!(!admit(limits::DEPTH).contains("levels deep"), "{}", admit(limits::DEPTH));
     }
 
     #[test]

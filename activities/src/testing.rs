@@ -1,5 +1,6 @@
 //! A host for tests of activities: checkpoints in memory, a clock under control, stops on demand, and death at or after the Nth save.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ struct State {
     owner: EffectOwner,
     /// What the jobs of one queue know of each other.
     effects: Arc<EffectRegister>,
+    /// How many effects were sent whose answer is awaited.
+    in_flight: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -69,6 +72,7 @@ impl TestHost {
             tenant: "default".to_owned(),
             owner: EffectOwner { job_id: job_id.to_owned(), run_id: format!("run of {job_id}") },
             effects: effects.clone(),
+            in_flight: Arc::default(),
         };
         Self { clock, state: Arc::new(state) }
     }
@@ -96,6 +100,11 @@ impl TestHost {
     /// Every progress that was reported, oldest first.
     pub fn progress(&self) -> Vec<Value> {
         self.state.with(|inner| inner.progress.clone())
+    }
+
+    /// How many effects were sent whose answer is awaited, as far as the attempts say. A real host drops no attempt meanwhile.
+    pub fn effects_in_flight(&self) -> usize {
+        self.state.in_flight.load(Ordering::SeqCst)
     }
 
     /// Runs the next attempt, which starts from the last stored checkpoint.
@@ -185,6 +194,10 @@ impl Host for State {
     }
 
     fn effect_in_flight(&self, _: Duration) -> EffectInFlight {
-        EffectInFlight::untracked()
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let in_flight = self.in_flight.clone();
+        EffectInFlight::new(move || {
+            in_flight.fetch_sub(1, Ordering::SeqCst);
+        })
     }
 }

@@ -15,11 +15,6 @@ pub(crate) fn line(text: &str) -> String {
     text.chars().map(|c| if acts(c) { ' ' } else { c }).collect()
 }
 
-/// The same for several lines.
-pub(crate) fn lines(text: &str) -> String {
-    text.chars().map(|c| if acts(c) && c != '\n' { ' ' } else { c }).collect()
-}
-
 /// JSON with those characters as escapes, so that it has the same meaning.
 pub(crate) fn json(text: String) -> String {
     if !text.chars().any(acts) {
@@ -46,7 +41,7 @@ mod tests {
     #[test]
     fn nothing_that_moves_a_cursor_or_turns_the_writing_round_is_left() {
         assert_eq!(line(NASTY), "a [2Jb c d e f g h i");
-        assert_eq!(lines("a\nb\rc"), "a\nb c");
+        assert_eq!(line("a\nb\rc"), "a b c");
         assert_eq!(line("Größe 数据 🚀"), "Größe 数据 🚀");
     }
 

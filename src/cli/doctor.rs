@@ -115,9 +115,7 @@ impl Doctor {
             Some(name) => vec![name],
             None => app.config.tenants.keys().collect(),
         };
-        for name in names {
-            tenant::check(name, &mut report).await?;
-        }
+        tenant::check(&names, &mut report).await?;
         if app.out.is_json() {
             let ok = report.exit == Exit::Passed;
             // `well` and `mend` are the older names of `ok` and `hint`.

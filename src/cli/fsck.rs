@@ -35,10 +35,7 @@ impl Fsck {
         let report = app.fsck(self.repair).await?;
         app.out.data(&report, || text(&report))?;
         if report.is_damaged() {
-            app.out.note(
-                "hint: the file is damaged: stop every process that uses it, keep a copy, and try `sqlite3 FILE .recover`, or \
-                 put a backup back",
-            );
+            app.out.note(&format!("hint: {}", report.damage_hint()));
             return Ok(Exit::Unusable);
         }
         Ok(if report.ok { Exit::Passed } else { Exit::Failed })
@@ -60,11 +57,20 @@ fn text(report: &FsckReport) -> String {
             writeln!(text, "left as it is:\n\n{}\n", rows(&repair.remaining)).ok();
         }
     }
-    let is_repairable = repair.is_none() && findings.iter().any(|finding| finding.severity == Severity::Error);
-    let state = match (report.ok, is_repairable) {
-        (true, _) => "nothing is wrong",
-        (false, true) => "something is wrong; iolaus fsck --repair does what the last column says, after a copy",
-        (false, false) => "something is still wrong",
+    let wrong: Vec<&Finding> = findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    let repairable = wrong.iter().filter(|finding| finding.can_repair()).count();
+    let state = if report.ok {
+        "nothing is wrong"
+    } else if repair.is_some() {
+        "something is still wrong"
+    } else if report.is_damaged() {
+        "pages of the file are damaged, and --repair changes nothing in such a file"
+    } else if repairable == 0 {
+        "something is wrong, and --repair does nothing about it: the messages say what does"
+    } else if repairable < wrong.len() {
+        "something is wrong; iolaus fsck --repair does what the last column says, after a copy, and leaves the rest as it is"
+    } else {
+        "something is wrong; iolaus fsck --repair does what the last column says, after a copy"
     };
     write!(text, "{place}: {executions} executions: {state}").ok();
     text
@@ -78,7 +84,7 @@ fn rows(findings: &[Finding]) -> String {
         vec![
             severity.to_owned(),
             finding.code.to_owned(),
-            finding.table.to_owned(),
+            finding.table.to_string(),
             row,
             job_id,
             run_id,

@@ -111,7 +111,7 @@ impl App {
         Ok(job)
     }
 
-    /// The tenants, each with its client.
+    /// The tenants.
     pub(crate) fn tenants(&self) -> anyhow::Result<Arc<Tenants>> {
         self.tenants_by(self.clock.clone())
     }
@@ -154,7 +154,7 @@ impl App {
         let registry = shipped(&Tenants::none());
         let activities = registry.infos().map(|info| info.name).chain([SEQUENCE]);
         let known = Known::new(activities, self.config.tenants.keys().map(String::as_str));
-        Metrics::new(self.meters.provider(), known)
+        Metrics::new(&self.meters, known.with_max_tenants(self.config.metrics.max_tenants))
     }
 }
 
@@ -232,6 +232,14 @@ impl Host {
     pub(crate) async fn start_worker(&self, app: &App) -> anyhow::Result<Worker> {
         let tenants = app.tenants_by(self.clock(app))?;
         warn_of_unserved(&tenants);
+        let (configured, most) = (app.config.tenants.len(), app.config.metrics.max_tenants);
+        if configured > most {
+            let hint = "raise metrics.max_tenants";
+            tracing::warn!(
+                hint,
+                "{most} of {configured} tenants have metrics of their own; the rest is counted as tenant=\"other\""
+            );
+        }
         for (problem, hint) in doctor::permissions::problems(&app.config) {
             tracing::warn!(hint, "{problem}");
         }

@@ -106,11 +106,12 @@ impl Out {
         writeln!(stdout, "{}", line.trim_end_matches('\n')).and_then(|()| stdout.flush())
     }
 
-    /// One line that is no data. It may quote what was given, and is cut to a bound.
+    /// One line that is no data. It may quote what was given: it stays one line, without characters that act on a terminal, and is cut to
+    /// a bound.
     pub fn note(self, text: &str) {
         let text = cut(text, NOTE_LIMIT);
         // If stderr is gone there is nobody to tell.
-        writeln!(io::stderr(), "{}", clean::lines(&text)).ok();
+        writeln!(io::stderr(), "{}", clean::line(&text)).ok();
     }
 
     /// An error and its mend.

@@ -302,4 +302,10 @@ mod tests {
         let rows = [vec!["a".to_owned(), "b".to_owned()], vec!["longer\n".to_owned(), String::new()]];
         assert_eq!(table(&["ONE", "TWO"], &rows), "ONE      TWO\na        b\nlonger\n");
     }
+
+    #[test]
+    fn no_cell_of_a_table_acts_on_a_terminal_or_begins_a_line_of_its_own() {
+        let rows = [vec!["a\u{1b}[2Jb".to_owned(), "c\nd\u{202e}e".to_owned()]];
+        assert_eq!(table(&["ONE", "TWO"], &rows), "ONE     TWO\na [2Jb  c d e\n");
+    }
 }

@@ -107,3 +107,24 @@ pub(crate) fn note_rest<T>(app: &App, listed: &Listed<T>, noun: &str, how: &str)
         app.out.note(&format!("left out {} {noun}{plural} without a name", listed.unreadable));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Arg, Command};
+
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_run_may_hold_colons_and_slashes_and_may_not_lead_to_another_path() {
+        let is_taken = |name: &str| {
+            let command = Command::new("stop").arg(Arg::new("run").value_parser(path_name()));
+            command.try_get_matches_from(["stop", name]).is_ok()
+        };
+        for name in ["a:b/c", "9e3779b97f4a7c15", "oauth-client-1f3a", "v1..2"] {
+            assert!(is_taken(name), "{name}");
+        }
+        for name in ["", " ", ".", "..", "a/../b", "a\\..\\b", " ../b"] {
+            assert!(!is_taken(name), "{name}");
+        }
+    }
+}

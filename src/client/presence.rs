@@ -1,5 +1,7 @@
 //! Who works on a host, what is held back, and which jobs no worker takes.
 
+use std::collections::{HashMap, HashSet};
+
 use iolaus_activities::timestamp;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,14 +26,18 @@ pub struct HostStatus {
 impl HostStatus {
     /// Finds the jobs that no live worker takes among those that were counted.
     pub fn new(presence: Presence, counts: Vec<StateCount>, oldest_due: Option<Timestamp>) -> Self {
+        // Both may have thousands of tenants: neither is searched through for each of the other.
+        let (takers, executors) = (Takers::of(presence.live()), Takers::of(presence.executors()));
         let mut without_worker: Vec<WithoutWorker> = Vec::new();
+        let mut known: HashMap<(&str, &str), usize> = HashMap::new();
         for StateCount { activity, tenant, state, count } in counts.iter().filter(|count| count.state.is_open() && count.count > 0)
         {
-            let Some(missing) = presence.missing(activity, tenant) else { continue };
-            if *state == JobState::Running && presence.is_executing(activity, tenant) {
+            let Some(missing) = takers.missing(activity, tenant) else { continue };
+            if *state == JobState::Running && executors.missing(activity, tenant).is_none() {
                 continue;
             }
-            match without_worker.iter_mut().find(|known| known.activity == *activity && known.tenant == *tenant) {
+            let at = *known.entry((activity, tenant)).or_insert(without_worker.len());
+            match without_worker.get_mut(at) {
                 Some(known) => known.jobs += count,
                 None => {
                     without_worker.push(WithoutWorker {
@@ -100,27 +106,53 @@ impl Presence {
         self.workers.iter().any(|worker| worker.live && worker.job_id.as_deref().is_some_and(is_it))
     }
 
-    /// Whether a live process that works one job alone may be working one of this activity and tenant.
-    fn is_executing(&self, activity: &str, tenant: &str) -> bool {
-        let executes = |worker: &WorkerStatus| worker.live && worker.job_id.is_some() && worker.serves(tenant);
-        self.workers.iter().any(|worker| executes(worker) && worker.activities.iter().any(|name| name == activity))
+    /// The live processes that work one job alone.
+    fn executors(&self) -> impl Iterator<Item = &WorkerStatus> {
+        self.workers.iter().filter(|worker| worker.live && worker.job_id.is_some())
     }
 
     /// What kind of worker is missing for a job of an activity and a tenant; `None` when a live worker takes it. No worker takes a
     /// sequence: they take its steps.
     pub fn missing(&self, activity: &str, tenant: &str) -> Option<Missing> {
+        Takers::of(self.live()).missing(activity, tenant)
+    }
+}
+
+/// Which jobs some workers take, by activity and tenant.
+struct Takers<'a> {
+    any: bool,
+    /// By activity, the tenants that are served. `None`: whatever a job names.
+    tenants: HashMap<&'a str, Option<HashSet<&'a str>>>,
+}
+
+impl<'a> Takers<'a> {
+    fn of(workers: impl Iterator<Item = &'a WorkerStatus>) -> Self {
+        let mut takers = Self { any: false, tenants: HashMap::new() };
+        for worker in workers {
+            takers.any = true;
+            for activity in &worker.activities {
+                let served = takers.tenants.entry(activity).or_insert_with(|| Some(HashSet::new()));
+                match (&worker.tenants, served.as_mut()) {
+                    (Some(tenants), Some(served)) => served.extend(tenants.iter().map(String::as_str)),
+                    (None, _) => *served = None,
+                    (Some(_), None) => {}
+                }
+            }
+        }
+        takers
+    }
+
+    fn missing(&self, activity: &str, tenant: &str) -> Option<Missing> {
         if activity == SEQUENCE {
             return None;
         }
-        let runs = |worker: &&WorkerStatus| worker.activities.iter().any(|name| name == activity);
-        if self.live().next().is_none() {
-            Some(Missing::Worker)
-        } else if !self.live().any(|worker| runs(&worker)) {
-            Some(Missing::Activity)
-        } else if !self.live().filter(runs).any(|worker| worker.serves(tenant)) {
-            Some(Missing::Tenant)
-        } else {
-            None
+        if !self.any {
+            return Some(Missing::Worker);
+        }
+        match self.tenants.get(activity) {
+            None => Some(Missing::Activity),
+            Some(Some(served)) if !served.contains(tenant) => Some(Missing::Tenant),
+            Some(_) => None,
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::telemetry;
 const PROXIES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 /// Connections of the HTTP server. Fewer leave no room for two probes and Prometheus beside a client that misbehaves.
 const CONNECTIONS: std::ops::RangeInclusive<usize> = 8..=65_536;
+/// Tenants that are counted under their own name. Each may have some hundred series, and these are kept in memory.
+const COUNTED_TENANTS: std::ops::RangeInclusive<usize> = 0..=100_000;
 /// What the HTTP server may wait for a client, and a client for it.
 const HTTP_TIME: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
 
@@ -31,7 +33,7 @@ fn limits_of_the_queue(config: &Config, merged: &Map<String, Value>) -> Result<(
         }
     }
     if let Some(name) = config.limits.tenants.keys().find(|name| !config.tenants.contains_key(*name)) {
-        let known = config.tenants.keys().cloned().collect::<Vec<_>>().join(", ");
+        let known = tenant::few(config.tenants.keys().map(String::as_str));
         return Err(at(merged, &format!("limits.tenants.{name}"), "there is no such tenant", &format!("the tenants are {known}")));
     }
     Ok(())
@@ -78,6 +80,11 @@ pub(super) fn values(config: &Config, merged: &Map<String, Value>) -> Result<(),
     limits_of_the_queue(config, merged)?;
     temporal(config, merged)?;
     http(config, merged)?;
+    let most = config.metrics.max_tenants;
+    if !COUNTED_TENANTS.contains(&most) {
+        let hint = format!("choose {} to {}", COUNTED_TENANTS.start(), COUNTED_TENANTS.end());
+        return Err(at(merged, "metrics.max_tenants", &format!("{most} is out of range"), &hint));
+    }
     tenants(config, merged)?;
     for (name, overrides) in &config.activities {
         overrides.validate().map_err(|refused| {

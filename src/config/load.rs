@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use config::{ConfigError as Foreign, File, FileFormat, Map, Source, Value, ValueKind};
 
@@ -206,7 +207,13 @@ fn pattern(key: &str) -> String {
 }
 
 /// Every key there is, read off the reference, where the keys without a default stand behind a `#`.
-pub(super) fn known_keys() -> BTreeSet<String> {
+pub(super) fn known_keys() -> &'static BTreeSet<String> {
+    // Asked for every key of every tenant.
+    static KEYS: LazyLock<BTreeSet<String>> = LazyLock::new(read_known_keys);
+    &KEYS
+}
+
+fn read_known_keys() -> BTreeSet<String> {
     let mut section = String::new();
     let mut keys = BTreeSet::new();
     for line in DEFAULTS.lines() {
@@ -225,7 +232,7 @@ pub(super) fn known_keys() -> BTreeSet<String> {
 /// The known key that is at most a few typing errors away.
 fn nearest(key: &str) -> Option<String> {
     let wanted = pattern(key);
-    let scored = known_keys().into_iter().map(|known| (distance(&wanted, &known), known));
+    let scored = known_keys().iter().map(|known| (distance(&wanted, known), known));
     let (errors, known) = scored.min()?;
     let name = key.split('.').nth(1).unwrap_or("NAME");
     (errors <= 1 + wanted.len() / 6).then(|| known.replace('*', name))
@@ -237,12 +244,12 @@ fn related(key: &str) -> Vec<String> {
     let (section, last) = wanted.rsplit_once('.').unwrap_or(("", &wanted));
     let name = key.split('.').nth(1).filter(|_| wanted.contains('*'));
     let words: Vec<&str> = last.split('_').filter(|word| word.len() > 2).collect();
-    let score = |known: &String| {
+    let score = |known: &&String| {
         let last = known.rsplit('.').next().unwrap_or_default();
         words.iter().filter(|word| last.split('_').any(|part| alike(part, word))).count()
     };
     let (own, others): (Vec<_>, Vec<_>) =
-        known_keys().into_iter().partition(|known| known.rsplit_once('.').is_some_and(|(of, _)| of == section));
+        known_keys().iter().partition(|known| known.rsplit_once('.').is_some_and(|(of, _)| of == section));
     let keys = if own.iter().any(|known| score(known) > 0) { own } else { others };
     let best = keys.iter().map(score).max().unwrap_or(0);
     let found = keys.into_iter().filter(|known| best > 0 && score(known) == best).take(RELATED);

@@ -139,6 +139,7 @@ fn a_refusal_names_the_key_its_source_and_the_mend() {
         ),
         ("", &[("ATLAN_BASE_URL", "acme.atlan.com")], &["the variable ATLAN_BASE_URL", "has no scheme"]),
         ("", &[("ATLAN_BASE_URL", "http://acme.atlan.com")], &["the variable ATLAN_BASE_URL", "unencrypted", "allow_cleartext"]),
+        ("[metrics]\nmax_tenants = 100001", &[], &["`metrics.max_tenants`", "mine.toml", "choose 0 to 100000"]),
         ("[http]\nmax_connections = 1", &[], &["`http.max_connections`", "mine.toml", "choose 8 to 65536"]),
         ("[http]\nheader_timeout = '0s'", &[], &["`http.header_timeout`", "choose 100ms to 1h"]),
     ];
@@ -282,6 +283,7 @@ fn every_key_stands_in_the_reference_and_the_reference_has_no_other() {
         fields::<TenantSettings>("tenants.*"),
         fields::<OptionOverrides>("activities.*"),
         fields::<HttpConfig>("http"),
+        fields::<MetricsConfig>("metrics"),
         fields::<LogConfig>("log"),
         fields::<Throttle>("limits.activities.*"),
         fields::<Throttle>("limits.tenants.*"),
@@ -289,7 +291,7 @@ fn every_key_stands_in_the_reference_and_the_reference_has_no_other() {
     .into_iter()
     .flatten()
     .collect();
-    assert_eq!(super::load::known_keys(), typed);
+    assert_eq!(*super::load::known_keys(), typed);
 }
 
 #[test]

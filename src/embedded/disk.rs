@@ -9,6 +9,7 @@ use std::time::Duration;
 use iolaus_activities::Clock;
 use serde::Serialize;
 
+use super::error::StoreError;
 use super::files::{self, StateDirectory};
 use super::store::BATCH;
 
@@ -42,8 +43,8 @@ pub struct DiskSpeed {
 }
 
 /// Measures the directory of a database, with private files that are removed again.
-pub(crate) fn measure(database: &Path, clock: &dyn Clock) -> io::Result<DiskSpeed> {
-    let scratch: Vec<Scratch> = (0..OVERLAPPED).map(|n| Scratch::new(database, n)).collect::<io::Result<_>>()?;
+pub(super) fn measure(database: &Path, clock: &dyn Clock) -> Result<DiskSpeed, StoreError> {
+    let scratch: Vec<Scratch> = (0..OVERLAPPED).map(|n| Scratch::new(database, n)).collect::<Result<_, StoreError>>()?;
     let alone = scratch[0].syncs(clock)?;
     let overlapped = std::thread::scope(|scope| {
         let threads: Vec<_> = scratch.iter().map(|scratch| scope.spawn(|| scratch.syncs(clock))).collect();
@@ -93,10 +94,10 @@ struct Scratch {
 
 impl Scratch {
     /// As large as it will ever be, and synced: from now on a sync is one of data alone, as it is in the log.
-    fn new(database: &Path, n: usize) -> io::Result<Self> {
+    fn new(database: &Path, n: usize) -> Result<Self, StoreError> {
         let name = format!("disk-{}-{n}", std::process::id());
-        let place = StateDirectory::open(database).map_err(io::Error::other)?;
-        let file = place.beside(&name).map_err(io::Error::other)?;
+        let place = StateDirectory::open(database)?;
+        let file = place.beside(&name)?;
         let scratch = Self { file, path: files::path_beside(place.database(), &name) };
         for _ in 0..PAGES {
             (&scratch.file).write_all(&[0; PAGE])?;

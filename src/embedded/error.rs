@@ -233,7 +233,8 @@ impl StoreError {
              one whose files were deleted ends on its own within seconds";
         const CUT: &str =
             "stop every process that uses it, then start them again; what was cut off is lost, and iolaus fsck checks the rest";
-        const DAMAGED: &str = "the file is damaged: stop every process that uses it, keep a copy, and try `sqlite3 FILE .recover`";
+        const DAMAGED: &str = "the file is damaged: stop every process that uses it, keep a copy, and put a backup back or try `sqlite3 FILE .recover`; \
+             iolaus fsck names the commands";
         match self {
             Self::Sql(error) | Self::CommitUnknown(error) if extended_code(error) == Some(NO_ROOM_FOR_SHM) => Some(FULL),
             Self::Sql(error) | Self::CommitUnknown(error) if extended_code(error) == Some(SHORT_READ) => Some(CUT),

@@ -30,7 +30,6 @@ use iolaus_activities::{Clock, shell_word};
 use serde::Serialize;
 
 pub use disk::DiskSpeed;
-pub(crate) use disk::measure as measure_disk;
 pub(crate) use execute::work;
 pub use execute::{Executed, execute};
 pub(crate) use queue_clock::describe as describe_step;
@@ -200,6 +199,11 @@ pub(crate) fn place_warnings(path: &Path) -> Vec<(String, String)> {
     let theirs = StateDirectory::open(&path).and_then(|place| place.check_may_work()).err();
     let theirs = theirs.filter(|error| matches!(error, StoreError::Unsafe { .. }));
     open.chain(theirs.map(|error| (error.to_string(), error.mend().unwrap_or_default().into_owned()))).collect()
+}
+
+/// Measures the disk of a queue's file. Blocks for most of a second.
+pub(crate) fn measure_disk(path: &Path, clock: &dyn Clock) -> Result<DiskSpeed, ClientError> {
+    disk::measure(path, clock).map_err(|error| unavailable(&path.display().to_string(), error))
 }
 
 fn open_store(options: &EmbeddedOptions, clock: Arc<QueueClock>) -> Result<Arc<Store>, StoreError> {

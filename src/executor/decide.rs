@@ -437,6 +437,19 @@ mod tests {
     }
 
     #[test]
+    fn a_verdict_that_grows_in_a_log_line_is_stored_whole_and_logged_within_its_limit() {
+        let quotes = "\"".repeat(1_000);
+        let facts = limits::VERDICT / 2_500;
+        let verdict = (0..facts).fold(Verdict::passed("ok"), |verdict, n| verdict.fact(&format!("f{n}"), quotes.as_str()));
+        let closed = closing(decide(&execution(1), Outcome::Verdict(verdict), &Cancel::NotRequested, now(), 0.5));
+        assert_eq!((closed.verdict.status, closed.verdict.facts.len()), (Status::Passed, facts));
+        let logged = serde_json::to_string(&closed.logged()).unwrap();
+        assert!(logged.len() <= limits::VERDICT, "{} bytes are logged", logged.len());
+        let read: VerdictRecord = serde_json::from_str(&closed.logged()).unwrap();
+        assert!(read.facts["facts_dropped_bytes"].as_u64() > Some(0) && read.facts.len() > 1, "what fits is kept");
+    }
+
+    #[test]
     fn a_fact_that_is_nested_too_deep_is_kept_as_deep_as_it_can_be_read_within_a_sequence() {
         let deep = (0..126).fold(Value::Null, |value, _| Value::Array(vec![value]));
         let outcome = Outcome::Verdict(Verdict::failed("no").fact("failed_checks", deep));

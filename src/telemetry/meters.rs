@@ -6,11 +6,14 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
 
+use super::series::SeriesLimits;
+
 /// The provider and what Prometheus is answered from. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Meters {
     provider: SdkMeterProvider,
     registry: Registry,
+    limits: SeriesLimits,
 }
 
 impl Meters {
@@ -21,7 +24,8 @@ impl Meters {
 
     pub(super) fn build(resource: Resource, otlp: bool) -> Self {
         let registry = Registry::new();
-        let mut builder = SdkMeterProvider::builder().with_resource(resource);
+        let limits = SeriesLimits::default();
+        let mut builder = SdkMeterProvider::builder().with_resource(resource).with_view(limits.view());
         let reader = opentelemetry_prometheus::exporter().with_registry(registry.clone()).scope_info_enabled(false).build();
         match reader {
             Ok(reader) => builder = builder.with_reader(reader),
@@ -33,12 +37,17 @@ impl Meters {
                 Err(error) => super::warn_early(&format!("metrics are not exported: {error}")),
             }
         }
-        Self { provider: builder.build(), registry }
+        Self { provider: builder.build(), registry, limits }
     }
 
     /// Where instruments come from.
     pub fn provider(&self) -> &SdkMeterProvider {
         &self.provider
+    }
+
+    /// How many series instruments may have.
+    pub(super) fn limits(&self) -> &SeriesLimits {
+        &self.limits
     }
 
     /// Everything, in Prometheus' text format. It may read the queue: not for a thread that must not block.

@@ -13,8 +13,8 @@ use iolaus_activities::VerdictRecord;
 use opentelemetry::metrics::noop::NoopMeterProvider;
 use opentelemetry::metrics::{AsyncInstrument, Counter, Histogram, Meter, MeterProvider as _};
 use opentelemetry::{KeyValue, StringValue};
-use opentelemetry_sdk::metrics::SdkMeterProvider;
 
+use super::Meters;
 use super::names::{self, attribute, metric, operation};
 
 /// What is not known by name.
@@ -35,7 +35,7 @@ const OPERATION: [f64; 12] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005,
 /// Operations of one commit.
 const SIZES: [f64; 11] = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
-/// The activities and tenants that are attributes under their own name.
+/// The activities and tenants that are attributes under their own name. All others share one, which is their sum.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     activities: BTreeMap<String, Arc<str>>,
@@ -47,6 +47,15 @@ impl Known {
     pub fn new<'a>(activities: impl IntoIterator<Item = &'a str>, tenants: impl IntoIterator<Item = &'a str>) -> Self {
         let name = |name: &'a str| (name.to_owned(), Arc::from(name));
         Self { activities: activities.into_iter().map(name).collect(), tenants: tenants.into_iter().map(name).collect() }
+    }
+
+    /// Of the tenants only so many, the first in alphabetical order: every process with the same configuration names the same.
+    #[must_use]
+    pub fn with_max_tenants(mut self, most: usize) -> Self {
+        if let Some(first_without) = self.tenants.keys().nth(most).cloned() {
+            self.tenants.split_off(&first_without);
+        }
+        self
     }
 
     fn activity(&self, name: &str) -> StringValue {
@@ -103,9 +112,10 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Instruments of a provider.
-    pub fn new(provider: &SdkMeterProvider, known: Known) -> Self {
-        Self::of(provider.meter(names::SERVICE), known)
+    /// Instruments that these meters read.
+    pub fn new(meters: &Meters, known: Known) -> Self {
+        meters.limits().know(known.activities.len(), known.tenants.len());
+        Self::of(meters.provider().meter(names::SERVICE), known)
     }
 
     fn of(meter: Meter, known: Known) -> Self {
@@ -198,7 +208,7 @@ impl Metrics {
         if end.outcome == "lost" {
             instruments.leases_lost.add(1, std::slice::from_ref(&activity));
         }
-        instruments.attempts.add(1, &[activity, tenant, KeyValue::new(attribute::OUTCOME_NAME, end.outcome)]);
+        instruments.attempts.add(1, &[activity, KeyValue::new(attribute::OUTCOME_NAME, end.outcome), tenant]);
     }
 
     /// A job has its verdict.
@@ -236,7 +246,7 @@ impl Metrics {
     pub fn rescued(&self, activity: &str, tenant: &str) {
         let activity = self.activity(activity);
         self.0.rescues.add(1, std::slice::from_ref(&activity));
-        self.0.attempts.add(1, &[activity, self.tenant(tenant), KeyValue::new(attribute::OUTCOME_NAME, "lost")]);
+        self.0.attempts.add(1, &[activity, KeyValue::new(attribute::OUTCOME_NAME, "lost"), self.tenant(tenant)]);
     }
 
     /// A transaction was durable: so many operations in this time, and jobs that it claimed. `at` is milliseconds of Unix time.
@@ -311,5 +321,13 @@ mod tests {
         {
             assert_eq!(metrics.check_name(activity, name), name, "a made-up check takes no slot from others");
         }
+    }
+
+    #[test]
+    fn no_number_of_steps_makes_more_labels_than_a_bound() {
+        let metrics = Metrics::default();
+        let labels: BTreeSet<_> = (0..1_000).map(|n| metrics.check_name("sequence", &format!("step-{n}"))).collect();
+        assert_eq!(labels.len(), CHECKS + 1, "and `other`");
+        assert_eq!(metrics.check_name("sequence", "step-0"), "step-0", "the first names keep their labels");
     }
 }

@@ -8,6 +8,7 @@
 mod meters;
 mod metrics;
 pub mod names;
+mod series;
 mod trace;
 
 use std::time::Duration;

@@ -144,6 +144,6 @@ pub mod metric {
     pub const TENANT_PAUSED: Name = (
         "iolaus.tenant.paused",
         "{tenant}",
-        "1 for each tenant whose jobs wait: by an operator's pause, or because the tenant let no one in",
+        "Tenants whose jobs wait: by an operator's pause, or because the tenant let no one in; 1 for each that is named",
     );
 }

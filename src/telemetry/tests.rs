@@ -53,6 +53,16 @@ fn an_attempt_has_the_stored_context_as_its_parent_and_as_a_link() {
 }
 
 #[test]
+fn the_span_of_a_request_that_nothing_has_checked_yet_is_bounded() {
+    let huge = "x".repeat(1 << 20);
+    let spans = traced(|| drop(send_span(&huge, &huge)));
+    assert!(spans[0].name.len() < 1024, "{}", spans[0].name.len());
+    for pair in &spans[0].attributes {
+        assert!(pair.value.to_string().len() < 1024, "{}", pair.key);
+    }
+}
+
+#[test]
 fn a_send_is_a_child_of_the_command_around_it() {
     let spans = traced(|| command_span("enqueue").in_scope(|| drop(send_span("publish_preflight", "default"))));
     assert_eq!(spans[0].parent_span_id, spans[1].span_context.span_id());

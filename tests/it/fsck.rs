@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use iolaus::client::{Cancelled, ListFilter};
 use iolaus::sandbox::SandboxOptions;
@@ -208,30 +209,129 @@ fn is_found_and_repaired(Damage { sql, finds, job }: &Damage) {
     }
 }
 
-#[test]
-fn an_index_that_lacks_a_job_is_built_again() {
-    let place = place(EVERY_STATE);
+/// Changes rows as if an index had another definition meanwhile, so that it does not follow them.
+fn behind_an_index(place: &Place, index: &str, (from, to): (&str, &str), change: &str) {
     let conn = Connection::open(place.database()).unwrap();
-    // With another condition in the schema the row is stored without its entry in the index.
     let define = |from: &str, to: &str| {
+        let (from, to) = (from.replace('\'', "''"), to.replace('\'', "''"));
         let sql = format!(
-            "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, '{from}', '{to}') WHERE name = 'jobs_ready'; \
+            "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, '{from}', '{to}') WHERE name = '{index}'; \
              PRAGMA writable_schema = RESET"
         );
         conn.execute_batch(&sql).unwrap();
     };
-    define("state = ''available''", "state = ''nothing''");
-    conn.execute_batch(
-        "UPDATE jobs SET state = 'available' WHERE job_id = 'later'; DELETE FROM job_counts; \
-         INSERT INTO job_counts SELECT activity, tenant, state, count(*) FROM jobs GROUP BY 1, 2, 3",
-    )
-    .unwrap();
-    define("state = ''nothing''", "state = ''available''");
+    define(from, to);
+    let counts =
+        "DELETE FROM job_counts; INSERT INTO job_counts SELECT activity, tenant, state, count(*) FROM jobs GROUP BY 1, 2, 3";
+    conn.execute_batch(&format!("{change}; {counts}")).unwrap();
+    define(to, from);
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+}
+
+#[test]
+fn an_index_that_does_not_hold_what_its_table_does_is_built_again() {
+    let ready = ("state = 'available'", "state = 'nothing'");
+    for (index, definition, change) in [
+        // An entry less than rows, and one more.
+        ("jobs_ready", ready, "UPDATE jobs SET state = 'available' WHERE job_id = 'later'"),
+        ("jobs_ready", ready, "UPDATE jobs SET state = 'scheduled' WHERE state = 'available'"),
+        // As many as rows, of which one is what the row was before.
+        ("jobs_by_job_id", ("(job_id, id)", "(job_id, id) WHERE 0"), "UPDATE jobs SET job_id = 'renamed' WHERE job_id = 'later'"),
+        ("jobs_due", ("'retryable'", "'nothing'"), "UPDATE jobs SET run_at = run_at + 1 WHERE job_id = 'retried'"),
+        ("effects_old", ("(at)", "(at) WHERE 0"), "UPDATE effects SET at = at + 1"),
+    ] {
+        let place = place(EVERY_STATE);
+        if index.starts_with("effects") {
+            tamper(
+                &place.database(),
+                "INSERT INTO effects(tenant, key, job_id, run_id, run, at) \
+                   SELECT tenant, 'key', job_id, run_id, 'run', finished_at FROM jobs WHERE job_id = 'passed'",
+            );
+        }
+        behind_an_index(&place, index, definition, change);
+        let found = place.run("fsck");
+        assert_eq!((found.code, codes(&found)), (1, vec!["index.wrong".to_owned()]), "{change}: {found:?}");
+        assert!(found.stdout.contains(&format!("the index {index}: ")), "{change}: {found:?}");
+        assert_eq!(place.run("fsck --repair").code, 0, "{change}");
+        let again = place.run("fsck");
+        assert_eq!((again.code, codes(&again)), (0, Vec::new()), "{change}: {again:?}");
+    }
+}
+
+const PAGE: usize = 4096;
+
+/// Changes the bytes of the page that a table or an index begins with.
+fn in_root_page(place: &Place, name: &str, change: impl FnOnce(&mut [u8])) {
+    let conn = Connection::open(place.database()).unwrap();
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let root: i64 = conn.query_row("SELECT rootpage FROM sqlite_schema WHERE name = ?1", [name], |row| row.get(0)).unwrap();
     drop(conn);
+    let root = usize::try_from(root).unwrap();
+    let mut bytes = fs::read(place.database()).unwrap();
+    change(&mut bytes[(root - 1) * PAGE..root * PAGE]);
+    fs::write(place.database(), bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_page_of_an_index_is_built_again_after_a_copy() {
+    let place = place(EVERY_STATE);
+    // The number of bytes that the page says are lost between its entries.
+    in_root_page(&place, "jobs_by_job_id", |page| page[7] = 40);
+    let before = jobs(&place.database());
     let found = place.run("fsck");
-    assert_eq!((found.code, codes(&found)), (1, vec!["index.wrong".to_owned()]), "{found:?}");
-    assert_eq!(place.run("fsck --repair").code, 0);
-    assert_eq!(place.run("fsck").code, 0);
+    assert_eq!((found.code, codes(&found)), (1, vec!["index.damaged".to_owned()]), "{found:?}");
+    let repaired = place.run("fsck --repair");
+    assert_eq!(repaired.code, 0, "{repaired:?}");
+    assert!(Path::new(repaired.json()["repair"]["copy"].as_str().unwrap()).exists());
+    let again = place.run("fsck");
+    assert_eq!((again.code, codes(&again)), (0, Vec::new()), "{again:?}");
+    assert_eq!(jobs(&place.database()), before);
+}
+
+#[test]
+fn damaged_pages_that_no_repair_fixes_are_reported_with_the_commands_that_do() {
+    for (name, code) in [("job_verdicts", "file.damaged"), ("jobs_by_job_id", "index.damaged")] {
+        let place = place(EVERY_STATE);
+        in_root_page(&place, name, |page| page.fill(0));
+        let path = place.database();
+        let path = path.to_str().unwrap();
+        for command in ["fsck --output text", "fsck --repair --output text"] {
+            let ran = place.run(command);
+            if code == "index.damaged" && !command.contains("--repair") {
+                assert!(ran.code == 1 && ran.stdout.contains(code), "{ran:?}");
+                continue;
+            }
+            assert_eq!(ran.code, 6, "{name}: {ran:?}");
+            assert!(ran.stdout.contains(code) && ran.stdout.contains(name), "{ran:?}");
+            assert!(!ran.stdout.contains("does what the last column says"), "{ran:?}");
+            let commands = [
+                format!("cp -p {path} {path}-damaged"),
+                format!("cp -p BACKUP {path}"),
+                format!("sqlite3 {path} .recover | sqlite3 {path}-recovered"),
+                format!("IOLAUS_DATABASE__PATH={path}-recovered iolaus fsck --repair"),
+            ];
+            assert!(commands.iter().all(|command| ran.stderr.contains(command)), "{ran:?}");
+        }
+    }
+}
+
+#[test]
+fn the_last_line_recommends_a_repair_only_where_it_repairs_something() {
+    const FOREIGN: &str = "UPDATE jobs SET parent_id = (SELECT id FROM jobs WHERE job_id = 'dead') WHERE job_id = 'passed'";
+    const COUNTS: &str = "UPDATE job_counts SET count = count + 3 WHERE state = 'completed'";
+    const REPAIRS: &str = "iolaus fsck --repair does what the last column says";
+    for (sql, says, repairs) in [
+        (FOREIGN.to_owned(), "--repair does nothing about it", false),
+        (COUNTS.to_owned(), "after a copy", true),
+        (format!("{FOREIGN}; {COUNTS}"), "leaves the rest as it is", true),
+    ] {
+        let place = place(EVERY_STATE);
+        tamper(&place.database(), &sql);
+        let ran = place.run("fsck --output text");
+        let last = ran.stdout.lines().last().unwrap();
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(last.contains(says) && last.contains(REPAIRS) == repairs, "{ran:?}");
+    }
 }
 
 #[test]
@@ -296,6 +396,33 @@ async fn one_row_that_cannot_be_read_sets_aside_one_job_and_the_others_run() {
         assert!(failure.suggested_action.unwrap().contains("iolaus fsck"), "{damage}");
         assert_eq!(host.client.check().await.unwrap().broken, [], "{damage}");
         worker.drain().await.unwrap();
+    }
+}
+
+/// A worker dies while it has two jobs, and the row of one of them cannot be read.
+#[tokio::test]
+async fn a_rescue_sets_aside_a_job_that_cannot_be_read_and_rescues_the_others() {
+    for damage in [
+        "UPDATE jobs SET run_id = 'mine' WHERE job_id = 'bad'",
+        "UPDATE jobs SET enqueued_at = 9000000000000000 WHERE job_id = 'bad'",
+        "DELETE FROM job_inputs WHERE id = (SELECT id FROM jobs WHERE job_id = 'bad')",
+    ] {
+        let host = TestHost::with_worker_timeout(Duration::from_secs(10));
+        let dying = host.another();
+        let worker = dying.worker().await;
+        for id in ["bad", "good"] {
+            host.enqueue_acts(id, [Act::Gate, Act::Pass]).await;
+            host.probe.started.notified().await;
+        }
+        drop(worker);
+        host.tamper(damage);
+        let rescuer = host.worker().await;
+        let bad = host.pass_time(Duration::from_millis(500), host.client.wait(target("bad"))).await.unwrap();
+        let failure = bad.failure.unwrap();
+        assert_eq!((bad.status, failure.code.as_str()), (Status::Unresolved, "input.undecodable"), "{damage}");
+        let good = host.pass_time(Duration::from_millis(500), host.client.wait(target("good"))).await.unwrap();
+        assert_eq!((good.status, good.attempts), (Status::Passed, 2), "{damage}");
+        rescuer.drain().await.unwrap();
     }
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use iolaus::client::PauseKind;
-use iolaus::telemetry::Meters;
+use iolaus::telemetry::{AttemptEnd, Known, Meters, Metrics};
+use iolaus_activities::{Status, VerdictRecord};
+use jiff::Timestamp;
 
 use crate::support::host::{TestHost, probe_job, target};
 use crate::support::probe::Act;
@@ -25,6 +27,21 @@ impl Scrape {
 
     fn has(&self, part: &str) -> bool {
         self.0.contains(part)
+    }
+
+    /// The values of all series of a metric.
+    fn all(&self, metric: &str) -> Vec<f64> {
+        let values = self.0.lines().filter_map(|line| line.strip_prefix(metric)?.strip_prefix('{')?.rsplit(' ').next());
+        values.map(|value| value.parse().unwrap()).collect()
+    }
+
+    fn sum(&self, metric: &str) -> u64 {
+        let sum: f64 = self.all(metric).iter().sum();
+        format!("{sum:.0}").parse().unwrap()
+    }
+
+    fn lines(&self) -> usize {
+        self.0.lines().filter(|line| !line.starts_with('#')).count()
     }
 }
 
@@ -176,4 +193,118 @@ async fn an_end_of_unknown_fate_is_counted_as_what_it_was_and_not_as_a_lost_leas
     ] {
         assert!((scrape.value(series) - value).abs() < 1e-9, "{series} is {}, not {value}", scrape.value(series));
     }
+}
+
+const TENANTS: usize = 3_000;
+
+fn tenant(n: usize) -> String {
+    format!("t-{n:04}")
+}
+
+/// As many jobs as there are tenants, each of another: all of them wait since the same time, for tenants that are paused. As many have
+/// ended, in both ways.
+async fn of_three_thousand_tenants(named: usize) -> (Scrape, TestHost) {
+    let meters = Meters::new();
+    let names: Vec<String> = (0..TENANTS).map(tenant).collect();
+    let known = Known::new(["probe"], names.iter().map(String::as_str)).with_max_tenants(named);
+    let metrics = Metrics::new(&meters, known);
+    let host = TestHost::measured_as(metrics.clone());
+    let worker = host.worker().await;
+    host.client.pause(PauseKind::Activity, "probe".into(), None).await.unwrap();
+    host.enqueue_acts("one", [Act::Pass]).await;
+    // The same row again and again, each with a tenant of its own.
+    let columns = "activity, activity_version, slot_class, state, priority, run_at, enqueued_at";
+    host.tamper(&format!(
+        "WITH RECURSIVE n(id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM n WHERE id < {TENANTS} - 1) \
+           INSERT INTO jobs(job_id, run_id, tenant, {columns}) \
+           SELECT printf('copy-%d', n.id), printf('00000000-0000-7000-8000-%012d', n.id), printf('t-%04d', n.id), {columns} \
+           FROM n, (SELECT {columns} FROM jobs WHERE job_id = 'one'); \
+         DELETE FROM jobs WHERE job_id = 'one'; \
+         INSERT INTO pauses(kind, name, paused_at) SELECT 'tenant', tenant, 0 FROM jobs"
+    ));
+    for name in &names {
+        let times = [Duration::from_secs(1); 3];
+        let [waited, ran, stored] = times;
+        let outcome = "completed";
+        metrics.attempt(&AttemptEnd { activity: "probe", tenant: name, outcome, error: None, waited, ran, stored });
+        metrics.verdict(&passed(name));
+    }
+    host.clock.advance(Duration::from_secs(7)).await;
+    let scrape = Scrape::of(&meters).await;
+    worker.drain().await.unwrap();
+    (scrape, host)
+}
+
+fn passed(tenant: &str) -> VerdictRecord {
+    VerdictRecord {
+        job_id: "n".into(),
+        run_id: "r".into(),
+        activity: "probe".into(),
+        tenant: tenant.into(),
+        status: Status::Passed,
+        message: None,
+        checks: Vec::new(),
+        facts: serde_json::Map::new(),
+        failure: None,
+        attempts: 1,
+        enqueued_at: Timestamp::UNIX_EPOCH,
+        started_at: None,
+        finished_at: Timestamp::UNIX_EPOCH,
+        duration_ms: 1_000,
+        trace_id: "t".into(),
+    }
+}
+
+/// What has a label for the tenant.
+const BY_TENANT: [&str; 5] = [
+    "iolaus_jobs",
+    "iolaus_tenant_paused",
+    "iolaus_job_attempts_total",
+    "iolaus_job_verdicts_total",
+    "iolaus_job_wait_duration_seconds_count",
+];
+
+#[tokio::test]
+async fn three_thousand_tenants_with_jobs_have_a_series_each_and_their_sum_is_the_true_number() {
+    let (scrape, _host) = of_three_thousand_tenants(TENANTS).await;
+    for metric in BY_TENANT {
+        assert_eq!((scrape.all(metric).len(), scrape.sum(metric)), (TENANTS, TENANTS as u64), "{metric}");
+    }
+    let ages = scrape.all("iolaus_jobs_oldest_age_seconds");
+    assert!(ages.len() == TENANTS && ages.iter().all(|age| (age - 7.0).abs() < 1e-3), "{}", ages.len());
+    assert!(!scrape.has("otel_metric_overflow"));
+}
+
+#[tokio::test]
+async fn tenants_beyond_those_that_are_named_are_counted_together_as_other() {
+    let (scrape, _host) = of_three_thousand_tenants(100).await;
+    for metric in BY_TENANT {
+        assert_eq!((scrape.all(metric).len(), scrape.sum(metric)), (101, TENANTS as u64), "{metric}");
+    }
+    for series in [
+        r#"iolaus_jobs{activity="probe",state="available",tenant="other"}"#,
+        r#"iolaus_tenant_paused{reason="operator",tenant="other"}"#,
+        r#"iolaus_job_attempts_total{activity="probe",outcome="completed",tenant="other"}"#,
+    ] {
+        assert!((scrape.value(series) - 2_900.0).abs() < 1e-9, "{series} is {}", scrape.value(series));
+    }
+    let age = scrape.value(r#"iolaus_jobs_oldest_age_seconds{activity="probe",tenant="other"}"#);
+    assert!((age - 7.0).abs() < 1e-3, "{age}");
+    assert!(scrape.has(r#"tenant="t-0099""#) && !scrape.has("t-0100") && !scrape.has("otel_metric_overflow"));
+}
+
+#[tokio::test]
+async fn a_scrape_has_as_many_series_with_ten_thousand_tenants_as_with_ten_if_the_same_have_jobs() {
+    let mut series = Vec::new();
+    for configured in [10, 10_000] {
+        let meters = Meters::new();
+        let names: Vec<String> = (0..configured).map(tenant).chain(["default".to_owned()]).collect();
+        let host = TestHost::measured_as(Metrics::new(&meters, Known::new(["probe"], names.iter().map(String::as_str))));
+        let worker = host.worker().await;
+        host.enqueue_acts("one", [Act::Pass]).await;
+        host.verdict("one").await;
+        worker.drain().await.unwrap();
+        series.push(Scrape::of(&meters).await.lines());
+    }
+    assert_eq!(series[0], series[1]);
 }

@@ -47,7 +47,10 @@ fn a_queue_that_other_users_can_write_to_is_refused_with_the_command_that_fixes_
         set_mode(path.clone(), mode);
         let fix = format!("chmod go-w {}", path.canonicalize().unwrap().display());
         for command in ["status", "doctor", "enqueue publish_preflight user_id=u connection_qualified_name="] {
-            refused(&place.run(command), &[&name, "writable by other users", &fix]);
+            let ran = place.run(command);
+            refused(&ran, &[&name, "writable by other users", &fix]);
+            let said = format!("{}{}", ran.stdout, ran.stderr);
+            assert!(!said.contains("writable for") && !said.contains("be writable"), "it is too writable already: {ran:?}");
         }
         set_mode(path, private);
     }

@@ -402,3 +402,33 @@ async fn a_stored_sequence_that_does_not_decode_ends_with_its_open_step() {
     assert_eq!((verdict.status, code(&verdict)), (Status::Unresolved, "input.undecodable"));
     worker.drain().await.unwrap();
 }
+
+/// What a step's end needs cannot be read: the sequence ends with a verdict that says so, the step with its own, and others go on.
+#[tokio::test]
+async fn a_step_that_ends_sets_aside_a_sequence_that_cannot_be_read() {
+    for damage in [
+        "UPDATE jobs SET run_id = 'mine' WHERE job_id = 'bad'",
+        "DELETE FROM job_inputs WHERE id = (SELECT id FROM jobs WHERE job_id = 'bad')",
+        "UPDATE job_verdicts SET verdict = '{}' WHERE id = (SELECT id FROM jobs WHERE job_id = 'bad/1')",
+    ] {
+        let host = TestHost::new();
+        let worker = host.worker().await;
+        for id in ["bad", "good"] {
+            host.enqueue_sequence(sequence(id, [step(Hard, Act::Pass), step(Hard, Act::Gate), step(Hard, Act::Pass)]))
+                .await
+                .unwrap();
+            // The first and the second step.
+            host.probe.started.notified().await;
+            host.verdict(&format!("{id}/1")).await;
+            host.clock.until_at_rest().await;
+        }
+        rusqlite::Connection::open(host.path()).unwrap().execute_batch(damage).unwrap();
+        host.probe.gate.add_permits(2);
+        let verdict = host.verdict("bad").await;
+        assert_eq!((verdict.status, code(&verdict)), (Status::Unresolved, "input.undecodable"), "{damage}");
+        assert_eq!(host.verdict("bad/2").await.status, Status::Passed, "{damage}");
+        assert_eq!(host.verdict("good").await.status, Status::Passed, "{damage}");
+        assert!(host.client.check().await.unwrap().broken.is_empty() || damage.contains("job_verdicts"), "{damage}");
+        worker.drain().await.unwrap();
+    }
+}

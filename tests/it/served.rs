@@ -73,6 +73,10 @@ async fn a_job_that_no_worker_could_take_in_time_says_so_in_its_verdict() {
     let some = tenants(&host.clock, [("default", settings(&sandbox))]);
     let host = host.with_tenants(some);
     let worker = host.worker().await;
+    // A worker that has found nothing more to do starts what comes next in the very transaction that stores it.
+    host.enqueue(job("served", "default")).await.unwrap();
+    assert_eq!(host.client.wait(target("served")).await.unwrap().status, Status::Passed);
+    host.clock.until_at_rest().await;
     host.enqueue(job("lonely", "other")).await.unwrap();
     // A preflight may take two minutes in all.
     host.clock.advance(Duration::from_secs(121)).await;

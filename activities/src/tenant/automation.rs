@@ -242,6 +242,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_page_that_is_too_long_is_asked_for_in_a_smaller_one_the_next_time() {
+        let clock = clock();
+        let rows = json!({"data": [row("r", 0)]});
+        let huge = json!({"data": [], "pad": "x".repeat(2 << 20)});
+        let server = Scripted::script([Reply::ok(&huge), Reply::ok(&rows)]).await;
+        let settings = crate::tenant::TenantSettings { body_limit: 1 << 20, ..server.settings() };
+        let tenant = crate::tenant::scripted::tenants(settings, &clock).get("default").expect("it is configured");
+        assert_eq!(tenant.automation_runs_of("s", bound()).await, None);
+        clock.advance(FAILURE_BELIEVED).await;
+        assert_eq!(tenant.automation_runs_of("s", bound()).await.map(|runs| runs.len()), Some(1));
+        let sizes: Vec<_> = server.requests().iter().map(|request| request.target.contains("&page_size=50&")).collect();
+        assert_eq!(sizes, [false, true]);
+    }
+
+    #[tokio::test]
     async fn a_tenant_that_fails_at_the_list_is_asked_again_after_half_a_minute() {
         for failing in [
             Reply::cut(),

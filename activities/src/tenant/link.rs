@@ -1,10 +1,11 @@
-//! Where the services of a tenant are, and the one HTTP client that leads there.
+//! Where the services of a tenant are, and the HTTP clients that lead there.
 //!
 //! Seen from outside, all of them stand behind one address, each under its prefix. Inside the tenant's cluster each has an address of
 //! its own and no prefix.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -125,8 +126,57 @@ fn address(text: &str) -> Result<Option<Url>, String> {
     Ok(Some(url))
 }
 
-/// The one client of a tenant. Redirects are answers and not followed; the library's own repeats are off.
-pub(super) fn client(settings: &TenantSettings, bases: Option<&Bases>) -> Result<Client, Refusal> {
+/// HTTP clients by what they are made of. Each reads the machine's certificates and keeps them, so that tenants which need the same share
+/// one: its connections are by address all the same, and each request carries its own tenant's credentials.
+#[derive(Default)]
+pub(super) struct Clients(HashMap<Shape, Client>);
+
+/// What a client is made of, as far as settings say. Those of a tenant with a proxy of its own, which may hold a password, are not shared.
+#[derive(PartialEq, Eq, Hash)]
+struct Shape {
+    connect_timeout: Duration,
+    ca_file: Option<PathBuf>,
+    near: bool,
+    plain: bool,
+}
+
+impl Clients {
+    /// The client of a tenant.
+    pub(super) fn of(&mut self, settings: &TenantSettings, bases: Option<&Bases>) -> Result<Client, Refusal> {
+        if own_proxy(settings).is_some() {
+            return client(settings, bases);
+        }
+        let shape = Shape {
+            connect_timeout: settings.connect_timeout,
+            ca_file: settings.ca_file.clone(),
+            near: bases.is_some_and(Bases::are_near),
+            plain: are_plain(bases),
+        };
+        if let Some(client) = self.0.get(&shape) {
+            return Ok(client.clone());
+        }
+        let client = client(settings, bases)?;
+        self.0.insert(shape, client.clone());
+        Ok(client)
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn own_proxy(settings: &TenantSettings) -> Option<&SecretString> {
+    settings.proxy.as_ref().filter(|proxy| !proxy.expose_secret().trim().is_empty())
+}
+
+/// Whether no service is reached by TLS.
+fn are_plain(bases: Option<&Bases>) -> bool {
+    bases.is_none_or(|bases| bases.all().iter().all(|url| url.scheme() == "http"))
+}
+
+/// One client. Redirects are answers and not followed; the library's own repeats are off.
+fn client(settings: &TenantSettings, bases: Option<&Bases>) -> Result<Client, Refusal> {
     // One provider for the whole process; if the program has chosen one already, that one stands.
     rustls::crypto::ring::default_provider().install_default().ok();
     let mut headers = HeaderMap::new();
@@ -140,8 +190,7 @@ pub(super) fn client(settings: &TenantSettings, bases: Option<&Bases>) -> Result
         .retry(reqwest::retry::never())
         .connect_timeout(settings.connect_timeout)
         .pool_idle_timeout(IDLE);
-    let proxy = settings.proxy.as_ref().filter(|proxy| !proxy.expose_secret().trim().is_empty());
-    let builder = match proxy {
+    let builder = match own_proxy(settings) {
         Some(proxy) => builder.proxy(through(proxy)?),
         None if bases.is_some_and(Bases::are_near) => builder.no_proxy(),
         None => builder,
@@ -160,7 +209,7 @@ fn through(proxy: &SecretString) -> Result<Proxy, Refusal> {
 
 fn trusting(ca_file: Option<&Path>, bases: Option<&Bases>, builder: ClientBuilder) -> Result<ClientBuilder, Refusal> {
     // Reading the machine's certificates takes milliseconds and needs some to be there. Without TLS, and without redirects, none is used.
-    let plain = bases.is_none_or(|bases| bases.all().iter().all(|url| url.scheme() == "http"));
+    let plain = are_plain(bases);
     let Some(file) = ca_file else { return Ok(if plain { builder.tls_certs_only([]) } else { builder }) };
     let refuse = |why: String| ("ca_file", format!("{} {why}", file.display()), "name a readable file of PEM certificates");
     let pem = std::fs::read(file).map_err(|error| refuse(format!("cannot be read: {error}")))?;
@@ -221,6 +270,30 @@ mod tests {
         let below = bases(|it| it.base_url = "https://h/t".into());
         assert_eq!(resolved(&below, "auth/realms/default/t"), "https://h/auth/realms/default/t");
         assert!(!below.are_near());
+    }
+
+    #[test]
+    fn tenants_that_need_the_same_http_client_share_one() {
+        let mut clients = Clients::default();
+        for n in 0..1_000 {
+            let settings = TenantSettings { base_url: format!("https://t-{n}.example.com"), ..TenantSettings::default() };
+            clients.of(&settings, Bases::of(&settings).expect("it is accepted").as_ref()).expect("a client");
+        }
+        assert_eq!(clients.len(), 1);
+        for change in [
+            |it: &mut TenantSettings| it.connect_timeout = Duration::from_secs(3),
+            |it: &mut TenantSettings| it.base_url = "http://localhost:8100".into(),
+            |it: &mut TenantSettings| it.base_url = "http://t.example.com".into(),
+        ] {
+            let (mut settings, before) = (TenantSettings::default(), clients.len());
+            settings.base_url = "https://t.example.com".into();
+            change(&mut settings);
+            clients.of(&settings, Bases::of(&settings).expect("it is accepted").as_ref()).expect("a client");
+            assert_eq!(clients.len(), before + 1);
+        }
+        let proxied = TenantSettings { proxy: Some("http://u:hush@localhost:1".into()), ..TenantSettings::default() };
+        clients.of(&proxied, None).expect("a client");
+        assert_eq!(clients.len(), 4, "a proxy is its tenant's own");
     }
 
     #[test]

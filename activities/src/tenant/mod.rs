@@ -9,7 +9,7 @@
 //! | `resend` | reads, sent again a few times within one attempt |
 //! | `page_size`, `documents` | pages of searches and listings |
 //! | `target` | names in the address of a request |
-//! | `link` | where its services are, and the one HTTP client |
+//! | `link` | where its services are, and the HTTP clients |
 //! | `credentials`, `login` | the secrets, and getting a token for them |
 //! | `diagnosis` | what a request that got no answer says about the configuration |
 //! | `pace`, `holds`, `breaker` | how fast it may be asked, and when not at all |
@@ -112,24 +112,29 @@ impl Tenants {
         Arc::new(Self { tenants: BTreeMap::new(), changes: watch::Sender::new(0) })
     }
 
-    /// Checks the settings and makes one pooled client per tenant. A tenant without address or key is no error: whatever is asked of it
-    /// fails with `tenant.unconfigured` or `credentials.missing`.
+    /// Checks the settings and makes the tenants. Those that need the same HTTP client share one. A tenant without address or key is no
+    /// error: whatever is asked of it fails with `tenant.unconfigured` or `credentials.missing`.
     pub fn new(settings: BTreeMap<String, TenantSettings>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, SettingsError> {
         let changes = watch::Sender::new(0);
-        let told = changes.clone();
-        let make = move |(name, settings)| {
-            let tenant = Tenant::new(String::clone(&name), settings, clock.clone(), told.clone())?;
-            Ok((name, Arc::new(tenant)))
-        };
-        let tenants = settings.into_iter().map(make).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { tenants, changes }))
+        let made = make(settings, clock, changes.clone()).map(|(name, tenant)| Ok((name, tenant?)));
+        Ok(Arc::new(Self { tenants: made.collect::<Result<_, _>>()?, changes }))
+    }
+
+    /// The same for each by itself, one after another: the mistakes of one are not those of another.
+    pub fn each(
+        settings: BTreeMap<String, TenantSettings>,
+        clock: Arc<dyn Clock>,
+    ) -> impl Iterator<Item = (String, Result<Arc<Tenant>, SettingsError>)> {
+        make(settings, clock, watch::Sender::new(0))
     }
 
     /// The tenant of this name, or `tenant.unknown`, which names those that there are.
     pub fn get(&self, name: &str) -> Result<Arc<Tenant>, Failure> {
         self.tenants.get(name).cloned().ok_or_else(|| {
-            let known = self.names().collect::<Vec<_>>().join(", ");
-            let known = if known.is_empty() { "none is configured".to_owned() } else { format!("known: {known}") };
+            let known = match few(self.names()) {
+                known if known.is_empty() => "none is configured".to_owned(),
+                known => format!("known: {known}"),
+            };
             Failure::new("tenant.unknown", Category::Precondition, format!("no tenant is named `{name}` ({known})"))
                 .suggest(format!("add a section [tenants.{name}] to the configuration, or choose another with --tenant"))
         })
@@ -141,10 +146,35 @@ impl Tenants {
     }
 }
 
+fn make(
+    settings: BTreeMap<String, TenantSettings>,
+    clock: Arc<dyn Clock>,
+    changes: watch::Sender<u64>,
+) -> impl Iterator<Item = (String, Result<Arc<Tenant>, SettingsError>)> {
+    let mut clients = link::Clients::default();
+    settings.into_iter().map(move |(name, settings)| {
+        let tenant = Tenant::new(name.clone(), settings, &mut clients, clock.clone(), changes.clone());
+        (name, tenant.map(Arc::new))
+    })
+}
+
+/// So many names are named; there may be thousands.
+const NAMED: usize = 20;
+
+/// The first few of these names, and how many more there are.
+pub fn few<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut names = names.peekable();
+    let first = names.by_ref().take(NAMED).collect::<Vec<_>>().join(", ");
+    match names.count() {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
 /// No search asks for more results at once.
 const MOST_RESULTS: usize = 512;
 
-/// One named Atlan instance, behind one pooled client.
+/// One named Atlan instance.
 pub struct Tenant {
     name: String,
     settings: TenantSettings,
@@ -188,12 +218,13 @@ impl Tenant {
     fn new(
         name: String,
         settings: TenantSettings,
+        clients: &mut link::Clients,
         clock: Arc<dyn Clock>,
         changes: watch::Sender<u64>,
     ) -> Result<Self, SettingsError> {
         let link = settings::check(&name, &settings)?;
         let refuse = |(key, problem, mend)| SettingsError { tenant: name.clone(), key, problem, mend };
-        let http = link::client(&settings, link.bases.as_ref()).map_err(refuse)?;
+        let http = clients.of(&settings, link.bases.as_ref()).map_err(refuse)?;
         let permits = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
         let pace = pace::Pace::new(settings.requests_per_second, settings.request_burst, clock.monotonic());
         let held = holds::Held::new(changes);

@@ -53,6 +53,10 @@ struct World {
     exchanges: usize,
     /// What everything about workflows is answered with, if there is none.
     no_workflows: Option<u16>,
+    /// Whose attempts ask, where it matters what they say of their effects.
+    host: Option<Arc<TestHost>>,
+    /// Each request that may change something, and how many effects the host knew to be in flight then.
+    effects: Vec<(String, usize)>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
@@ -110,12 +114,18 @@ impl World {
             fault: None,
             exchanges: 0,
             no_workflows: None,
+            host: None,
+            effects: Vec::new(),
         }
     }
 
     fn answer(&mut self, request: &Recorded) -> Option<Reply> {
         self.settle();
         self.exchanges += 1;
+        if request.method == "POST" && !request.target.ends_with("/indexsearch") {
+            let in_flight = self.host.as_ref().map_or(0, |host| host.effects_in_flight());
+            self.effects.push((request.target.clone(), in_flight));
+        }
         if let Some((number, does)) = self.fault.clone()
             && number == self.exchanges
         {
@@ -742,6 +752,47 @@ async fn a_cancelled_grant_says_what_it_leaves_behind() {
     let ended = case.attempt("direct").await;
     let Err(ActivityError::Cancelled { message: Some(message), facts }) = ended else { panic!("not cancelled: {ended:?}") };
     assert!(message.contains("was not read back") && facts["token_user"] == USER, "{message}");
+}
+
+#[test]
+fn a_grant_that_is_cancelled_while_no_worker_runs_it_says_what_may_have_happened() {
+    let info = ActivityInfo::of::<TokenAdminGrant>();
+    let input = || json!({"connection_qualified_name": CONNECTION, "api_token_guid": TOKEN});
+    assert_eq!(info.on_cancel("default", input(), None), CancelPlan::default(), "nothing was sent");
+    let checkpoint = json!({"begun": "2026-01-01T00:00:00Z", "way": {"method": "direct", "sent": "r-1", "without_effect": 0}});
+    let CancelPlan::Close { message: Some(message), facts } = info.on_cancel("default", input(), Some(&checkpoint)) else {
+        panic!("it says nothing")
+    };
+    assert!(message.contains("may have become an admin") && message.contains(CONNECTION), "{message}");
+    assert_eq!(facts["connection_qualified_name"], CONNECTION);
+}
+
+#[tokio::test]
+async fn the_second_look_comes_as_late_as_the_setting_says_and_not_at_all_if_that_is_nothing() {
+    for (recheck, reads) in [(0, 3), (60, 4)] {
+        let case = Case::new(|_| {}).await;
+        let settings = crate::tenant::TenantSettings { grant_recheck: Duration::from_secs(recheck), ..case.server.settings() };
+        let case = Case { tenants: tenants(settings, &case.clock), ..case };
+        assert!(case.attempt("direct").await.expect("a verdict").is_passed());
+        let looked = case.server.requests().iter().filter(|request| request.target.contains("/type/Connection")).count();
+        assert_eq!(looked, reads, "{recheck}");
+        assert!(case.clock.monotonic() >= Duration::from_secs(recheck) / 2, "{recheck}");
+        assert!(case.clock.monotonic() < Duration::from_secs(recheck + 2), "{recheck}");
+    }
+}
+
+/// A host drops an attempt that should stop unless it knows of an effect in flight, and then nothing says what became of the effect.
+#[tokio::test]
+async fn the_host_knows_of_the_write_the_creation_and_the_submission_while_their_answers_are_awaited() {
+    for (method, sent) in [("direct", 1), ("package", 2)] {
+        // The package's workflow is created without a run, so that it is submitted too.
+        let case = Case::new(|world| world.forgets = true).await;
+        case.world().host = Some(case.host.clone());
+        assert!(case.attempt(method).await.expect("a verdict").is_passed());
+        let effects = case.world().effects.clone();
+        assert_eq!(effects.iter().map(|(_, in_flight)| *in_flight).collect::<Vec<_>>(), vec![1; sent], "{effects:?}");
+        assert_eq!(case.host.effects_in_flight(), 0);
+    }
 }
 
 #[test]

@@ -72,6 +72,10 @@ struct World {
     engine_list: Option<Reply>,
     /// How long every answer takes.
     answers_take: Duration,
+    /// Whose attempts ask, where it matters what they say of their effects.
+    host: Option<Arc<TestHost>>,
+    /// Each request that may change something, and how many effects the host knew to be in flight then.
+    effects: Vec<(String, usize)>,
 }
 
 struct FakeRun {
@@ -131,6 +135,8 @@ impl World {
             refused_looks: 0,
             engine_list: Some(Reply::json(403, &json!({"code": "AE-COMMON-403-01", "message": "lacks role realm-admin"}))),
             answers_take: Duration::ZERO,
+            host: None,
+            effects: Vec::new(),
         }
     }
 
@@ -191,6 +197,10 @@ impl World {
 
     fn answer(&mut self, request: &Recorded) -> Option<Reply> {
         self.exchanges += 1;
+        if request.method == "POST" && !request.target.ends_with("/indexsearch") {
+            let in_flight = self.host.as_ref().map_or(0, |host| host.effects_in_flight());
+            self.effects.push((request.target.clone(), in_flight));
+        }
         self.request_id = request.headers.get("x-atlan-request-id").cloned().unwrap_or_default();
         if let Some((number, does)) = self.fault.clone()
             && number == self.exchanges
@@ -981,6 +991,25 @@ async fn a_stop_during_the_submission_waits_for_its_answer() {
         case.host.stop(None);
         assert!(case.attempt(json!({})).await.expect("a verdict").is_passed());
         assert_eq!(case.submits(), 1);
+    }
+}
+
+/// A host drops an attempt that should stop unless it knows of an effect in flight, and then nothing says what became of the effect.
+#[tokio::test]
+async fn the_host_knows_of_the_submission_and_of_the_stop_while_their_answers_are_awaited() {
+    for kind in BOTH {
+        let case = Case::of(kind, |world| world.lag = Duration::ZERO).await;
+        let host = case.host.clone();
+        case.world().host = Some(host.clone());
+        let cancel = async {
+            until("a run", || host.progress().iter().any(|progress| progress.get("run").is_some())).await;
+            host.stop(Some(Stop::Cancelled { reason: None }));
+        };
+        let (ended, ()) = tokio::join!(case.attempt(json!({"stop_on_cancel": true})), cancel);
+        assert!(matches!(ended, Err(ActivityError::Cancelled { .. })), "{ended:?}");
+        let effects = case.world().effects.clone();
+        assert_eq!(effects.iter().map(|(_, in_flight)| *in_flight).collect::<Vec<_>>(), [1, 1], "{effects:?}");
+        assert_eq!(host.effects_in_flight(), 0);
     }
 }
 

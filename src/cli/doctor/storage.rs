@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 
 use crate::cli::App;
 use crate::cli::doctor::{Finding, State};
-use crate::client::{Health, LogSize};
+use crate::client::{ClientError, Health, LogSize};
 use crate::embedded::{DiskSpeed, describe_step};
 
 /// Broken rows that are named one by one.
@@ -71,7 +71,9 @@ pub(super) async fn disk(app: &App) -> (Option<Finding>, Option<DiskSpeed>) {
         Some(Ok(disk)) => (Some(speed(&disk)), Some(disk)),
         Some(Err(error)) => {
             let finding = Finding::new("disk", State::Warn, format!("could not be measured: {error}"));
-            (Some(finding.mend("make the directory of the queue's file writable for this user")), None)
+            // A directory that too many may write to is refused as well as one that this user may not: the error knows.
+            let hint = if let ClientError::Unavailable { mend, .. } = error { mend } else { None };
+            (Some(hint.into_iter().fold(finding, Finding::mend)), None)
         }
     }
 }

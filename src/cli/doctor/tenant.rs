@@ -1,11 +1,13 @@
 //! What `doctor` asks of one tenant: whether it is configured, there, knows us, and lets us do what the activities do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use iolaus_activities::tenant::{Generation, Ping, SettingsError, Tenant, Tenants};
+use iolaus_activities::tenant::{self, Generation, Ping, SettingsError, Tenant, Tenants};
 use iolaus_activities::{Category, Failure};
 use jiff::SignedDuration;
+use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use super::{Finding, NOTHING, Report, State};
 use crate::cli::App;
@@ -15,45 +17,75 @@ use crate::cli::out::OutputLost;
 /// Roles that may do everything that the shipped activities do.
 const ROLES: [&str; 2] = ["$admin", "$api-token-default-access"];
 
-/// Makes all checks of one tenant that can be made.
-pub(super) async fn check(name: &str, report: &mut Report<'_>) -> Result<(), OutputLost> {
+/// Tenants that are asked at the same time. Findings are reported in the order of the tenants all the same.
+const MAX_ASKED: usize = 16;
+
+/// What was found, and what a failed check makes the command exit with.
+type Findings = Vec<(Finding, Exit)>;
+
+/// Makes all checks of these tenants that can be made.
+pub(super) async fn check(names: &[&String], report: &mut Report<'_>) -> Result<(), OutputLost> {
     let app = report.app;
-    let tenant = match open(app, name) {
-        Ok(tenant) => tenant,
-        Err((finding, exit)) => return report.add(finding, exit),
-    };
-    if let Some(SettingsError { key, problem, mend, .. }) = tenant.warning() {
-        let finding =
-            Finding::new(format!("tenant {name} configuration"), State::Warn, format!("`tenants.{name}.{key}` {problem}"));
-        report.add(finding.mend(mend), Exit::Passed)?;
+    let settings = names.iter().filter_map(|name| Some(((*name).clone(), app.config.tenant(name)?.clone()))).collect();
+    let mut tenants: BTreeMap<_, _> = Tenants::each(settings, app.clock.clone()).collect();
+    let mut asked: VecDeque<JoinHandle<Findings>> = VecDeque::new();
+    let others = app.config.tenants.len() > 1;
+    for name in names {
+        if asked.len() >= MAX_ASKED {
+            add_first(&mut asked, report).await?;
+        }
+        let tenant = open(app, name, tenants.remove(*name));
+        asked.push_back(tokio::spawn(of_one(tenant, others).in_current_span()));
     }
-    for finding in of_tenant(app, &tenant).await {
-        report.add(finding, Exit::Unresolved)?;
+    while !asked.is_empty() {
+        add_first(&mut asked, report).await?;
     }
     Ok(())
 }
 
-/// This tenant alone: the mistakes of another one are not its own.
-fn open(app: &App, name: &str) -> Result<Arc<Tenant>, (Finding, Exit)> {
-    let what = || format!("tenant {name} configuration");
-    let settings = app.config.tenant(name).map(|settings| (name.to_owned(), settings.clone()));
-    let tenants = Tenants::new(settings.into_iter().collect::<BTreeMap<_, _>>(), app.clock.clone()).map_err(|error| {
-        let SettingsError { key, problem, mend, .. } = error;
-        (Finding::new(what(), State::Fail, format!("`tenants.{name}.{key}` {problem}")).mend(mend), Exit::Usage)
-    })?;
-    tenants.get(name).map_err(|_| {
-        let known = app.config.tenants.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let finding = Finding::new(what(), State::Fail, format!("no tenant is named `{name}` (known: {known})"));
-        let hint = format!("add a section [tenants.{name}] to the configuration, or choose another with --tenant");
-        (finding.mend(hint), Exit::Unresolved)
-    })
+async fn add_first(asked: &mut VecDeque<JoinHandle<Findings>>, report: &mut Report<'_>) -> Result<(), OutputLost> {
+    let Some(task) = asked.pop_front() else { return Ok(()) };
+    let findings = task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    findings.into_iter().try_for_each(|(finding, exit)| report.add(finding, exit))
 }
 
-async fn of_tenant(app: &App, tenant: &Tenant) -> Vec<Finding> {
+async fn of_one(tenant: Result<Arc<Tenant>, (Finding, Exit)>, others: bool) -> Findings {
+    let tenant = match tenant {
+        Ok(tenant) => tenant,
+        Err(refused) => return vec![refused],
+    };
+    let mut findings = Vec::new();
+    if let Some(SettingsError { key, problem, mend, .. }) = tenant.warning() {
+        let name = tenant.name();
+        let finding =
+            Finding::new(format!("tenant {name} configuration"), State::Warn, format!("`tenants.{name}.{key}` {problem}"));
+        findings.push((finding.mend(mend), Exit::Passed));
+    }
+    findings.extend(of_tenant(&tenant, others).await.into_iter().map(|finding| (finding, Exit::Unresolved)));
+    findings
+}
+
+fn open(app: &App, name: &str, tenant: Option<Result<Arc<Tenant>, SettingsError>>) -> Result<Arc<Tenant>, (Finding, Exit)> {
+    let what = || format!("tenant {name} configuration");
+    match tenant {
+        Some(Ok(tenant)) => Ok(tenant),
+        Some(Err(SettingsError { key, problem, mend, .. })) => {
+            Err((Finding::new(what(), State::Fail, format!("`tenants.{name}.{key}` {problem}")).mend(mend), Exit::Usage))
+        }
+        None => {
+            let known = tenant::few(app.config.tenants.keys().map(String::as_str));
+            let finding = Finding::new(what(), State::Fail, format!("no tenant is named `{name}` (known: {known})"));
+            let hint = format!("add a section [tenants.{name}] to the configuration, or choose another with --tenant");
+            Err((finding.mend(hint), Exit::Unresolved))
+        }
+    }
+}
+
+async fn of_tenant(tenant: &Tenant, others: bool) -> Vec<Finding> {
     let what = |part: &str| format!("tenant {} {part}", tenant.name());
     let ping = match tenant.ping().await {
         Ok(ping) => ping,
-        Err(failure) => return without_ping(app, tenant, &failure).await,
+        Err(failure) => return without_ping(tenant, &failure, others).await,
     };
     let address = &tenant.settings().base_url;
     let reached = format!("{address} answered in {} ms", ping.round_trip.as_millis());
@@ -70,7 +102,7 @@ async fn of_tenant(app: &App, tenant: &Tenant) -> Vec<Finding> {
 }
 
 /// The checks of a tenant that does not say who we are. One that answers at all is still asked for what the activities need.
-async fn without_ping(app: &App, tenant: &Tenant, failure: &Failure) -> Vec<Finding> {
+async fn without_ping(tenant: &Tenant, failure: &Failure, others: bool) -> Vec<Finding> {
     let name = tenant.name();
     let part = match failure.category {
         Category::Auth | Category::Permission => "credentials",
@@ -80,7 +112,7 @@ async fn without_ping(app: &App, tenant: &Tenant, failure: &Failure) -> Vec<Find
     let first = Finding::new(format!("tenant {name} {part}"), State::Fail, failure.to_string());
     let mut first = first.mend(failure.suggested_action.clone().unwrap_or_else(hint));
     // The section that is always there may stay empty beside others.
-    if tenant.settings().base_url.trim().is_empty() && name == "default" && app.config.tenants.len() > 1 {
+    if tenant.settings().base_url.trim().is_empty() && name == "default" && others {
         first.state = State::Warn;
         return vec![first];
     }

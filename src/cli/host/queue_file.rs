@@ -19,16 +19,21 @@ impl App {
         };
         let (clock, place) = (self.clock.clone(), options.path.display().to_string());
         let checked = tokio::task::spawn_blocking(move || embedded::fsck(&options, clock)).await;
-        checked.unwrap_or_else(|error| Err(ClientError::Unavailable { place, unknown: false, mend: None, source: Box::new(error) }))
+        checked.unwrap_or_else(|error| Err(panicked(place, error)))
     }
 
     /// Measures the disk that the queue's file is on; `None` for a queue that is no file here.
-    pub(crate) async fn measure_disk(&self) -> Option<std::io::Result<DiskSpeed>> {
+    pub(crate) async fn measure_disk(&self) -> Option<Result<DiskSpeed, ClientError>> {
         if self.config.host.kind != HostKind::Embedded {
             return None;
         }
         let (clock, path) = (self.clock.clone(), self.config.database.path.clone());
+        let place = path.display().to_string();
         let measured = tokio::task::spawn_blocking(move || embedded::measure_disk(&path, clock.as_ref())).await;
-        Some(measured.unwrap_or_else(|error| Err(std::io::Error::other(error))))
+        Some(measured.unwrap_or_else(|error| Err(panicked(place, error))))
     }
+}
+
+fn panicked(place: String, error: tokio::task::JoinError) -> ClientError {
+    ClientError::Unavailable { place, unknown: false, mend: None, source: Box::new(error) }
 }

@@ -76,6 +76,16 @@ fn a_job_that_is_not_due_yet_says_when_it_is() {
 }
 
 #[test]
+fn the_hint_of_the_last_failure_stands_wherever_the_next_attempt_is_told() {
+    let mut failed = job(JobState::Retryable);
+    let failure = Failure::new("tenant.unreachable", Category::DependencyUnavailable, "refused").suggest("check the address");
+    failed.failures.push(AttemptFailure { attempt: 1, at: NOW, failure: failure.record() });
+    for line in [texts(&failed, &status(None), By::Us).remove(0), goes(&failed)] {
+        assert!(line.contains("attempt 1 failed: refused") && line.ends_with("; hint: check the address"), "{line}");
+    }
+}
+
+#[test]
 fn a_pause_says_its_reason_and_how_it_ends() {
     let mut status = status(Some(true));
     let pause =

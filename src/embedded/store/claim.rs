@@ -29,6 +29,8 @@ const PROMOTIONS: i64 = 128;
 
 /// Somebody who takes claimed jobs: a worker of this process.
 pub(crate) trait Claimer: Send + Sync {
+    /// How many jobs it can take now. Asked often, so this must not cost what a request does.
+    fn free(&self) -> usize;
     /// What it can take now; `None` when nothing.
     fn request(&self) -> Option<ClaimRequest>;
     /// Hands over jobs whose lease is durable.
@@ -214,7 +216,8 @@ fn choose(
             let may_start = throttling.room(conn, &tx.counts, &current.activity, &current.tenant)?;
             let free = shares.room(&current.tenant).min(CLAIMS).min(may_start);
             let tenant = tenants.position(&current.tenant);
-            let found = lane_heads(conn, &current, free)?;
+            // A lane without room costs no look into it.
+            let found = if free > 0 { lane_heads(conn, &current, free)? } else { Vec::new() };
             more |= found.len() == free;
             let activity: Rc<str> = current.activity.as_str().into();
             let head = |(id, priority, run_at)| Head { id, priority, run_at, tenant, waits, activity: activity.clone() };
@@ -294,11 +297,11 @@ const ONE: &str = "SELECT id, activity, activity_version, tenant, slot_class FRO
            AND parent_id = (SELECT id FROM jobs WHERE job_id = ?1 ORDER BY id DESC LIMIT 1)))";
 const LANE_ORDER: &str = "ORDER BY activity, activity_version, slot_class, tenant LIMIT 1";
 
-pub(super) fn first_lane(conn: &Connection) -> Result<Option<Lane>, StoreError> {
+fn first_lane(conn: &Connection) -> Result<Option<Lane>, StoreError> {
     Ok(conn.prepare_cached(&format!("{LANE} {LANE_ORDER}"))?.query_row([], lane).optional()?)
 }
 
-pub(super) fn next_lane(conn: &Connection, after: &Lane) -> Result<Option<Lane>, StoreError> {
+fn next_lane(conn: &Connection, after: &Lane) -> Result<Option<Lane>, StoreError> {
     let key = params![after.activity, after.version, after.slot_class, after.tenant];
     Ok(conn.prepare_cached(NEXT_LANE)?.query_row(key, lane).optional()?)
 }
@@ -375,14 +378,16 @@ fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Option<Claimed>, St
 
 #[cfg(test)]
 mod tests {
+    use super::super::ShareTable;
     use super::*;
+    use crate::job::Throttle;
 
-    /// Six thousand jobs of as many tenants, `t-00001` and so on.
-    fn six_thousand_lanes(dir: &std::path::Path) -> (Connection, i64) {
+    /// So many jobs of as many tenants, `t-00001` and so on.
+    fn lanes(dir: &std::path::Path, lanes: u64) -> (Connection, i64) {
         use super::super::backlog::{Backlog, fill};
         use super::super::model::{new_job_for_tests, registration};
         let path = dir.join("t.db");
-        fill(&path, &new_job_for_tests(), &[Backlog::due(6_000)], Timestamp::UNIX_EPOCH).unwrap();
+        fill(&path, &new_job_for_tests(), &[Backlog::due(lanes)], Timestamp::UNIX_EPOCH).unwrap();
         let conn = super::super::schema::open_writer(&path, crate::embedded::Durability::Full, Timestamp::UNIX_EPOCH).unwrap();
         conn.execute("UPDATE jobs SET tenant = printf('t-%05d', id)", []).unwrap();
         let worker = Tx::new(&conn, Timestamp::UNIX_EPOCH, 0.5).register_worker(&registration(0)).unwrap();
@@ -392,7 +397,7 @@ mod tests {
     #[test]
     fn a_lane_behind_thousands_that_this_worker_cannot_take_is_found_by_the_first_claim() {
         let dir = tempfile::tempdir().unwrap();
-        let (conn, worker) = six_thousand_lanes(dir.path());
+        let (conn, worker) = lanes(dir.path(), 6_000);
         let mut request = super::super::model::request(worker, 4);
         request.tenants = Arc::new(ServedTenants::Only(["t-06000".to_owned()].into()));
         let mut tx = Tx::new(&conn, Timestamp::UNIX_EPOCH, 0.5);
@@ -400,10 +405,96 @@ mod tests {
         assert_eq!(claimed.iter().map(|job| job.execution.tenant.as_str()).collect::<Vec<_>>(), ["t-06000"]);
     }
 
+    /// Five thousand jobs of as many tenants: what keeps all but one of them from being claimed must not keep that one.
+    #[test]
+    fn a_lane_behind_thousands_that_may_not_start_is_claimed_at_once() {
+        let last = 5_000;
+        let blocked = || (1..last).map(|n| format!("t-{n:05}"));
+        let one = |max_running| Throttle { max_running, ..Throttle::default() };
+        let limited = || blocked().map(|tenant| (tenant, one(1))).collect::<BTreeMap<_, _>>();
+        let counted = "INSERT INTO job_counts SELECT 'probe', tenant, 'running', 1 FROM jobs WHERE tenant <> 't-05000'";
+        let none_left = "INSERT INTO start_rates SELECT 'tenant', tenant, 0, 0 FROM jobs WHERE tenant <> 't-05000'";
+        type Change<'a> = Box<dyn Fn(&Connection, &mut ClaimRequest) + 'a>;
+        let kinds: [(&str, Change<'_>); 6] = [
+            (
+                "paused",
+                Box::new(|conn: &Connection, _: &mut ClaimRequest| {
+                    conn.execute("INSERT INTO pauses SELECT 'tenant', tenant, NULL, 0 FROM jobs WHERE tenant <> 't-05000'", [])
+                        .unwrap();
+                }),
+            ),
+            (
+                "limited in what runs",
+                Box::new(move |conn: &Connection, request: &mut ClaimRequest| {
+                    conn.execute(counted, []).unwrap();
+                    request.throttles = Arc::new(Throttles { tenants: limited(), ..Throttles::default() });
+                }),
+            ),
+            (
+                "limited in what starts",
+                Box::new(move |conn: &Connection, request: &mut ClaimRequest| {
+                    conn.execute(none_left, []).unwrap();
+                    let rate = Throttle { max_starts_per_second: 0.5, ..Throttle::default() };
+                    let tenants = blocked().map(|tenant| (tenant, rate)).collect();
+                    request.throttles = Arc::new(Throttles { tenants, ..Throttles::default() });
+                }),
+            ),
+            (
+                "of an activity with a limit",
+                Box::new(move |conn: &Connection, request: &mut ClaimRequest| {
+                    conn.execute("INSERT INTO job_counts VALUES ('probe', 't', 'running', 1)", []).unwrap();
+                    conn.execute("UPDATE jobs SET activity = 'twin' WHERE tenant = 't-05000'", []).unwrap();
+                    request.activities.insert("twin", 1);
+                    request.throttles =
+                        Arc::new(Throttles { activities: [("probe".to_owned(), one(1))].into(), ..Throttles::default() });
+                }),
+            ),
+            (
+                "of a full slot class",
+                Box::new(|conn: &Connection, request: &mut ClaimRequest| {
+                    conn.execute("UPDATE jobs SET slot_class = 'waits' WHERE tenant <> 't-05000'", []).unwrap();
+                    request.waits = Shares::unlimited(0);
+                }),
+            ),
+            (
+                "at their own most",
+                Box::new(move |_: &Connection, request: &mut ClaimRequest| {
+                    let tenants = blocked().map(|tenant| (tenant, 1)).chain([("t-05000".to_owned(), 0)]);
+                    let running = blocked().map(|tenant| (tenant, 1)).collect();
+                    request.work = Shares::new(ShareTable::new(20_000, tenants, None), 4, running);
+                }),
+            ),
+        ];
+        for (kind, change) in kinds {
+            let dir = tempfile::tempdir().unwrap();
+            let (conn, worker) = lanes(dir.path(), last);
+            let mut request = super::super::model::request(worker, 4);
+            change(&conn, &mut request);
+            let mut tx = Tx::new(&conn, Timestamp::UNIX_EPOCH, 0.5);
+            let (claimed, _) = claim(&mut tx, &request, &mut Turns::default()).unwrap();
+            assert_eq!(claimed.iter().map(|job| job.execution.tenant.as_str()).collect::<Vec<_>>(), ["t-05000"], "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_claim_reads_what_runs_once_however_many_tenants_are_limited() {
+        let dir = tempfile::tempdir().unwrap();
+        let (conn, worker) = lanes(dir.path(), 500);
+        conn.execute("INSERT INTO job_counts SELECT 'probe', tenant, 'running', 1 FROM jobs", []).unwrap();
+        let throttle = Throttle { max_running: 1, ..Throttle::default() };
+        let tenants = (1..=500).map(|n| (format!("t-{n:05}"), throttle)).collect();
+        let mut request = super::super::model::request(worker, 4);
+        request.throttles = Arc::new(Throttles { tenants, ..Throttles::default() });
+        let mut tx = Tx::new(&conn, Timestamp::UNIX_EPOCH, 0.5);
+        assert!(claim(&mut tx, &request, &mut Turns::default()).unwrap().0.is_empty());
+        let read = conn.prepare_cached(super::super::throttling::RUNNING).unwrap();
+        assert_eq!(read.get_status(rusqlite::StatementStatus::Run), 1);
+    }
+
     #[test]
     fn lanes_beyond_those_that_one_claim_looks_at_come_first_in_the_next() {
         let dir = tempfile::tempdir().unwrap();
-        let (conn, worker) = six_thousand_lanes(dir.path());
+        let (conn, worker) = lanes(dir.path(), 6_000);
         let (request, mut turns) = (super::super::model::request(worker, 1), Turns::default());
         let claimed = |turns: &mut Turns| {
             let mut tx = Tx::new(&conn, Timestamp::UNIX_EPOCH, 0.5);

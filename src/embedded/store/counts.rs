@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use super::StoreError;
 use super::rows::parsed;
 use crate::client::StateCount;
-use crate::job::{JobState, SEQUENCE};
+use crate::job::JobState;
 
 /// What a transaction changed.
 #[derive(Debug, Clone, Default)]
@@ -33,13 +33,10 @@ impl Counts {
         }
     }
 
-    /// By how many executions more of an activity or a tenant run than before this transaction. Sequences run on no worker, and do not
-    /// count.
-    pub(super) fn running_changed(&self, kind: &str, name: &str) -> i64 {
-        let is_of = |(activity, tenant): &&(String, String)| {
-            activity != SEQUENCE && if kind == "tenant" { tenant == name } else { activity == name }
-        };
-        self.0.iter().filter(|(key, _)| is_of(key)).map(|(_, changes)| changes[position(JobState::Running)]).sum()
+    /// By how many executions more of each activity and tenant run than before this transaction.
+    pub(super) fn running_changed(&self) -> impl Iterator<Item = (&str, &str, i64)> {
+        let running = position(JobState::Running);
+        self.0.iter().map(move |((activity, tenant), changes)| (activity.as_str(), tenant.as_str(), changes[running]))
     }
 
     fn of(&mut self, activity: &str, tenant: &str) -> &mut Changes {
@@ -65,10 +62,11 @@ fn position(state: JobState) -> usize {
     JobState::ALL.iter().position(|other| *other == state).unwrap_or_default()
 }
 
+pub(super) const COUNTS: &str = "SELECT activity, tenant, state, count FROM job_counts WHERE count <> 0 ORDER BY 1, 2, 3";
+
 /// How many executions stand where.
 pub(crate) fn counts(conn: &Connection) -> Result<Vec<StateCount>, StoreError> {
-    let mut statement =
-        conn.prepare_cached("SELECT activity, tenant, state, count FROM job_counts WHERE count <> 0 ORDER BY 1, 2, 3")?;
+    let mut statement = conn.prepare_cached(COUNTS)?;
     let counts = statement.query_map([], |row| {
         let count: i64 = row.get(3)?;
         Ok(StateCount { activity: row.get(0)?, tenant: row.get(1)?, state: parsed(row, 2)?, count: count.unsigned_abs() })

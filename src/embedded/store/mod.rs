@@ -14,6 +14,7 @@ mod enqueue;
 mod fair;
 mod fsck;
 mod in_use;
+mod listing;
 mod maintenance;
 mod observed;
 mod opening;
@@ -35,6 +36,8 @@ mod writer;
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod plans;
 #[cfg(test)]
 mod power_cut;
 

@@ -6,33 +6,62 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::StoreError;
-use super::claim::{MAX_LANES, first_lane, next_lane};
+use super::claim::MAX_LANES;
 use super::rows::{optional_time, time};
 
 /// Since when the oldest job of each activity and tenant is due.
 pub(crate) fn oldest_due_of_each(conn: &Connection) -> Result<BTreeMap<(String, String), Timestamp>, StoreError> {
     let mut oldest = BTreeMap::new();
-    let mut statement = conn.prepare_cached(HEAD)?;
-    let mut lane = first_lane(conn)?;
-    for _ in 0..MAX_LANES {
-        let Some(current) = lane else { break };
-        let mut above = 0;
-        loop {
-            let key = params![current.activity, current.version, current.slot_class, current.tenant, above];
-            let head = statement.query_row(key, |row| Ok((time(row, 0)?, row.get::<_, i64>(1)?))).optional()?;
-            let Some((at, priority)) = head else { break };
-            above = priority;
-            let of = oldest.entry((current.activity.clone(), current.tenant.clone())).or_insert(at);
-            *of = at.min(*of);
-        }
-        lane = next_lane(conn, &current)?;
+    let mut head = conn.prepare_cached(FIRST_HEAD)?.query_row([], Head::of).optional()?;
+    let mut next = conn.prepare_cached(NEXT_HEAD)?;
+    for _ in 0..MAX_HEADS {
+        let Some(Head { activity, version, slot_class, tenant, priority, at }) = head else { break };
+        head = next.query_row(params![activity, version, slot_class, tenant, priority], Head::of).optional()?;
+        let of = oldest.entry((activity, tenant)).or_insert(at);
+        *of = at.min(*of);
     }
     Ok(oldest)
 }
 
-/// The head of the next priority of a lane.
-pub(super) const HEAD: &str = "SELECT run_at, priority FROM jobs INDEXED BY jobs_ready WHERE state = 'available' AND activity = ?1 \
-     AND activity_version = ?2 AND slot_class = ?3 AND tenant = ?4 AND priority > ?5 ORDER BY priority, run_at LIMIT 1";
+/// Heads that one look takes, a priority of a lane each.
+const MAX_HEADS: usize = 2 * MAX_LANES;
+
+/// The job that is due for longest among those of a lane and a priority.
+struct Head {
+    activity: String,
+    version: u32,
+    slot_class: String,
+    tenant: String,
+    priority: i64,
+    at: Timestamp,
+}
+
+impl Head {
+    fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        let (activity, version, slot_class, tenant) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        Ok(Self { activity, version, slot_class, tenant, priority: row.get(4)?, at: time(row, 5)? })
+    }
+}
+
+const FIRST_HEAD: &str = "SELECT activity, activity_version, slot_class, tenant, priority, run_at FROM jobs INDEXED BY jobs_ready \
+     WHERE state = 'available' ORDER BY activity, activity_version, slot_class, tenant, priority, run_at LIMIT 1";
+/// As the next lane of a claim is found, and before it the next priority of the same lane.
+const NEXT_HEAD: &str = "SELECT * FROM (SELECT activity, activity_version, slot_class, tenant, priority, run_at FROM jobs INDEXED BY jobs_ready \
+       WHERE state = 'available' AND activity = ?1 AND activity_version = ?2 AND slot_class = ?3 AND tenant = ?4 AND priority > ?5 \
+       ORDER BY priority, run_at LIMIT 1) \
+     UNION ALL SELECT * FROM (SELECT activity, activity_version, slot_class, tenant, priority, run_at FROM jobs INDEXED BY jobs_ready \
+       WHERE state = 'available' AND activity = ?1 AND activity_version = ?2 AND slot_class = ?3 AND tenant > ?4 \
+       ORDER BY tenant, priority, run_at LIMIT 1) \
+     UNION ALL SELECT * FROM (SELECT activity, activity_version, slot_class, tenant, priority, run_at FROM jobs INDEXED BY jobs_ready \
+       WHERE state = 'available' AND activity = ?1 AND activity_version = ?2 AND slot_class > ?3 \
+       ORDER BY slot_class, tenant, priority, run_at LIMIT 1) \
+     UNION ALL SELECT * FROM (SELECT activity, activity_version, slot_class, tenant, priority, run_at FROM jobs INDEXED BY jobs_ready \
+       WHERE state = 'available' AND activity = ?1 AND activity_version > ?2 \
+       ORDER BY activity_version, slot_class, tenant, priority, run_at LIMIT 1) \
+     UNION ALL SELECT * FROM (SELECT activity, activity_version, slot_class, tenant, priority, run_at FROM jobs INDEXED BY jobs_ready \
+       WHERE state = 'available' AND activity > ?1 \
+       ORDER BY activity, activity_version, slot_class, tenant, priority, run_at LIMIT 1) \
+     LIMIT 1";
 
 /// When the oldest due job became due.
 pub(crate) fn oldest_due(conn: &Connection) -> Result<Option<Timestamp>, StoreError> {
@@ -47,4 +76,39 @@ pub(crate) fn longest_running(conn: &Connection) -> Result<Vec<(String, Timestam
     )?;
     let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, optional_time(row, 1)?)))?;
     Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().filter_map(|(activity, at)| Some((activity, at?))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::backlog::{Backlog, fill};
+    use super::super::counts::{COUNTS, counts};
+    use super::super::model::new_job_for_tests;
+    use super::*;
+    use crate::embedded::Durability;
+
+    /// What SQLite does for the gauges of so many tenants with so many jobs each, in steps of its machine.
+    fn steps(tenants: u64, jobs: u64) -> u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        fill(&path, &new_job_for_tests(), &[Backlog::due(tenants * jobs)], Timestamp::UNIX_EPOCH).unwrap();
+        let conn = super::super::schema::open_writer(&path, Durability::Normal, Timestamp::UNIX_EPOCH).unwrap();
+        let spread = format!(
+            "UPDATE jobs SET tenant = printf('t-%05d', id % {tenants}); DELETE FROM job_counts; \
+             INSERT INTO job_counts SELECT activity, tenant, state, count(*) FROM jobs GROUP BY 1, 2, 3"
+        );
+        conn.execute_batch(&spread).unwrap();
+        assert_eq!(oldest_due_of_each(&conn).unwrap().len() as u64, tenants);
+        assert_eq!(counts(&conn).unwrap().iter().map(|count| count.count).sum::<u64>(), tenants * jobs);
+        let of = |sql| conn.prepare_cached(sql).unwrap().get_status(rusqlite::StatementStatus::VmStep).unsigned_abs();
+        u64::from([NEXT_HEAD, COUNTS].map(of).iter().sum::<u32>())
+    }
+
+    #[test]
+    fn a_scrape_costs_the_same_for_each_tenant_however_many_there_are_and_however_much_they_have() {
+        let few = steps(100, 1);
+        let (many, deep) = (steps(4_000, 1), steps(100, 40));
+        assert!(few > 100, "{few} steps: these statements were not the ones that ran");
+        assert!(many <= few * 41, "{few} steps for 100 tenants, {many} for 4,000");
+        assert!(deep <= few * 2, "{few} steps for one job of each tenant, {deep} for 40");
+    }
 }

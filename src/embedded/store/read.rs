@@ -2,13 +2,13 @@
 
 use iolaus_activities::VerdictRecord;
 use jiff::Timestamp;
-use rusqlite::types::Value as SqlValue;
-use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params};
 
+use super::listing::Bounds;
 use super::rows::{self, JOB_COLUMNS, json, optional_time, time};
-use super::{StoreError, sequences, unreadable, workers};
+use super::{StoreError, listing, sequences, unreadable, workers};
 use crate::client::{AttemptFailure, JobDetail, JobPage, ListFilter, Pause, PauseKind, Target, TenantHold, WorkerStatus};
-use crate::job::{Job, JobState, SEQUENCE, TraceContext};
+use crate::job::{Job, SEQUENCE, TraceContext};
 
 /// The rowid of an execution.
 pub(crate) fn find(conn: &Connection, target: &Target) -> Result<Option<i64>, StoreError> {
@@ -76,33 +76,29 @@ pub(crate) fn is_open(conn: &Connection, id: i64) -> Result<bool, StoreError> {
 
 /// A page of executions, newest first.
 pub(crate) fn list(conn: &Connection, filter: &ListFilter, limit: usize, before: Option<i64>) -> Result<JobPage, StoreError> {
-    let mut conditions = vec!["j.id < ?".to_owned()];
-    let mut values = vec![SqlValue::from(before.unwrap_or(i64::MAX))];
-    if !filter.states.is_empty() {
-        conditions.push(format!("j.state IN ({})", vec!["?"; filter.states.len()].join(",")));
-        values.extend(filter.states.iter().map(|state| SqlValue::from(state.as_str().to_owned())));
+    list_within(conn, filter, limit, before, &listing::BOUNDS)
+}
+
+/// The same with other bounds.
+pub(super) fn list_within(
+    conn: &Connection,
+    filter: &ListFilter,
+    limit: usize,
+    before: Option<i64>,
+    bounds: &Bounds,
+) -> Result<JobPage, StoreError> {
+    // What is counted and what is there must be of one moment.
+    let snapshot = conn.unchecked_transaction()?;
+    let mut ids = listing::newest(&snapshot, filter, before.unwrap_or(i64::MAX), limit.saturating_add(1), bounds)?;
+    let more = ids.len() > limit;
+    ids.truncate(limit);
+    let mut statement = snapshot.prepare_cached(&format!("SELECT {JOB_COLUMNS}, j.id FROM jobs j WHERE j.id = ?1"))?;
+    let mut jobs = Vec::with_capacity(ids.len());
+    for id in &ids {
+        let job = statement.query_row([id], |row| readable(row, rows::job(row))).optional()?;
+        jobs.extend(job.flatten());
     }
-    if !filter.states.is_empty() && filter.states.iter().all(|state| matches!(state, JobState::Discarded | JobState::Cancelled)) {
-        // Says again, in the words of the index, that only these few rows are wanted: a parameter could not.
-        conditions.push("j.state IN ('discarded', 'cancelled')".to_owned());
-    }
-    for (column, value) in [("activity", &filter.activity), ("tenant", &filter.tenant)] {
-        if let Some(value) = value {
-            conditions.push(format!("j.{column} = ?"));
-            values.push(SqlValue::from(value.clone()));
-        }
-    }
-    let conditions = conditions.join(" AND ");
-    let sql = format!("SELECT {JOB_COLUMNS}, j.id FROM jobs j WHERE {conditions} ORDER BY j.id DESC LIMIT ?");
-    values.push(SqlValue::from(i64::try_from(limit + 1).unwrap_or(i64::MAX)));
-    let mut statement = conn.prepare_cached(&sql)?;
-    let mut rows = statement
-        .query_map(params_from_iter(values), |row| Ok((row.get::<_, i64>(15)?, readable(row, rows::job(row))?)))?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let next_cursor = rows.last().filter(|_| more).map(|(id, _)| id.to_string());
-    Ok(JobPage { jobs: rows.into_iter().filter_map(|(_, job)| job).collect(), next_cursor })
+    Ok(JobPage { jobs, next_cursor: ids.last().filter(|_| more).map(ToString::to_string) })
 }
 
 /// One row that does not decode hides itself, and not the others.

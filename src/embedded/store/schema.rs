@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, ffi, params};
 
 use super::rows::ms;
 use super::{StoreError, dying};
@@ -20,6 +20,7 @@ const SCHEMA: &[&str] = &[
     include_str!("schema/004_start_rates.sql"),
     include_str!("schema/005_effects_and_worker_tenants.sql"),
     include_str!("schema/006_worker_liveness.sql"),
+    include_str!("schema/007_filters.sql"),
 ];
 /// The schema version that this build reads and writes.
 #[expect(clippy::cast_possible_wrap, reason = "a handful of files")]
@@ -28,6 +29,8 @@ pub(super) const VERSION: i64 = SCHEMA.len() as i64;
 const SILENT_FOR_MS: i64 = 60_000;
 /// What `PRAGMA auto_vacuum` answers for `INCREMENTAL`.
 const INCREMENTAL: i64 = 2;
+/// With as many executions an upgrade takes a second or more, and says so.
+const MANY: i64 = 100_000;
 /// A backstop: between our own processes the turnstile keeps order.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -131,6 +134,23 @@ fn migrate(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
     if pragma(conn, "user_version")? == VERSION {
         return Ok(());
     }
+    // New indexes over many rows are sorted in files: the memory for it would grow with the queue.
+    conn.pragma_update(None, "temp_store", "FILE")?;
+    let mut migrated = migrate_at_once(conn, now);
+    if matches!(&migrated, Err(StoreError::Sql(error)) if lacks_temporary_files(error)) {
+        conn.pragma_update(None, "temp_store", "MEMORY")?;
+        migrated = migrate_at_once(conn, now);
+    }
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    migrated
+}
+
+/// Whether no directory for temporary files can be written to, as in a container with a read-only root.
+fn lacks_temporary_files(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| [ffi::SQLITE_IOERR_GETTEMPPATH, ffi::SQLITE_CANTOPEN].contains(&error.extended_code))
+}
+
+fn migrate_at_once(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
     conn.execute_batch("BEGIN IMMEDIATE")?;
     let migrated = migrate_within(conn, now);
     conn.execute_batch(if migrated.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
@@ -152,6 +172,17 @@ fn migrate_within(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
             return Err(StoreError::OldWorker { version });
         }
     }
+    let executions = if from > 0 { executions(conn)? } else { 0 };
+    if executions >= MANY {
+        let path = conn.path().unwrap_or_default();
+        tracing::warn!(
+            path,
+            from,
+            to = VERSION,
+            executions,
+            "the file is being upgraded; every process that opens it waits meanwhile"
+        );
+    }
     for file in SCHEMA.iter().skip(from) {
         conn.execute_batch(file)?;
         dying::point();
@@ -161,7 +192,16 @@ fn migrate_within(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
         [concat!("iolaus ", env!("CARGO_PKG_VERSION"))],
     )?;
     conn.pragma_update(None, "user_version", VERSION)?;
+    if executions >= MANY {
+        tracing::warn!(to = VERSION, executions, "the file is upgraded");
+    }
     Ok(())
+}
+
+/// About how many executions a file has: at least as many as there are.
+fn executions(conn: &Connection) -> Result<i64, StoreError> {
+    let ends = "SELECT coalesce((SELECT max(id) FROM jobs) - (SELECT min(id) FROM jobs) + 1, 0)";
+    Ok(conn.query_row(ends, [], |row| row.get(0))?)
 }
 
 fn pragma(conn: &Connection, name: &str) -> Result<i64, StoreError> {
@@ -181,6 +221,21 @@ mod tests {
         assert_eq!(pragma(&conn, "auto_vacuum").unwrap(), 2, "incremental");
         assert_eq!(pragma(&conn, "synchronous").unwrap(), 2, "full");
         assert_eq!(text("journal_mode"), "wal");
+    }
+
+    #[test]
+    fn what_a_file_says_in_its_schema_is_not_trusted_and_the_schema_itself_cannot_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        let writer = open_writer(&path, Durability::Full, Timestamp::UNIX_EPOCH).unwrap();
+        for conn in [writer, open_reader(&path).unwrap()] {
+            let is_set = |config| conn.db_config(config).unwrap();
+            assert!(!is_set(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA) && is_set(DbConfig::SQLITE_DBCONFIG_DEFENSIVE));
+            assert_eq!(pragma(&conn, "trusted_schema").unwrap(), 0);
+            let planted = "PRAGMA query_only = OFF; PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = ''";
+            let refused = conn.execute_batch(planted).unwrap_err();
+            assert!(refused.to_string().contains("may not be modified"), "{refused}");
+        }
     }
 
     #[test]
@@ -242,6 +297,34 @@ mod tests {
             assert_eq!(pragma(&conn, "user_version").unwrap(), VERSION);
             assert_eq!(conn.query_row("SELECT count(*) FROM worker_holds", [], |row| row.get(0)), Ok(0));
         }
+    }
+
+    #[test]
+    fn the_rows_of_a_file_of_the_sixth_schema_are_in_the_indexes_of_the_seventh() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        let conn = Connection::open(&path).unwrap();
+        conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        for file in &SCHEMA[..6] {
+            conn.execute_batch(file).unwrap();
+        }
+        conn.execute_batch(
+            "WITH states(state) AS (VALUES ('scheduled'), ('available'), ('running'), ('retryable'), ('completed'), ('discarded'), \
+                                           ('cancelled')) \
+             INSERT INTO jobs(job_id, run_id, activity, activity_version, slot_class, tenant, state, priority, run_at, enqueued_at) \
+             SELECT state, state, 'a', 1, 'work', 't', state, 3, 0, 0 FROM states; \
+             PRAGMA user_version = 6",
+        )
+        .unwrap();
+        drop(conn);
+        let conn = open_writer(&path, Durability::Full, Timestamp::UNIX_EPOCH).unwrap();
+        let rows = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(rows("SELECT count(*) FROM jobs INDEXED BY jobs_by_owner WHERE activity = 'a' AND tenant = 't'"), 7);
+        let rare = "SELECT count(*) FROM jobs INDEXED BY jobs_delayed_or_dead \
+                    WHERE state IN ('scheduled', 'retryable', 'discarded', 'cancelled') AND activity = 'a' AND tenant = 't'";
+        assert_eq!(rows(rare), 4);
+        assert_eq!(pragma(&conn, "temp_store").unwrap(), 2, "memory");
+        assert_eq!(executions(&conn).unwrap(), 7);
     }
 
     #[cfg(unix)]

@@ -1,7 +1,7 @@
 //! How many jobs of an activity and of a tenant may start now, over all workers of the file. What runs is counted from rows, so that a
 //! rescue frees what a dead worker held; what started is a bucket of tokens, written with the claim.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -12,12 +12,47 @@ use super::rows::ms;
 use crate::client::PauseKind;
 use crate::job::{SEQUENCE, Throttle, Throttles};
 
+pub(super) const RUNNING: &str = "SELECT activity, tenant, count FROM job_counts WHERE state = 'running' AND count <> 0";
+
 /// The room that one transaction has.
 pub(super) struct Throttling<'a> {
     throttles: &'a Throttles,
     now: i64,
     /// By kind and name; what is not limited is not here.
     rooms: BTreeMap<(&'static str, String), Room>,
+    /// What runs, read when it is asked for first.
+    running: Option<Running>,
+}
+
+/// How many jobs of each activity and of each tenant run. Sequences run on no worker: their steps are what counts.
+struct Running(HashMap<(&'static str, String), i64>);
+
+impl Running {
+    /// All of them in one walk through the counts: many lanes may be limited, and a walk for each would be one too many.
+    fn read(conn: &Connection, counts: &Counts) -> Result<Self, StoreError> {
+        let mut running = HashMap::new();
+        let mut add = |activity: &str, tenant: &str, jobs: i64| {
+            if activity != SEQUENCE && jobs != 0 {
+                *running.entry((PauseKind::Activity.as_str(), activity.to_owned())).or_default() += jobs;
+                *running.entry((PauseKind::Tenant.as_str(), tenant.to_owned())).or_default() += jobs;
+            }
+        };
+        let mut statement = conn.prepare_cached(RUNNING)?;
+        let stored =
+            statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)))?;
+        for row in stored {
+            let (activity, tenant, jobs) = row?;
+            add(&activity, &tenant, jobs);
+        }
+        for (activity, tenant, jobs) in counts.running_changed() {
+            add(activity, tenant, jobs);
+        }
+        Ok(Self(running))
+    }
+
+    fn of(&self, key: &(&'static str, String)) -> u64 {
+        self.0.get(key).copied().unwrap_or(0).max(0).unsigned_abs()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -79,7 +114,7 @@ impl Room {
 
 impl<'a> Throttling<'a> {
     pub(super) fn new(throttles: &'a Throttles, now: Timestamp) -> Self {
-        Self { throttles, now: ms(now), rooms: BTreeMap::new() }
+        Self { throttles, now: ms(now), rooms: BTreeMap::new(), running: None }
     }
 
     /// How many jobs of an activity and a tenant may start now. `counts` is what this transaction has changed so far.
@@ -90,7 +125,7 @@ impl<'a> Throttling<'a> {
             let room = if let Some(room) = self.rooms.get(&key) {
                 *room
             } else {
-                let room = read(conn, counts, kind, name, throttle, self.now)?;
+                let room = self.read(conn, counts, &key, throttle)?;
                 self.rooms.insert(key, room);
                 room
             };
@@ -133,43 +168,40 @@ impl<'a> Throttling<'a> {
         Timestamp::from_millisecond(next).ok()
     }
 
+    fn read(
+        &mut self,
+        conn: &Connection,
+        counts: &Counts,
+        key: &(&'static str, String),
+        throttle: Throttle,
+    ) -> Result<Room, StoreError> {
+        let running = if throttle.max_running == 0 {
+            None
+        } else {
+            let running = match self.running.take() {
+                Some(running) => running,
+                None => Running::read(conn, counts)?,
+            };
+            Some(u64::from(throttle.max_running).saturating_sub(self.running.insert(running).of(key)))
+        };
+        let (now, mut from_future) = (self.now, false);
+        let bucket = if throttle.max_starts_per_second > 0.0 {
+            let mut statement = conn.prepare_cached("SELECT tokens, at FROM start_rates WHERE kind = ?1 AND name = ?2")?;
+            let stored = statement.query_row(params![key.0, key.1], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            from_future = stored.is_some_and(|(_, at)| at > now);
+            Some(Bucket::filled(throttle.max_starts_per_second, stored, now))
+        } else {
+            None
+        };
+        Ok(Room { running, bucket, taken: 0, from_future })
+    }
+
     fn concerned<'n>(&self, activity: &'n str, tenant: &'n str) -> Vec<(&'static str, &'n str, Throttle)> {
         let activities =
             self.throttles.activities.get(activity).map(|throttle| (PauseKind::Activity.as_str(), activity, *throttle));
         let tenants = self.throttles.tenants.get(tenant).map(|throttle| (PauseKind::Tenant.as_str(), tenant, *throttle));
         activities.into_iter().chain(tenants).collect()
     }
-}
-
-fn read(
-    conn: &Connection,
-    counts: &Counts,
-    kind: &'static str,
-    name: &str,
-    throttle: Throttle,
-    now: i64,
-) -> Result<Room, StoreError> {
-    let running = if throttle.max_running == 0 {
-        None
-    } else {
-        // A sequence runs on no worker: its steps are what counts.
-        let of = format!(
-            "SELECT coalesce(sum(count), 0) FROM job_counts WHERE {kind} = ?1 AND state = 'running' AND activity <> '{SEQUENCE}'"
-        );
-        let stored: i64 = conn.prepare_cached(&of)?.query_row([name], |row| row.get(0))?;
-        let now_running = stored.saturating_add(counts.running_changed(kind, name)).max(0).unsigned_abs();
-        Some(u64::from(throttle.max_running).saturating_sub(now_running))
-    };
-    let mut from_future = false;
-    let bucket = if throttle.max_starts_per_second > 0.0 {
-        let mut statement = conn.prepare_cached("SELECT tokens, at FROM start_rates WHERE kind = ?1 AND name = ?2")?;
-        let stored = statement.query_row(params![kind, name], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-        from_future = stored.is_some_and(|(_, at)| at > now);
-        Some(Bucket::filled(throttle.max_starts_per_second, stored, now))
-    } else {
-        None
-    };
-    Ok(Room { running, bucket, taken: 0, from_future })
 }
 
 #[cfg(test)]

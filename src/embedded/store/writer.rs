@@ -200,7 +200,7 @@ impl Writer {
 
     /// Whether a transaction for claiming alone is worth the write lock: a free slot, and a look at the file that finds something.
     fn should_claim(&mut self) -> bool {
-        if !self.maybe_ready || self.claimers.iter().all(|claimer| claimer.request().is_none()) {
+        if !self.maybe_ready || self.free() == 0 {
             return false;
         }
         // An error shows itself again in the transaction, which has somebody to tell.
@@ -211,7 +211,7 @@ impl Writer {
 
     /// Free slots of this process's workers, now.
     fn free(&self) -> usize {
-        self.claimers.iter().filter_map(|claimer| claimer.request()).map(|request| request.free()).sum()
+        self.claimers.iter().map(|claimer| claimer.free()).sum()
     }
 
     /// Runs these operations, claims, commits and answers. False if it was not kept, or may not have been.

@@ -1,7 +1,7 @@
 //! What is asked for and not recorded: slots, and how the queue stands. Asked by whoever reads the metrics, on a thread that may block;
 //! nothing is read from the file unless somebody asks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,18 +43,16 @@ pub(super) fn watch_worker(worker: &Arc<Shared>, metrics: &Metrics) {
         observe(wal::size(worker.store.path()) as f64, &[]);
     });
     metrics.gauge(metric::JOBS, Arc::downgrade(worker), |worker: &Shared, metrics, observe| {
-        // Names that are not known share a series, which then is their sum.
-        let mut sums: HashMap<Vec<KeyValue>, f64> = HashMap::new();
-        for count in read(worker, store::counts).unwrap_or_default() {
-            let state = KeyValue::new(attribute::STATE, count.state.as_str());
-            let of = vec![metrics.activity(&count.activity), metrics.tenant(&count.tenant), state];
-            #[expect(clippy::cast_precision_loss, reason = "no queue has so many jobs")]
-            let jobs = count.count as f64;
-            *sums.entry(of).or_default() += jobs;
-        }
-        for (of, jobs) in &sums {
-            observe(*jobs, of);
-        }
+        sums(
+            observe,
+            read(worker, store::counts).unwrap_or_default().into_iter().map(|count| {
+                let state = KeyValue::new(attribute::STATE, count.state.as_str());
+                let of = vec![metrics.activity(&count.activity), state, metrics.tenant(&count.tenant)];
+                #[expect(clippy::cast_precision_loss, reason = "no queue has so many jobs")]
+                let jobs = count.count as f64;
+                (of, jobs)
+            }),
+        );
     });
     metrics.gauge(metric::OLDEST_AGE, Arc::downgrade(worker), |worker: &Shared, metrics, observe| {
         let mut oldest = read(worker, store::oldest_due_of_each).unwrap_or_default().into_iter().collect::<Vec<_>>();
@@ -72,16 +70,29 @@ pub(super) fn watch_worker(worker: &Arc<Shared>, metrics: &Metrics) {
         }
     });
     metrics.gauge(metric::TENANT_PAUSED, Arc::downgrade(worker), |worker: &Shared, metrics, observe| {
-        let reason = |reason: &'static str| KeyValue::new(attribute::REASON, reason);
-        for pause in read(worker, store::pauses).unwrap_or_default() {
-            if pause.kind == PauseKind::Tenant {
-                observe(1.0, &[metrics.tenant(&pause.name), reason("operator")]);
-            }
-        }
-        for hold in read(worker, store::holds).unwrap_or_default() {
-            observe(1.0, &[metrics.tenant(&hold.tenant), reason("tenant")]);
-        }
+        let pauses = read(worker, store::pauses).unwrap_or_default().into_iter();
+        let paused = pauses.filter(|pause| pause.kind == PauseKind::Tenant).map(|pause| (pause.name, "operator"));
+        // Several workers may hold one tenant, which is one all the same.
+        let held = read(worker, store::holds).unwrap_or_default().into_iter().map(|hold| (hold.tenant, "tenant"));
+        let waiting: BTreeSet<_> = paused.chain(held).collect();
+        sums(
+            observe,
+            waiting
+                .into_iter()
+                .map(|(tenant, reason)| (vec![KeyValue::new(attribute::REASON, reason), metrics.tenant(&tenant)], 1.0)),
+        );
     });
+}
+
+/// Observes values, added up where names that are not known share a series.
+fn sums(observe: &dyn Fn(f64, &[KeyValue]), values: impl Iterator<Item = (Vec<KeyValue>, f64)>) {
+    let mut sums: HashMap<Vec<KeyValue>, f64> = HashMap::new();
+    for (of, value) in values {
+        *sums.entry(of).or_default() += value;
+    }
+    for (of, sum) in &sums {
+        observe(*sum, of);
+    }
 }
 
 fn slots_of(worker: &Shared, class: SlotClass) -> usize {

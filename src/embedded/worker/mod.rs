@@ -213,8 +213,15 @@ impl Drop for Worker {
 }
 
 impl Claimer for Shared {
-    fn request(&self) -> Option<ClaimRequest> {
+    fn free(&self) -> usize {
         if !self.accepting.load(Ordering::SeqCst) || !self.lease_alive() {
+            return 0;
+        }
+        self.free.values().map(|free| free.load(Ordering::SeqCst)).sum()
+    }
+
+    fn request(&self) -> Option<ClaimRequest> {
+        if Claimer::free(self) == 0 {
             return None;
         }
         let request = ClaimRequest {

@@ -108,6 +108,28 @@ fn a_refusal_of_something_huge_is_a_short_line() {
 }
 
 #[test]
+fn what_a_refused_line_quotes_neither_acts_on_a_terminal_nor_makes_a_line_of_its_own() {
+    let place = Place::new();
+    let odd = "no\u{1b}[2J\nFORGED\r\u{202e}";
+    let input = serde_json::json!({"user_id": "u", "connection_qualified_name": "", odd: 1});
+    let lines = [
+        serde_json::json!({"activity": odd, "input": {}}),
+        serde_json::json!({"activity": "publish_preflight", "input": input}),
+        serde_json::json!({"activity": "publish_preflight", "input": {}, "tenant": odd}),
+        serde_json::json!({"activity": "publish_preflight", "input": {}, "labels": {odd: "x".repeat(10_000)}}),
+    ];
+    for line in &lines {
+        for on_error in ["stop", "skip"] {
+            let ran = place.shell(&format!("\"$IOLAUS\" enqueue --jobs - --on-error {on_error}"), &line.to_string());
+            assert_eq!((ran.code, place.stored()), (2, 0), "{ran:?}");
+            let acts = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+            assert!(!ran.stderr.contains(acts), "{ran:?}");
+            assert!(!ran.stderr.lines().any(|line| line.starts_with("FORGED")), "{ran:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_not_utf_8_is_refused_by_name_and_stores_nothing() {
     let place = Place::new();
     let broken = |text: &[u8]| OsString::from_vec(text.to_vec());

@@ -3,9 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use iolaus::sandbox::{Sandbox, SandboxOptions};
 use serde_json::Value;
@@ -235,9 +236,23 @@ impl Running {
         child::wait(&mut self.child, "a program that was asked to stop").code()
     }
 
-    /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+    /// Sends a signal that asks it to stop and waits for its end, whatever it is.
+    pub(crate) fn stop_with(&mut self, signal: rustix::process::Signal) -> ExitStatus {
+        self.send(signal);
+        drop(self.child.stdout.take());
+        child::wait(&mut self.child, "a program that was asked to stop")
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it can be asked")
+    }
+
+    /// What it logged since it was last listened to, up to now, or to its end if it has ended.
+    pub(crate) fn said(&mut self) -> String {
+        let (patience, has_ended) = (Patience::new(), self.ended().is_some());
+        let wait = || if has_ended { patience.left() } else { Duration::ZERO };
+        std::iter::from_fn(|| self.log.recv_timeout(wait()).ok()).fold(String::new(), |log, line| log + &line + "\n")
     }
 
     /// Sends SIGTERM.
@@ -251,10 +266,10 @@ impl Running {
         rustix::process::kill_process(id, signal).expect("it has not ended");
     }
 
-    /// Kills it as a power cut does, and waits until it is gone.
-    pub(crate) fn kill(&mut self) {
+    /// Kills it as a power cut does, and waits until it is gone. It may have ended by itself before.
+    pub(crate) fn kill(&mut self) -> ExitStatus {
         self.child.kill().expect("it can be killed");
-        self.child.wait().expect("it is gone");
+        self.child.wait().expect("it is gone")
     }
 
     /// Waits for its end, and answers with what it said since it was last listened to.

@@ -50,7 +50,10 @@ impl TestHost {
 
     /// Counts what happens for these meters; of tenants it knows `default` alone.
     pub(crate) fn measured(meters: &Meters) -> Self {
-        let metrics = Metrics::new(meters.provider(), Known::new(["probe"], ["default"]));
+        Self::measured_as(Metrics::new(meters, Known::new(["probe"], ["default"])))
+    }
+
+    pub(crate) fn measured_as(metrics: Metrics) -> Self {
         Self::with_worker_timeout(Duration::from_secs(10)).opened_with(|options| options.metrics = metrics)
     }
 

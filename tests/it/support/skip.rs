@@ -11,6 +11,7 @@ const REQUIRE_ALL: &str = "IOLAUS_REQUIRE_ALL";
 pub(crate) enum Need {
     #[cfg(feature = "temporal")]
     Cluster,
+    Compiler,
     Docker,
     Kubernetes,
     Mount,
@@ -28,6 +29,7 @@ impl Need {
         match self {
             #[cfg(feature = "temporal")]
             Self::Cluster => "IOLAUS_REQUIRE_CLUSTER",
+            Self::Compiler => "IOLAUS_REQUIRE_COMPILER",
             Self::Docker => "IOLAUS_REQUIRE_DOCKER",
             Self::Kubernetes => "IOLAUS_REQUIRE_KUBERNETES",
             Self::Mount => "IOLAUS_REQUIRE_MOUNT",

@@ -10,8 +10,8 @@ use iolaus_activities::{Clock, SystemClock};
 
 /// No test takes a tenth of this on a quiet machine.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// A longer storm is given this for each of its kills.
-const FOR_EACH_KILL: Duration = Duration::from_secs(3);
+/// A storm is given this for each fault that it is asked for.
+const FOR_EACH_FAULT: Duration = Duration::from_secs(3);
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -90,8 +90,8 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 fn watch() {
-    let kills = std::env::var("IOLAUS_STORM_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(0);
-    let patience = PATIENCE + FOR_EACH_KILL.saturating_mul(kills);
+    let faults = std::env::var("IOLAUS_STORM_FAULTS").ok().and_then(|faults| faults.parse().ok()).unwrap_or(0);
+    let patience = PATIENCE + FOR_EACH_FAULT.saturating_mul(faults);
     loop {
         thread::park_timeout(LOOK);
         let hanging =

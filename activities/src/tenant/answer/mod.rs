@@ -15,6 +15,7 @@
 //! | `retry_after` | the forms of the header `Retry-After` |
 
 mod budget;
+mod condensed;
 mod containers;
 mod decode;
 mod every;

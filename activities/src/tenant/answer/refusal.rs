@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::containers::skip_sequence;
-use super::fields::{Count, Plain};
+use super::fields::{Count, Flag, Plain};
 use super::{Answer, Content, Form, Sanitizer, decode, quote, retry_after};
 use crate::text::MESSAGE_LIMIT;
 
@@ -37,6 +37,10 @@ pub(super) struct Body {
     error: Said,
     detail: Said,
     data: Said,
+    errors: Said,
+    exception: Said,
+    success: Flag,
+    status: Count,
     retry_after: Count,
     #[serde(rename = "retry_after")]
     retry_after_in_snake_case: Count,
@@ -47,6 +51,8 @@ pub(super) struct Body {
 struct Said {
     text: Option<String>,
     more: Box<More>,
+    /// It is there, and neither null, false, zero nor empty.
+    is_something: bool,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -83,12 +89,11 @@ impl Answer {
         self.refusal(&Sanitizer::default(), false).retry_after
     }
 
-    /// Whether an answer under a success status says itself that it is an error.
+    /// Whether an answer under a success status says itself that it is an error. One that says so twice, or cannot be read for it, does.
     pub(in crate::tenant) fn claims_an_error(&self, sanitizer: &Sanitizer) -> bool {
         match (&self.content, self.form()) {
             (Content::Whole(bytes), Form::Object) => {
-                let body: Body = decode::decode(bytes, sanitizer).unwrap_or_default();
-                body.error_code.0.is_some() || body.error.text.is_some() || body.error.more.message.0.is_some()
+                decode::decode::<Body>(bytes, sanitizer).map_or(true, |body| body.claims_an_error())
             }
             _ => false,
         }
@@ -106,6 +111,18 @@ impl Answer {
 }
 
 impl Body {
+    fn claims_an_error(&self) -> bool {
+        let texts = [&self.error_message.0, &self.error_description.0];
+        let is_error_code =
+            |code: &String| !matches!(code.to_ascii_lowercase().as_str(), "0" | "200" | "201" | "202" | "204" | "ok");
+        self.error_code.0.is_some()
+            || self.code.0.as_ref().is_some_and(is_error_code)
+            || texts.into_iter().flatten().any(|text| !text.trim().is_empty())
+            || [&self.error, &self.errors, &self.exception].into_iter().any(|said| said.is_something)
+            || self.success.0 == Some(false)
+            || self.status.0.is_some_and(|status| (400.0..600.0).contains(&status))
+    }
+
     fn code(&self) -> Option<String> {
         [&self.error_code, &self.code, &self.error.more.code].into_iter().find_map(|code| code.0.clone())
     }
@@ -132,12 +149,10 @@ impl<'de> Deserialize<'de> for Said {
 
 struct SaidVisitor;
 
-macro_rules! nothing {
-    ($($name:ident($type:ty))*) => {$(
-        fn $name<E>(self, _: $type) -> Result<Said, E> {
-            Ok(Said::default())
-        }
-    )*};
+impl Said {
+    fn something(is_something: bool) -> Self {
+        Self { is_something, ..Self::default() }
+    }
 }
 
 impl<'de> Visitor<'de> for SaidVisitor {
@@ -147,11 +162,26 @@ impl<'de> Visitor<'de> for SaidVisitor {
         f.write_str("any value")
     }
 
-    nothing! { visit_bool(bool) visit_i64(i64) visit_u64(u64) visit_f64(f64) }
+    fn visit_bool<E>(self, value: bool) -> Result<Said, E> {
+        Ok(Said::something(value))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Said, E> {
+        Ok(Said::something(number != 0))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Said, E> {
+        Ok(Said::something(number != 0))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Said, E> {
+        Ok(Said::something(number != 0.0))
+    }
 
     fn visit_str<E>(self, text: &str) -> Result<Said, E> {
+        let is_something = !text.trim().is_empty();
         let text = (!text.is_empty()).then(|| crate::text::clip(text.to_owned()));
-        Ok(Said { text, more: Box::default() })
+        Ok(Said { text, is_something, ..Said::default() })
     }
 
     fn visit_unit<E>(self) -> Result<Said, E> {
@@ -159,11 +189,34 @@ impl<'de> Visitor<'de> for SaidVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<Said, A::Error> {
-        skip_sequence(sequence).map(|_| Said::default())
+        skip_sequence(sequence).map(|count| Said::something(count > 0))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Said, A::Error> {
-        More::deserialize(MapAccessDeserializer::new(map)).map(|more| Said { text: None, more: Box::new(more) })
+        let mut fields = 0;
+        let counted = Counted { map, fields: &mut fields };
+        let more = Box::new(More::deserialize(MapAccessDeserializer::new(counted))?);
+        Ok(Said { text: None, more, is_something: fields > 0 })
+    }
+}
+
+/// Counts the fields of an object.
+struct Counted<'a, A> {
+    map: A,
+    fields: &'a mut usize,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Counted<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        let key = self.map.next_key_seed(seed)?;
+        *self.fields += usize::from(key.is_some());
+        Ok(key)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
     }
 }
 

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::ops::Range;
 
+use super::condensed::{self, Condensed, Tags};
+
 /// What is shorter is no secret: it is part of many a word.
 const LEAST_SECRET: usize = 6;
 /// The beginning of a secret counts from half of it on, but at least, and at most, from so many bytes on.
@@ -24,7 +26,7 @@ pub(in crate::tenant) struct Sanitizer {
     secrets: Vec<String>,
     /// Every spelling that is looked for, the longest first.
     spellings: Vec<String>,
-    /// The same without white space and the like, for a search in a text without them.
+    /// The same in their condensed form, for a search in a condensed text.
     condensed_secrets: Vec<String>,
     condensed_spellings: Vec<String>,
 }
@@ -35,6 +37,9 @@ impl Sanitizer {
         let mut spellings: Vec<_> = secrets.iter().flat_map(|secret| spellings(secret)).collect();
         spellings.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         spellings.dedup();
+        let condensed = |texts: &[String]| -> Vec<String> {
+            texts.iter().map(|text| condensed::form_of(text)).filter(|text| text.len() >= LEAST_SECRET).collect()
+        };
         let (condensed_secrets, condensed_spellings) = (condensed(&secrets), condensed(&spellings));
         Self { secrets, spellings, condensed_secrets, condensed_spellings }
     }
@@ -49,7 +54,8 @@ impl Sanitizer {
         text
     }
 
-    /// Where secrets are: in the text as it is, and in its condensed view, since an echo may be folded, padded or hyphenated.
+    /// Where secrets are: in the text as it is, and in its condensed form, since an echo may be folded, padded, hyphenated, marked up,
+    /// escaped or in other case.
     fn secret_spans(&self, text: &str) -> Vec<Range<usize>> {
         let mut spans = Vec::new();
         for spelling in &self.spellings {
@@ -57,52 +63,20 @@ impl Sanitizer {
         }
         let ending = self.secrets.iter().find_map(|secret| start_of_beginning(text, secret));
         spans.extend(ending.map(|start| start..text.len()));
-        if let Some(view) = Condensed::of(text) {
-            for spelling in &self.condensed_spellings {
-                spans.extend(view.text.match_indices(spelling.as_str()).map(|(at, found)| view.original(at, found.len())));
+        for tags in [Tags::Kept, Tags::Dropped] {
+            if self.condensed_spellings.is_empty() || tags != Tags::Kept && !text.contains('<') {
+                continue;
             }
-            let ending = self.condensed_secrets.iter().find_map(|secret| start_of_beginning(&view.text, secret));
-            spans.extend(ending.map(|start| view.positions[start]..text.len()));
+            let view = Condensed::of(text, tags);
+            for spelling in &self.condensed_spellings {
+                spans.extend(view.matches(spelling));
+            }
+            let ending = self.condensed_secrets.iter().find_map(|secret| start_of_beginning(view.text(), secret));
+            spans.extend(ending.map(|start| view.start(start)..text.len()));
         }
         spans.sort_by_key(|span| span.start);
         spans
     }
-}
-
-/// A text without what does not show or only lays it out, and where each of its bytes was.
-struct Condensed {
-    text: String,
-    positions: Vec<usize>,
-}
-
-impl Condensed {
-    /// None if it is the text itself.
-    fn of(text: &str) -> Option<Self> {
-        let mut view = Self { text: String::with_capacity(text.len()), positions: Vec::with_capacity(text.len()) };
-        let mut at = 0;
-        while let Some(c) = text[at..].chars().next() {
-            if let Some(tag) = break_tag(&text.as_bytes()[at..]) {
-                at += tag;
-                continue;
-            }
-            if !is_layout(c) {
-                view.text.push(c);
-                view.positions.extend(at..at + c.len_utf8());
-            }
-            at += c.len_utf8();
-        }
-        (view.text.len() < text.len()).then_some(view)
-    }
-
-    /// Where in the original a part of the view, which is not empty, was.
-    fn original(&self, at: usize, len: usize) -> Range<usize> {
-        self.positions[at]..self.positions[at + len - 1] + 1
-    }
-}
-
-fn condensed(texts: &[String]) -> Vec<String> {
-    let condensed = texts.iter().map(|text| Condensed::of(text).map_or_else(|| text.clone(), |view| view.text));
-    condensed.filter(|text| text.len() >= LEAST_SECRET).collect()
 }
 
 /// The text with the mark in place of each span, which are in the order of their starts and may overlap.
@@ -120,25 +94,6 @@ fn replaced(text: &str, spans: Vec<Range<usize>>) -> Cow<'_, str> {
     }
     kept.push_str(&text[end..]);
     Cow::Owned(kept)
-}
-
-/// The length of the tag that a text begins with, if it is one that only allows or makes a line break. One that is cut off counts.
-fn break_tag(text: &[u8]) -> Option<usize> {
-    const TAGS: [&[u8]; 6] = [b"<wbr>", b"<wbr/>", b"<wbr />", b"<br>", b"<br/>", b"<br />"];
-    if text.first() != Some(&b'<') {
-        return None;
-    }
-    TAGS.iter().find_map(|tag| {
-        let len = tag.len().min(text.len());
-        text[..len].eq_ignore_ascii_case(&tag[..len]).then_some(len)
-    })
-}
-
-/// What can stand within a word without being seen, or only breaks it.
-fn is_layout(c: char) -> bool {
-    c.is_whitespace()
-        || is_unwanted(c)
-        || matches!(c, '\u{AD}' | '\u{34F}' | '\u{180B}'..='\u{180F}' | '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}')
 }
 
 /// The beginning of a text, cut between two characters.
@@ -163,7 +118,7 @@ pub(super) fn is_unwanted(c: char) -> bool {
             | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}')
 }
 
-/// A secret as it is, as a query, as JSON and as HTML write it, and in base64; and each long part of a token.
+/// A secret as it is, as a query, as JSON and as HTML write it, in hexadecimal and in base64; and each long part of a token.
 fn spellings(secret: &str) -> Vec<String> {
     let mut all = vec![secret.to_owned(), percent_encoded(secret, true), percent_encoded(secret, false)];
     if let Ok(json) = serde_json::to_string(secret) {
@@ -172,6 +127,7 @@ fn spellings(secret: &str) -> Vec<String> {
         all.push(json);
     }
     all.push(secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;"));
+    all.push(secret.bytes().map(|byte| format!("{byte:02x}")).collect());
     all.extend((0..3).flat_map(|offset| base64(secret.as_bytes(), offset)));
     if secret.contains('.') {
         all.extend(secret.split('.').filter(|part| part.len() >= LEAST_PART).map(str::to_owned));

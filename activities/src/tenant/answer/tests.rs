@@ -65,8 +65,39 @@ fn split(text: &str, every: usize, between: &str) -> String {
 
 #[test]
 fn a_secret_is_removed_however_it_is_split_by_what_does_not_show() {
-    let betweens =
-        ["\r\n ", "\0", "<wbr>", "<WBR/>", "<br />", "\u{AD}", "\u{200B}", "\u{200C}", "\u{200D}", "\u{2060}", "\u{FE0F}"];
+    let betweens = [
+        "\r\n ",
+        "\0",
+        "<wbr>",
+        "<WBR/>",
+        "<br />",
+        "\u{AD}",
+        "\u{200B}",
+        "\u{200C}",
+        "\u{200D}",
+        "\u{2060}",
+        "\u{FE0F}",
+        "-\n",
+        "-",
+        "\u{115F}",
+        "\u{1160}",
+        "\u{17B5}",
+        "\u{3164}",
+        "\u{FFA0}",
+        "\u{E0100}",
+        "\u{1D173}",
+        "\u{2800}",
+        "<b></b>",
+        "<em>",
+        "<wbr class=\"x\">",
+        "<!-- -->",
+        "&nbsp;",
+        "&shy;",
+        "&#8203;",
+        "%20",
+        "%0A",
+        "\\n",
+    ];
     for between in betweens {
         for every in [1, 5, 13] {
             let echo = format!("before {} after", split(KEY, every, between));
@@ -81,6 +112,84 @@ fn a_secret_is_removed_however_it_is_split_by_what_does_not_show() {
     assert_eq!(sanitizer().text(&cut), "before …");
     let folded = "é\n and <wbr> nothing else, 1 < 2";
     assert_eq!(sanitizer().text(folded), folded.replace('\n', " "), "a text without a secret keeps its layout");
+}
+
+#[test]
+fn a_secret_is_removed_in_every_spelling_that_is_its_escape() {
+    let each = |write: &dyn Fn(u8) -> String| KEY.bytes().map(write).collect::<String>();
+    let first = |write: &str| format!("{write}{}", &KEY[1..]);
+    let code = KEY.as_bytes()[0];
+    let spellings = [
+        each(&|byte| format!("%{byte:02X}")),
+        each(&|byte| format!("%25{byte:02x}")),
+        each(&|byte| format!("\\u{byte:04x}")),
+        each(&|byte| format!("\\x{byte:02x}")),
+        each(&|byte| format!("&#{byte};")),
+        each(&|byte| format!("&#x{byte:x};")),
+        each(&|byte| format!("{byte:02x}")),
+        each(&|byte| format!("{byte:02X} ")),
+        first(&format!("%{code:02x}")),
+        first(&format!("\\u{code:04x}")),
+        KEY.to_ascii_uppercase(),
+        KEY.to_ascii_lowercase(),
+        format!("<a href=\"{}\">", split(KEY, 4, "&shy;")),
+    ];
+    for spelling in spellings {
+        let shown = sanitizer().text(&format!("before {} after", spelling.trim())).into_owned();
+        assert!(shown == "before … after" || shown == "before <a href=\"…\"> after", "{spelling:?}: {shown:?}");
+    }
+    for text in ["100 % of 5 < 6 > 4 & more; \\u00zz %zz &#xzz; &;", "&amp;&amp;", "<", "&", "%", "\\", "é<é&é%é\\é"] {
+        assert_eq!(sanitizer().text(text), text, "no escape, and no secret");
+    }
+}
+
+#[test]
+fn an_answer_claims_an_error_in_whichever_field_it_says_so_and_however_often() {
+    let claims = |more: &str| {
+        let body = format!("{{\"passed\":true,\"failed_checks\":[]{}{more}}}", if more.is_empty() { "" } else { "," });
+        Answer { content: Content::Whole(body.into_bytes()), ..answer(b"") }.claims_an_error(&sanitizer())
+    };
+    for error in [
+        r#""error":{"message":"db down"},"error":null"#,
+        r#""error":"x","error":"x""#,
+        r#""code":1,"code":1,"error":"x""#,
+        r#""errorCode":"X","errorCode":"Y""#,
+        r#""retryAfter":1,"retryAfter":2"#,
+        r#""error":{"code":500}"#,
+        r#""error":true"#,
+        r#""error":1"#,
+        r#""error":["db down"]"#,
+        r#""error":{"msg":"db"}"#,
+        r#""errors":["no"]"#,
+        r#""errors":{"a":1}"#,
+        r#""errorMessage":"x""#,
+        r#""error_description":"x""#,
+        r#""exception":"NullPointer""#,
+        r#""success":false"#,
+        r#""status":500,"message":"x""#,
+        r#""code":"AE-WF-409-03""#,
+        r#""errorCode":500"#,
+    ] {
+        assert!(claims(error), "{error}");
+    }
+    for fine in [
+        "",
+        r#""error":null"#,
+        r#""error":"""#,
+        r#""error":" ""#,
+        r#""error":{}"#,
+        r#""error":[],"errors":[]"#,
+        r#""error":false"#,
+        r#""code":0"#,
+        r#""code":200"#,
+        r#""success":true"#,
+        r#""status":{"phase":"Failed"}"#,
+        r#""status":200"#,
+        r#""message":"fine""#,
+        r#""status":"Running","detail":"x","data":{"a":1}"#,
+    ] {
+        assert!(!claims(fine), "{fine}");
+    }
 }
 
 #[test]
@@ -157,6 +266,15 @@ fn no_problem_quotes_a_value() {
         }
     }
     assert_eq!(decoded("{\"flag\": true, \"flag\": false}"), Err(Problem::Unexpected("duplicate field `flag`".to_owned())));
+}
+
+/// A certificate names hosts, and a proxy's refusal may quote what it was sent.
+#[test]
+fn what_an_error_of_the_transport_quotes_is_clean_and_bounded() {
+    let cause = std::io::Error::other(format!("peer said Bearer {KEY}\r\n\u{1b}[2J{}", "x".repeat(DESCRIPTION)));
+    let told = describe(&std::io::Error::other(cause), &sanitizer());
+    assert!(told.contains("peer said Bearer") && !told.contains("s3cr3t"), "{told}");
+    assert!(!told.contains(char::is_control) && told.len() <= DESCRIPTION, "{told}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Odd, hostile and slow answers over a real connection: what is understood, what is refused, and what each failure says.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -127,6 +128,11 @@ async fn searches_ask_for_the_fields_that_are_read() {
     tenant.look("r").await.expect("an answer");
     tenant.workflow("w").await.expect("an answer");
     tenant.workflows_of_package("w").await.expect("an answer");
+    tenant.stands(&json!({"metadata": {"name": "w"}})).await.expect("an answer");
+    tenant.last_run("w").await.expect("an answer");
+    tenant.list_runs(&RunFilter::default(), 1).await.expect("an answer");
+    tenant.list_workflows(1).await.expect("an answer");
+    assert_eq!(server.requests().len(), 8);
     for request in server.requests() {
         let fields = request.body["_source"].as_array().expect("a list").clone();
         assert!(fields.contains(&json!("metadata.name")) && !fields.contains(&json!("spec")), "{fields:?}");
@@ -267,6 +273,29 @@ async fn a_401_of_one_operation_is_retried_for_a_bounded_time_while_the_login_is
         let failure = tenant.runs_of("w", None).await.expect_err("it is refused");
         assert_eq!((failure.code.as_ref(), failure.retryable), ("tenant.unauthenticated", retryable), "{later} s later");
         assert!(tenant.hold().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_401_after_the_token_was_accepted_there_is_retried_for_the_whole_time_again() {
+    let clock = clock();
+    let refuses = Arc::new(AtomicBool::new(true));
+    let told = refuses.clone();
+    let server = Scripted::answering(move |request: &Recorded| {
+        if request.target.ends_with("/whoami") {
+            return Some(Reply::ok(&me("jane")));
+        }
+        Some(if told.load(Ordering::SeqCst) { Reply::json(401, &json!({})) } else { Reply::ok(&hits(&[])) })
+    })
+    .await;
+    let tenant = server.tenant(&clock);
+    // (seconds later, the operation refuses the token, the 401 is retryable)
+    for (later, refused, retryable) in [(0, true, true), (60, false, false), (61, true, true), (119, true, true), (2, true, false)]
+    {
+        clock.advance(Duration::from_secs(later)).await;
+        refuses.store(refused, Ordering::SeqCst);
+        let asked = tenant.runs_of("w", None).await;
+        assert_eq!(asked.as_ref().err().map(|failure| failure.retryable), refused.then_some(retryable), "{later} s later");
     }
 }
 

@@ -424,6 +424,14 @@ async fn cancelling_a_job_that_no_worker_runs_undoes_what_its_checkpoint_names_o
     assert!(message.expect("a message").contains(&format!("iolaus runs stop {W}-ours1 --tenant acme")));
     assert_eq!((&facts["run"], &facts["stop_requested"]), (&json!(format!("{W}-ours1")), &json!(false)));
 
+    let theirs = Case::new(|world| world.with_run("theirs", 5, None)).await;
+    theirs.host.die_after_save(2);
+    assert_eq!(theirs.attempt(json!({})).await, Err(ActivityError::Interrupted));
+    let adopted = theirs.host.saves().pop().expect("a checkpoint");
+    let CancelPlan::Close { message, facts } = plan(input(true), Some(&adopted)) else { panic!("it is not ours to stop") };
+    assert!(message.expect("a message").contains("continues, since it was not started by this job"));
+    assert_eq!((&facts["run"], &facts["stop_requested"]), (&json!("theirs"), &json!(false)));
+
     // The last attempt does nothing else.
     case.host.stop(Some(Stop::Cancelled { reason: None }));
     let ended = case.attempt(json!({"stop_on_cancel": true})).await;

@@ -1,5 +1,6 @@
 //! What a check of the file finds: a stable code, which row, what is wrong, and what a repair does about it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -17,7 +18,7 @@ pub struct Finding {
     /// `error`: a promise is broken. `warning`: unusual, and harmless as far as can be told.
     pub severity: Severity,
     /// The table.
-    pub table: &'static str,
+    pub table: Cow<'static, str>,
     /// The row's number in `jobs`, or in a table that shares it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub row: Option<i64>,
@@ -77,8 +78,8 @@ pub(super) enum Fix {
     },
     /// Counts everything again.
     Counts,
-    /// Builds an index again.
-    Reindex(&'static str),
+    /// Builds every index of this table again: SQLite's check stops before it has named all that are wrong.
+    Reindex(String),
     /// Ids go on after this one.
     NextId(i64),
 }
@@ -97,7 +98,7 @@ impl Fix {
             Self::Set { .. } => "sets the column right",
             Self::Delete { .. } => "deletes the row",
             Self::Counts => "counts again",
-            Self::Reindex(_) => "builds the index again",
+            Self::Reindex(_) => "builds the indexes of the table again",
             Self::NextId(_) => "moves the next id past those that were used",
         }
     }
@@ -161,11 +162,11 @@ impl Findings {
 
 impl Finding {
     /// About a table.
-    pub(super) fn new(code: &'static str, table: &'static str, message: impl Into<String>, fix: Fix) -> Self {
+    pub(super) fn new(code: &'static str, table: impl Into<Cow<'static, str>>, message: impl Into<String>, fix: Fix) -> Self {
         Self {
             code,
             severity: Severity::Error,
-            table,
+            table: table.into(),
             row: None,
             job_id: None,
             run_id: None,
@@ -194,7 +195,7 @@ impl Finding {
     }
 
     /// Whether a repair does something about it.
-    pub(super) fn can_repair(&self) -> bool {
+    pub fn can_repair(&self) -> bool {
         self.fix != Fix::Nothing
     }
 }

@@ -35,6 +35,8 @@ const PARTS: i64 = 8;
 
 /// The code of what SQLite finds in its own pages.
 const DAMAGED: &str = "file.damaged";
+/// The same of the pages of an index, which a repair builds again where SQLite can still clear them.
+const INDEX_DAMAGED: &str = "index.damaged";
 
 /// How to check a file.
 #[derive(Debug, Clone)]
@@ -80,9 +82,25 @@ pub struct RepairReport {
 }
 
 impl FsckReport {
-    /// Whether pages of the file are damaged, so that no row of it can be trusted.
+    /// Whether pages of the file are damaged, and no repair here can set them right.
     pub fn is_damaged(&self) -> bool {
-        self.by_code.contains_key(DAMAGED)
+        let left = self.repair.iter().flat_map(|repair| &repair.remaining);
+        self.by_code.contains_key(DAMAGED) || left.into_iter().any(|finding| matches!(finding.code, DAMAGED | INDEX_DAMAGED))
+    }
+
+    /// What to do about damaged pages: the commands, for this file.
+    pub fn damage_hint(&self) -> String {
+        let word = |suffix: &str| iolaus_activities::shell_word(&format!("{}{suffix}", self.place)).into_owned();
+        let (file, wal, shm, aside, recovered) = (word(""), word("-wal"), word("-shm"), word("-damaged"), word("-recovered"));
+        let (id, version) = (schema::APPLICATION_ID, schema::VERSION);
+        format!(
+            "stop every process that uses the file and keep a copy: `cp -p {file} {aside}; cp -p {wal} {aside}-wal`. Then put a \
+             backup in its place: `rm -f {wal} {shm} && cp -p BACKUP {file}`. Without a backup, export what can be read: \
+             `sqlite3 {file} .recover | sqlite3 {recovered}`, or, where sqlite3 was built without .recover and says SQL logic error: \
+             `(echo 'PRAGMA auto_vacuum=2; PRAGMA application_id={id}; PRAGMA user_version={version};'; sqlite3 {file} .dump | \
+             sed 's/^ROLLBACK;.*/COMMIT;/') | sqlite3 {recovered}`. Then let `IOLAUS_DATABASE__PATH={recovered} iolaus fsck --repair` set \
+             aside what is incomplete, and put it in place: `rm -f {wal} {shm} && mv {recovered} {file}`"
+        )
     }
 }
 
@@ -108,6 +126,8 @@ pub(crate) fn sample(conn: &Connection) -> Result<(usize, Vec<Finding>), StoreEr
 struct Scan {
     found: Findings,
     counted: Counted,
+    /// Every row was read: of a damaged file, or by a damaged index, not all are, and what is counted then means nothing.
+    is_complete: bool,
 }
 
 impl Scan {
@@ -130,6 +150,7 @@ impl Scan {
 #[derive(Debug, Clone, Copy)]
 enum Task {
     Pages,
+    Contents,
     Small,
     Entries,
     Range(i64, i64),
@@ -141,6 +162,9 @@ struct Outcome {
     counted: Counted,
     counts: Vec<tables::StoredCount>,
     entries: Vec<(&'static str, i64)>,
+    indexes: Vec<tables::WrongIndex>,
+    /// What kept a part of the work from its end.
+    broken: Vec<String>,
 }
 
 /// Reads the whole file. `has_turn`: the caller holds the write lock.
@@ -155,13 +179,23 @@ fn scan(options: &FsckOptions, clock: &dyn Clock, has_turn: bool) -> Result<Scan
         let threads: Vec<_> = conns.into_iter().map(|conn| scope.spawn(move || work(&conn, oldest_kept, tasks, outcome))).collect();
         threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(StoreError::Panicked)))
     })?;
-    let Outcome { mut found, counted, counts, entries } = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
-    // Of a damaged file not every row was seen: what is counted then means nothing.
-    if !found.has(DAMAGED) {
-        found.append(tables::indexes(&entries, &counted));
+    let Outcome { mut found, counted, counts, entries, indexes, broken } =
+        outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // A wrong index alone leads to rows that are not there; SQLite's own check says where else the damage is.
+    if indexes.is_empty() && !found.has(DAMAGED) {
+        broken.iter().for_each(|error| found.add(tables::damaged(error)));
+    }
+    let is_complete = broken.is_empty() && !found.has(DAMAGED);
+    let mut wrong: BTreeMap<String, tables::WrongIndex> = BTreeMap::new();
+    let counted_wrong = if is_complete { tables::indexes(&entries, &counted) } else { Vec::new() };
+    for index in indexes.into_iter().chain(counted_wrong) {
+        wrong.entry(index.index.clone()).or_insert(index);
+    }
+    wrong.into_values().for_each(|index| found.add(index.finding()));
+    if is_complete {
         found.append(tables::counts(counts, &counted));
     }
-    Ok(Scan { found, counted })
+    Ok(Scan { found, counted, is_complete })
 }
 
 fn open(path: &Path) -> Result<Connection, StoreError> {
@@ -189,7 +223,7 @@ fn tasks(conn: &Connection, parts: i64) -> VecDeque<Task> {
     let ends = conn.query_row("SELECT min(id), max(id) FROM jobs", [], |row| {
         Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?))
     });
-    let mut tasks = VecDeque::from([Task::Pages]);
+    let mut tasks = VecDeque::from([Task::Pages, Task::Contents]);
     let mut from = i64::MIN;
     // Where the table is damaged, the part that meets the damage says so.
     if let Ok(Some((low, high))) = ends {
@@ -212,7 +246,8 @@ fn work(conn: &Connection, oldest_kept: i64, tasks: &Mutex<VecDeque<Task>>, outc
         let Some(task) = tasks.lock().unwrap_or_else(PoisonError::into_inner).pop_front() else { return Ok(()) };
         let mut done = Outcome::default();
         let ran = match task {
-            Task::Pages => tables::pages(conn).map(|found| done.found = found),
+            Task::Pages => tables::pages(conn).map(|(found, indexes)| (done.found, done.indexes) = (found, indexes)),
+            Task::Contents => tables::contents(conn).map(|indexes| done.indexes = indexes),
             Task::Small => tables::small(conn, oldest_kept).map(|(found, counts)| (done.found, done.counts) = (found, counts)),
             Task::Entries => tables::entries(conn).map(|entries| done.entries = entries),
             Task::Range(from, to) => {
@@ -220,7 +255,7 @@ fn work(conn: &Connection, oldest_kept: i64, tasks: &Mutex<VecDeque<Task>>, outc
             }
         };
         match ran {
-            Err(StoreError::Sql(error)) if is_damage(&error) => done.found.add(tables::damaged(error.to_string())),
+            Err(StoreError::Sql(error)) if is_damage(&error) => done.broken.push(error.to_string()),
             ran => ran?,
         }
         let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
@@ -228,6 +263,8 @@ fn work(conn: &Connection, oldest_kept: i64, tasks: &Mutex<VecDeque<Task>>, outc
         outcome.counted.append(done.counted);
         outcome.counts.extend(done.counts);
         outcome.entries.extend(done.entries);
+        outcome.indexes.extend(done.indexes);
+        outcome.broken.extend(done.broken);
     }
 }
 

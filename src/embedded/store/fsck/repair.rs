@@ -14,6 +14,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use super::finding::{Finding, Fix};
 use super::judge::state_of;
 use super::scan::Counted;
+use super::tables::quoted;
 use super::{FsckOptions, FsckReport, JobRow, RepairReport, Scan, scan};
 use crate::embedded::Durability;
 use crate::embedded::files::{self, StateDirectory};
@@ -102,8 +103,28 @@ fn copy_to(conn: &Connection, path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Builds wrong indexes again, each table's in a transaction of its own: SQLite cannot always clear a damaged one, and then cannot commit.
+fn build_indexes(conn: &Connection, seen: &Scan) -> Result<(), StoreError> {
+    let table = |finding: &Finding| if let Fix::Reindex(table) = &finding.fix { Some(table.clone()) } else { None };
+    for table in seen.found.kept().iter().filter_map(table).collect::<BTreeSet<_>>() {
+        if let Err(error) = conn.execute_batch(&format!("BEGIN IMMEDIATE; REINDEX {}; COMMIT", quoted(&table))) {
+            if !conn.is_autocommit() {
+                conn.execute_batch("ROLLBACK")?;
+            }
+            tracing::error!(%error, table, "the indexes of a table could not be built again");
+        }
+    }
+    Ok(())
+}
+
 /// Repairs what one reading found, in one transaction.
 fn pass(conn: &Connection, seen: &Scan, clock: &dyn Clock) -> Result<(), StoreError> {
+    // Indexes first: what follows is found by them.
+    build_indexes(conn, seen)?;
+    if !seen.is_complete {
+        // The next reading sees every row.
+        return Ok(());
+    }
     conn.execute_batch("BEGIN IMMEDIATE")?;
     let mut tx = Tx::new(conn, clock.now(), clock.random());
     let repaired = tx.repair_all(seen);
@@ -122,13 +143,8 @@ fn pass(conn: &Connection, seen: &Scan, clock: &dyn Clock) -> Result<(), StoreEr
 
 impl Tx<'_> {
     fn repair_all(&mut self, seen: &Scan) -> Result<(), StoreError> {
-        // Indexes first: what follows is found by them.
-        let indexes = |finding: &Finding| if let Fix::Reindex(index) = finding.fix { Some(index) } else { None };
         let mut findings = seen.found.kept();
-        for index in findings.iter().filter_map(indexes).collect::<BTreeSet<_>>() {
-            self.conn.execute_batch(&format!("REINDEX {index}"))?;
-        }
-        // Then the counts, as of what was seen: what follows adds its own changes to them.
+        // The counts as of what was seen first: what follows adds its own changes to them.
         self.store_counts(&seen.counted)?;
         // A sequence without a step goes on last: another repair may have given it its step back.
         findings.sort_by_key(|finding| finding.fix == Fix::Advance);

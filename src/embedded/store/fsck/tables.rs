@@ -1,6 +1,8 @@
 //! What must hold of the file as a whole: counts, indexes, ids, workers and effects.
 
-use rusqlite::{Connection, Row, params};
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::finding::{Finding, Findings, Fix};
 use super::scan::Counted;
@@ -8,7 +10,7 @@ use crate::embedded::store::{StoreError, rows};
 use crate::job::JobState;
 
 /// Every index of `jobs`, and the condition that its entries meet.
-const INDEXES: [(&str, &str); 8] = [
+const INDEXES: [(&str, &str); 10] = [
     ("jobs_by_job_id", "1"),
     ("jobs_ready", "state = 'available'"),
     ("jobs_due", "state IN ('scheduled', 'retryable')"),
@@ -17,21 +19,118 @@ const INDEXES: [(&str, &str); 8] = [
     ("jobs_closed", "finished_at IS NOT NULL"),
     ("jobs_dead", "state IN ('discarded', 'cancelled')"),
     ("jobs_by_parent", "parent_id IS NOT NULL"),
+    ("jobs_by_owner", "1"),
+    ("jobs_delayed_or_dead", "state IN ('scheduled', 'retryable', 'discarded', 'cancelled')"),
 ];
 /// Lines of SQLite's own check that are kept.
 const LINES: u32 = 100;
 
-/// SQLite's own check of the pages: what it finds cannot be set right row by row.
-pub(super) fn pages(conn: &Connection) -> Result<Findings, StoreError> {
-    let mut found = Findings::default();
-    let mut statement = conn.prepare(&format!("PRAGMA quick_check({LINES})"))?;
-    let lines = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-    for line in lines.into_iter().filter(|line| line != "ok") {
-        // A value that breaks a rule of the schema is one of a row, and the page that holds it is sound.
-        let is_value = line.contains("constraint failed in") || line.contains(" value in ");
-        found.add(if is_value { Finding::new("value.refused", "(rows)", line, Fix::Nothing) } else { damaged(line) });
+/// An index that does not hold what its table does.
+pub(super) struct WrongIndex {
+    pub(super) index: String,
+    table: String,
+    problem: String,
+    /// Its pages cannot be read, or contradict each other.
+    is_damaged: bool,
+}
+
+impl WrongIndex {
+    pub(super) fn finding(self) -> Finding {
+        let code = if self.is_damaged { super::INDEX_DAMAGED } else { "index.wrong" };
+        Finding::new(code, self.table.clone(), format!("the index {}: {}", self.index, self.problem), Fix::Reindex(self.table))
+    }
+}
+
+/// SQLite's own check of the pages: what it finds in those of a table cannot be set right row by row.
+pub(super) fn pages(conn: &Connection) -> Result<(Findings, Vec<WrongIndex>), StoreError> {
+    let (mut found, mut indexes) = (Findings::default(), Vec::new());
+    let trees = trees(conn)?;
+    for line in lines(conn, &format!("PRAGMA quick_check({LINES})"))? {
+        let of_tree = match line.strip_prefix("Tree ").and_then(|rest| rest.split(' ').next()?.parse::<i64>().ok()) {
+            Some(root) => trees.get(&root),
+            None => {
+                page_of(&line).and_then(|page| owner(conn, page)).and_then(|name| trees.values().find(|(tree, _)| *tree == name))
+            }
+        };
+        match of_tree {
+            Some((index, table)) if index != table => {
+                indexes.push(WrongIndex { index: index.clone(), table: table.clone(), problem: line, is_damaged: true });
+            }
+            Some((table, _)) => found.add(damaged(format!("table {table}: {line}"))),
+            None => match wrong_index(conn, &line)? {
+                Some(index) => indexes.push(index),
+                // A value that breaks a rule of the schema is one of a row, and the page that holds it is sound.
+                None if line.contains("constraint failed in") || line.contains(" value in ") => {
+                    found.add(Finding::new("value.refused", "(rows)", line, Fix::Nothing));
+                }
+                None => found.add(damaged(line)),
+            },
+        }
+    }
+    Ok((found, indexes))
+}
+
+/// The page at the end of a line that names no tree: `Fragmentation of 0 bytes reported as 40 on page 17`.
+fn page_of(line: &str) -> Option<i64> {
+    line.rsplit_once(" page ")?.1.parse().ok()
+}
+
+/// The table or index that a page belongs to, if damage lets it be found.
+fn owner(conn: &Connection, page: i64) -> Option<String> {
+    conn.query_row("SELECT name FROM dbstat WHERE pageno = ?1", [page], |row| row.get(0)).ok()
+}
+
+/// Rows that their indexes lack. (An entry without its row shows by the number of entries: see [`entries`].)
+pub(super) fn contents(conn: &Connection) -> Result<Vec<WrongIndex>, StoreError> {
+    let mut tables =
+        conn.prepare("SELECT DISTINCT tbl_name FROM sqlite_schema WHERE type = 'index' ORDER BY tbl_name = 'jobs' DESC")?;
+    let tables = tables.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut found = Vec::new();
+    for table in tables {
+        for line in lines(conn, &format!("PRAGMA integrity_check({})", quoted(&table)))? {
+            found.extend(wrong_index(conn, &line)?);
+        }
     }
     Ok(found)
+}
+
+/// What a check of SQLite says, one thing in each line.
+fn lines(conn: &Connection, check: &str) -> Result<Vec<String>, StoreError> {
+    let mut statement = conn.prepare(check)?;
+    let mut rows = statement.query([])?;
+    let mut lines = Vec::new();
+    loop {
+        match rows.next() {
+            Ok(Some(row)) => lines.extend(row.get::<_, String>(0)?.lines().map(str::to_owned)),
+            Ok(None) => break,
+            // The damage that it has named keeps it from going further.
+            Err(error) if super::is_damage(&error) && !lines.is_empty() => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    lines.retain(|line| line != "ok" && !line.starts_with("*** in database"));
+    Ok(lines)
+}
+
+/// The index that a line of SQLite's check is about: `row 7 missing from index jobs_ready`.
+fn wrong_index(conn: &Connection, line: &str) -> Result<Option<WrongIndex>, StoreError> {
+    let Some((_, index)) = line.rsplit_once(" index ") else { return Ok(None) };
+    let table = "SELECT tbl_name FROM sqlite_schema WHERE type = 'index' AND name = ?1";
+    let table: Option<String> = conn.prepare_cached(table)?.query_row([index], |row| row.get(0)).optional()?;
+    let wrong = |table| WrongIndex { index: index.to_owned(), table, problem: line.to_owned(), is_damaged: false };
+    Ok(table.map(wrong))
+}
+
+/// The names of each tree of pages and of its table, by the root page that SQLite calls it by.
+fn trees(conn: &Connection) -> Result<BTreeMap<i64, (String, String)>, StoreError> {
+    let mut statement = conn.prepare("SELECT rootpage, name, tbl_name FROM sqlite_schema WHERE rootpage > 0")?;
+    let trees = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+    Ok(trees.collect::<rusqlite::Result<_>>()?)
+}
+
+/// A name as SQL takes it.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Something that SQLite says about its pages.
@@ -167,8 +266,8 @@ pub(super) fn entries(conn: &Connection) -> Result<Vec<(&'static str, i64)>, Sto
 }
 
 /// Indexes that do not have as many entries as there are rows for them.
-pub(super) fn indexes(entries: &[(&'static str, i64)], counted: &Counted) -> Findings {
-    let mut found = Findings::default();
+pub(super) fn indexes(entries: &[(&'static str, i64)], counted: &Counted) -> Vec<WrongIndex> {
+    let mut found = Vec::new();
     for (index, has) in entries {
         let wants = match *index {
             "jobs_ready" => counted.of(&[JobState::Available]),
@@ -178,11 +277,14 @@ pub(super) fn indexes(entries: &[(&'static str, i64)], counted: &Counted) -> Fin
             "jobs_closed" => counted.ended,
             "jobs_dead" => counted.of(&[JobState::Discarded, JobState::Cancelled]),
             "jobs_by_parent" => counted.steps,
+            "jobs_delayed_or_dead" => {
+                counted.of(&[JobState::Scheduled, JobState::Retryable, JobState::Discarded, JobState::Cancelled])
+            }
             _ => counted.executions,
         };
         if *has != wants {
-            let message = format!("the index {index} has {has} entries, and {wants} rows belong in it");
-            found.add(Finding::new("index.wrong", "jobs", message, Fix::Reindex(index)));
+            let problem = format!("it has {has} entries, and {wants} rows belong in it");
+            found.push(WrongIndex { index: (*index).to_owned(), table: "jobs".to_owned(), problem, is_damaged: false });
         }
     }
     found
