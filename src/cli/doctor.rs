@@ -152,9 +152,11 @@ fn configuration(app: &App) -> Vec<Finding> {
 
 async fn queue(app: &App) -> Vec<Finding> {
     let broken = |error: ClientError| {
-        let known = if let ClientError::Unavailable { mend, .. } = &error { mend.clone() } else { None };
-        let mend = "set IOLAUS_DATABASE__PATH to an absolute path in a directory of this user, on a local disk";
-        Finding::new("queue", State::Fail, error.to_string()).mend(known.unwrap_or(mend.into()))
+        let finding = Finding::new("queue", State::Fail, error.to_string());
+        match error {
+            ClientError::Unavailable { mend: Some(mend), .. } => finding.mend(mend),
+            _ => finding,
+        }
     };
     let host = match app.open() {
         Ok(host) => host,

@@ -62,6 +62,7 @@ impl Execute {
 pub(super) async fn work(app: &App, job: NewJob, command: Span) -> anyhow::Result<Exit> {
     let signals = Signals::listen()?;
     let host = app.open()?;
+    host.check_may_work()?;
     app.out.progress(&format!("{}: {} on {}", job.job_id, job.activity, host.client().place()));
     let began = app.clock.monotonic();
     let enqueued = enqueue::surely(host.client().as_ref(), job).instrument(command.clone()).await?;

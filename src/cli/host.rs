@@ -201,6 +201,15 @@ impl Host {
         &self.client
     }
 
+    /// Refuses to work the jobs of another user's queue in this process.
+    pub(crate) fn check_may_work(&self) -> Result<(), ClientError> {
+        match &self.kind {
+            Kind::Embedded(embedded) => embedded.check_may_work(),
+            #[cfg(feature = "temporal")]
+            Kind::Temporal(_) => Ok(()),
+        }
+    }
+
     /// Whether a worker of this name was started on this machine, or in this container.
     pub(crate) fn is_worker_here(name: &str) -> bool {
         executor::is_worker_here(name)

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use iolaus_activities::shell_word;
 use rusqlite::ErrorCode;
+use rustix::io::Errno;
 
 use super::filesystem;
 use super::store::Holder;
@@ -15,13 +17,21 @@ use super::store::Holder;
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum StoreError {
     /// SQLite refused.
-    #[error(transparent)]
-    Sql(#[from] Arc<rusqlite::Error>),
+    #[error("{}", told(.0))]
+    Sql(Arc<rusqlite::Error>),
     /// The file system refused.
     #[error(transparent)]
     Io(Arc<io::Error>),
+    /// One of the files may not be read and written.
+    #[error("{} may not be read and written: {error}", path.display())]
+    Denied {
+        /// Which one.
+        path: PathBuf,
+        /// What the system says.
+        error: Arc<io::Error>,
+    },
     /// A commit failed: it is not known whether it was kept.
-    #[error("the commit failed: {0}")]
+    #[error("the commit failed: {}", told(.0))]
     CommitUnknown(#[source] Arc<rusqlite::Error>),
     /// The file is some other program's database.
     #[error("the file is not an iolaus database")]
@@ -83,6 +93,26 @@ pub(super) enum StoreError {
     /// Other processes have files open that are not there any more.
     #[error("files of the queue were deleted or replaced while other processes use them")]
     Removed,
+    /// Other processes have the database open, and not the files beside it.
+    #[error(
+        "other processes use {} without the files that are beside it now: those were deleted or replaced, or the database has another name",
+        path.display()
+    )]
+    Apart {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The log is that of another database.
+    #[error(
+        "{} was deleted or replaced, and the log beside it is still that of the database before: together they would be damaged",
+        path.display()
+    )]
+    OtherLog {
+        /// The database.
+        path: PathBuf,
+        /// Its log.
+        log: PathBuf,
+    },
     /// Another process keeps the write lock.
     #[error("{} holds the write lock and has not released it for 10 s", Holder::name(holder.as_ref()))]
     Locked {
@@ -121,6 +151,24 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
+/// What SQLite's less known codes mean: its own words for them are `disk I/O error`.
+fn told(error: &rusqlite::Error) -> Cow<'static, str> {
+    match extended_code(error) {
+        Some(SHORT_READ) => "the database or its log was cut off while it was in use (SQLite's code 522)".into(),
+        Some(NO_ROOM_FOR_SHM) => "the database or disk is full: there is no room for the file -shm (SQLite's code 4874)".into(),
+        _ => error.to_string().into(),
+    }
+}
+
+/// `SQLITE_IOERR_SHORT_READ`
+const SHORT_READ: i32 = 522;
+/// `SQLITE_IOERR_SHMSIZE`
+const NO_ROOM_FOR_SHM: i32 = 4874;
+
+fn extended_code(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code)
+}
+
 impl StoreError {
     pub(super) fn io(error: io::Error) -> Self {
         Self::Io(Arc::new(error))
@@ -138,10 +186,35 @@ impl StoreError {
         matches!(self, Self::Upgraded { .. } | Self::Replaced { .. })
     }
 
+    /// Whether a file may not be opened or written, whichever it is.
+    pub(super) fn is_denied(&self) -> bool {
+        use ErrorCode::{CannotOpen, PermissionDenied, ReadOnly};
+        let Self::Sql(error) = self else { return false };
+        matches!(error.sqlite_error_code(), Some(CannotOpen | PermissionDenied | ReadOnly))
+    }
+
     /// What helps, where that is known.
     pub(super) fn mend(&self) -> Option<Cow<'static, str>> {
         if let Self::Unsafe { fix, .. } = self {
             return Some(fix.clone().into());
+        }
+        let word = |path: &Path| shell_word(&path.to_string_lossy()).into_owned();
+        if let Self::Denied { path, error } = self {
+            let path = word(path);
+            return Some(match Errno::from_io_error(error) {
+                Some(Errno::PERM) => format!("if it is immutable (`lsattr {path}`): chattr -i {path}").into(),
+                _ => format!("chmod u+rw {path}, as its owner").into(),
+            });
+        }
+        if let Self::OtherLog { path, log } = self {
+            let (path, log) = (word(path), word(log));
+            let shm = log.replacen("-wal", "-shm", 1);
+            return Some(
+                format!(
+                    "if {path} is a copy that was put back: mv {log} {log}-old; rm -f {shm}. Else put back the database before it"
+                )
+                .into(),
+            );
         }
         if let Self::Locked { holder: Some(Holder { process, .. }) } | Self::Stuck { holder: Some(Holder { process, .. }) } = self {
             return Some(format!("if that process is stopped, continue it with `kill -CONT {process}`, or end it").into());
@@ -156,9 +229,15 @@ impl StoreError {
         const OTHER: &str = "it was left as it is; set IOLAUS_DATABASE__PATH to another path";
         const AGAIN: &str = "the processes that use it stop on their own within seconds; then start them again. Never delete or replace \
              files of a queue in use";
+        const APART: &str = "end every process of this queue, by whatever name it has it, then start them again with one and the same path; \
+             one whose files were deleted ends on its own within seconds";
+        const CUT: &str =
+            "stop every process that uses it, then start them again; what was cut off is lost, and iolaus fsck checks the rest";
         const DAMAGED: &str = "the file is damaged: stop every process that uses it, keep a copy, and put a backup back or try `sqlite3 FILE .recover`; \
              iolaus fsck names the commands";
         match self {
+            Self::Sql(error) | Self::CommitUnknown(error) if extended_code(error) == Some(NO_ROOM_FOR_SHM) => Some(FULL),
+            Self::Sql(error) | Self::CommitUnknown(error) if extended_code(error) == Some(SHORT_READ) => Some(CUT),
             Self::Sql(error) | Self::CommitUnknown(error) => match error.sqlite_error_code()? {
                 ErrorCode::DiskFull => Some(FULL),
                 ErrorCode::CannotOpen if !filesystem::has_descriptors_left() => Some(FILES),
@@ -175,6 +254,7 @@ impl StoreError {
             Self::NoSpace { .. } => Some(FULL),
             Self::NoDatabase | Self::Foreign => Some(OTHER),
             Self::Replaced { .. } | Self::Removed => Some(AGAIN),
+            Self::Apart { .. } => Some(APART),
             Self::Missing => Some("set IOLAUS_DATABASE__PATH to the queue's file; the first job that is enqueued creates it"),
             Self::OldSchema { .. } => Some("iolaus status upgrades it; then run this again"),
             Self::LiveWorker { .. } => Some(
@@ -188,5 +268,23 @@ impl StoreError {
 impl From<io::Error> for StoreError {
     fn from(error: io::Error) -> Self {
         Self::io(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_that_sqlite_calls_a_disk_error_is_told_in_plain_words_with_what_helps() {
+        for (code, said, hint) in
+            [(SHORT_READ, "was cut off", "stop every process"), (NO_ROOM_FOR_SHM, "disk is full", "make room")]
+        {
+            let error = || Arc::new(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
+            for error in [StoreError::Sql(error()), StoreError::CommitUnknown(error())] {
+                let (text, mend) = (error.to_string(), error.mend().unwrap_or_default().into_owned());
+                assert!(text.contains(said) && !text.contains("I/O") && mend.contains(hint), "{text}; {mend}");
+            }
+        }
     }
 }

@@ -27,6 +27,7 @@ pub async fn execute(
     job: NewJob,
     stop: impl Future<Output = ()>,
 ) -> Result<Executed, ClientError> {
+    host.check_may_work()?;
     let enqueued = host.client().enqueue(job).await?;
     work(host, options, &enqueued, stop).await
 }

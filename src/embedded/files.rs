@@ -17,6 +17,10 @@ pub(super) type FileId = (u64, u64);
 const SQLITE: &[u8; 16] = b"SQLite format 3\0";
 /// Where SQLite's header keeps the application id.
 const APPLICATION_ID_AT: usize = 68;
+/// Its size in pages.
+const PAGES_AT: usize = 28;
+/// Whether it is vacuumed a few pages at a time.
+const INCREMENTAL_AT: usize = 64;
 const HEADER: usize = 100;
 
 /// The files that a database is made of while it is in use. A process that has it open keeps each of them from being reused.
@@ -25,7 +29,12 @@ pub(super) struct Identity {
     pub(super) database: FileId,
     pub(super) wal: Option<FileId>,
     pub(super) shm: Option<FileId>,
+    /// The file `-open`, which its processes have locked.
+    pub(super) open: Option<FileId>,
 }
+
+/// When the database and its log were created, in nanoseconds, where the file system tells: the number of an inode is used again.
+pub(super) type Births = [Option<i64>; 2];
 
 /// The directory of a database.
 #[derive(Debug)]
@@ -52,6 +61,9 @@ impl StateDirectory {
             if let Some(entry) = Entry::at(&place.handle, place.name(suffix))? {
                 entry.check_file(&place.path(suffix), &place.owner)?;
             }
+        }
+        if let Some(file) = file {
+            file.check_only_name(&place.handle, &place.name(""), &place.database)?;
         }
         Ok(Arc::new(place))
     }
@@ -93,8 +105,47 @@ impl StateDirectory {
         if header.len() < HEADER || !header.starts_with(SQLITE) {
             return Err(StoreError::NoDatabase);
         }
-        let id = &header[APPLICATION_ID_AT..APPLICATION_ID_AT + 4];
-        if id == application_id.to_be_bytes() { Ok(()) } else { Err(StoreError::Foreign) }
+        let number = |at: usize| header[at..at + 4].iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+        // One that was begun and has no table yet: opening it to write takes a closer look.
+        let is_begun = number(APPLICATION_ID_AT) == 0 && number(PAGES_AT) <= 1 && number(INCREMENTAL_AT) != 0;
+        if number(APPLICATION_ID_AT) == application_id || is_begun { Ok(()) } else { Err(StoreError::Foreign) }
+    }
+
+    /// Opens the database to lock it.
+    pub(super) fn open_database(&self) -> Result<File, StoreError> {
+        let opened = permissions::open_to_read(&self.handle, &self.name(""));
+        opened.map_err(|error| permissions::refused(error, &self.database))
+    }
+
+    /// Which file the database is now.
+    pub(super) fn database_id(&self) -> io::Result<Option<FileId>> {
+        permissions::id(&self.database)
+    }
+
+    /// When the database and its log were created.
+    pub(super) fn births(&self) -> Births {
+        ["", "-wal"].map(|suffix| permissions::birth(&self.path(suffix)))
+    }
+
+    /// The path of the log.
+    pub(super) fn log(&self) -> PathBuf {
+        self.path("-wal")
+    }
+
+    /// Which of the files that SQLite opens may not be read and written, if one is to blame for this error.
+    pub(super) fn blame(&self, error: StoreError) -> StoreError {
+        if !error.is_denied() {
+            return error;
+        }
+        let denied = ["", "-wal", "-shm", "-journal"].map(|suffix| permissions::denied(&self.path(suffix)));
+        denied.into_iter().flatten().next().unwrap_or(error)
+    }
+
+    /// Refuses to do the work of another user's queue with what only root may do.
+    pub(super) fn check_may_work(&self) -> Result<(), StoreError> {
+        let (directory, file) = (Entry::of(&self.handle)?, Entry::at(&self.handle, self.name(""))?);
+        directory.check_may_work(self.directory())?;
+        file.map_or(Ok(()), |file| file.check_may_work(&self.database))
     }
 
     /// Creates the database, empty and private, unless it is there.
@@ -145,7 +196,8 @@ impl StateDirectory {
     /// The files that the database is made of now.
     pub(super) fn identity(&self) -> io::Result<Option<Identity>> {
         let Some(database) = permissions::id(&self.database)? else { return Ok(None) };
-        Ok(Some(Identity { database, wal: permissions::id(&self.path("-wal"))?, shm: permissions::id(&self.path("-shm"))? }))
+        let [wal, shm, open] = ["-wal", "-shm", "-open"].map(|suffix| permissions::id(&self.path(suffix)));
+        Ok(Some(Identity { database, wal: wal?, shm: shm?, open: open? }))
     }
 
     /// Refuses to go on with files that are not those that were opened.
@@ -156,7 +208,8 @@ impl StateDirectory {
         }
         let what = match now {
             Some(now) if now.database == opened.database && now.wal != opened.wal => "-wal",
-            Some(now) if now.database == opened.database => "-shm",
+            Some(now) if now.database == opened.database && now.shm != opened.shm => "-shm",
+            Some(now) if now.database == opened.database => "-open",
             _ => "",
         };
         Err(StoreError::Replaced { path: self.path(what) })

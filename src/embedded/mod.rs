@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use iolaus_activities::Clock;
+use iolaus_activities::{Clock, shell_word};
 use serde::Serialize;
 
 pub use disk::DiskSpeed;
@@ -170,6 +170,11 @@ impl Embedded {
         self.store.at_rest().await
     }
 
+    /// Refuses to work the jobs of another user's queue with what only root may read. Asked before anything is stored to be worked here.
+    pub(crate) fn check_may_work(&self) -> Result<(), ClientError> {
+        self.store.check_may_work().map_err(|error| self.unavailable(error))
+    }
+
     fn unavailable(&self, error: StoreError) -> ClientError {
         unavailable(&self.store.path().display().to_string(), error)
     }
@@ -178,8 +183,22 @@ impl Embedded {
 /// Checks a file, beside whatever uses it, and repairs it if that is asked for. May block for long.
 pub(crate) fn fsck(options: &FsckOptions, clock: Arc<dyn Clock>) -> Result<FsckReport, ClientError> {
     let clock = QueueClock::new(clock);
-    store::take_time(&options.path, &clock);
-    store::fsck(options, &clock).map_err(|error| unavailable(&options.path.display().to_string(), error))
+    let checked = store::look_beside(&options.path, &clock).and_then(|()| store::fsck(options, &clock));
+    checked.map_err(|error| unavailable(&options.path.display().to_string(), error))
+}
+
+/// What is not safe about the place of a queue and still no reason to refuse it, each with the command that helps.
+pub(crate) fn place_warnings(path: &Path) -> Vec<(String, String)> {
+    let resolved = path.canonicalize().or_else(|_| path.parent().unwrap_or(path).canonicalize().map(|above| above.join("queue")));
+    let Ok(path) = resolved else { return Vec::new() };
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let open = permissions::replaceable_by_all(directory).into_iter().map(|(above, mode)| {
+        let message = format!("{} is writable by every user (mode {mode:04o}), who can replace the queue in it", above.display());
+        (message, format!("chmod o-w {}", shell_word(&above.to_string_lossy())))
+    });
+    let theirs = StateDirectory::open(&path).and_then(|place| place.check_may_work()).err();
+    let theirs = theirs.filter(|error| matches!(error, StoreError::Unsafe { .. }));
+    open.chain(theirs.map(|error| (error.to_string(), error.mend().unwrap_or_default().into_owned()))).collect()
 }
 
 /// Measures the disk of a queue's file. Blocks for most of a second.

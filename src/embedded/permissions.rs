@@ -5,9 +5,10 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::error::StoreError;
@@ -21,6 +22,8 @@ pub(super) fn unsafe_file(path: &Path, reason: String, fix: &str) -> StoreError 
 
 /// Writable by the group or by others.
 const WRITABLE: u32 = 0o022;
+/// Writable by every user. A group may be the orchestrator's own.
+const WRITABLE_BY_ALL: u32 = 0o002;
 /// In such a directory only the owner of a file may replace it.
 const STICKY: u32 = 0o1000;
 
@@ -127,6 +130,33 @@ impl Entry {
         Ok(())
     }
 
+    /// Refuses a database that has other names: processes that come by different ones have different logs and locks.
+    pub(super) fn check_only_name(&self, directory: &File, name: &OsStr, path: &Path) -> Result<(), StoreError> {
+        if self.links > 1 {
+            let reason = format!("has {} names (hard links), each with a log of its own: keep one of them", self.links);
+            return Err(unsafe_file(path, reason, "find / -xdev -samefile"));
+        }
+        if is_mounted(directory, name) {
+            let reason = "is mounted by itself, so that its log is not kept with it: mount its directory instead".to_owned();
+            return Err(unsafe_file(path, reason, "findmnt"));
+        }
+        Ok(())
+    }
+
+    /// Refuses to act as root on what another user can write: that user would act with what only root may read.
+    pub(super) fn check_may_work(&self, path: &Path) -> Result<(), StoreError> {
+        let (user, group) = (self.uid, self.gid);
+        if !rustix::process::geteuid().is_root() || user == 0 {
+            return Ok(());
+        }
+        let reason = format!("belongs to the user with the id {user}, whose jobs are not run with the credentials of root");
+        let word = iolaus_activities::shell_word(&path.to_string_lossy()).into_owned();
+        let fix = format!(
+            "run it as that user (`setpriv --reuid={user} --regid={group} --clear-groups iolaus …`), or, if its jobs are root's, `chown root {word}`"
+        );
+        Err(StoreError::Unsafe { path: path.to_owned(), reason, fix })
+    }
+
     fn check_owner(&self, path: &Path, owner: &Owner) -> Result<(), StoreError> {
         if owner.trusts(self.uid) {
             return Ok(());
@@ -205,8 +235,45 @@ pub(super) fn refused(error: io::Error, path: &Path) -> StoreError {
     match Errno::from_io_error(&error) {
         Some(Errno::LOOP) => unsafe_file(path, "is a symbolic link".to_owned(), "rm"),
         Some(Errno::NOTDIR) => unsafe_file(path, "is not a directory".to_owned(), "ls -l"),
+        Some(Errno::ACCESS | Errno::PERM) if std::fs::symlink_metadata(path).is_ok() => {
+            StoreError::Denied { path: path.to_owned(), error: Arc::new(error) }
+        }
         _ => error.into(),
     }
+}
+
+/// Why this file may not be read and written, if it is there. It is not opened.
+pub(super) fn denied(path: &Path) -> Option<StoreError> {
+    match rustix::fs::accessat(CWD, path, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS) {
+        Err(error @ (Errno::ACCESS | Errno::PERM)) => Some(refused(error.into(), path)),
+        _ => None,
+    }
+}
+
+/// The directories above one that every user may write to: there it can be replaced. A sticky one is none of them.
+pub(super) fn replaceable_by_all(directory: &Path) -> Vec<(PathBuf, u32)> {
+    let mode = |path: &Path| std::fs::metadata(path).map_or(0, |above| above.mode() & 0o7777);
+    let open = directory.ancestors().skip(1).map(|above| (above.to_owned(), mode(above)));
+    open.filter(|(_, mode)| mode & WRITABLE_BY_ALL != 0 && mode & STICKY == 0).collect()
+}
+
+#[cfg(target_os = "linux")]
+fn is_mounted(directory: &File, name: &OsStr) -> bool {
+    use rustix::fs::{StatxAttributes, StatxFlags, statx};
+    let found = statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+    // An older kernel does not tell.
+    found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_mounted(_: &File, _: &OsStr) -> bool {
+    false
+}
+
+/// When a file was created, in nanoseconds since 1970. None if it is not there, or the file system does not tell.
+pub(super) fn birth(path: &Path) -> Option<i64> {
+    let created = std::fs::symlink_metadata(path).ok()?.created().ok()?;
+    created.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos().try_into().ok()
 }
 
 /// Which file this is.

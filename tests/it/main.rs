@@ -36,6 +36,8 @@ mod pressure;
 mod processes;
 mod pyatlan;
 mod queue_files;
+mod queue_identity;
+mod queue_owners;
 mod readme;
 mod reruns;
 mod retries;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use iolaus_activities::shell_word;
 
-use crate::config::Config;
+use crate::config::{Config, HostKind};
+use crate::embedded::place_warnings;
 
 /// Bits of a mode that nobody needs on a file that decides what is done with our credentials.
 const WRITABLE: u32 = 0o022;
@@ -19,7 +20,9 @@ pub(in crate::cli) fn problems(config: &Config) -> Vec<(String, String)> {
         let files = [&tenant.api_key_file, &tenant.oauth_client_secret_file, &tenant.keycloak_client_secret_file];
         files.into_iter().flatten().map(|file| (file.as_path(), OPEN_SECRET, "g-w,o="))
     });
-    file.chain(secrets).filter_map(|(file, bits, fix)| problem(file, bits, fix)).collect()
+    let files = file.chain(secrets).filter_map(|(file, bits, fix)| problem(file, bits, fix));
+    let place = if config.host.kind == HostKind::Embedded { place_warnings(&config.database.path) } else { Vec::new() };
+    files.chain(place).collect()
 }
 
 fn problem(file: &Path, bits: u32, fix: &str) -> Option<(String, String)> {

@@ -1,29 +1,40 @@
 //! Whether other processes have the database open, and which files it is made of while they do. Each of them holds a shared lock on the
 //! file `-open` beside it; the first has written there which files those are. So a process that comes later tells a log that was removed
 //! under the others from one that SQLite took away itself when the last of them had left. The queue's time stands there, too.
+//!
+//! Each of them also locks the database itself (`database_lock`): where `-open` is not the one of the others, for it was removed or the
+//! database has two names, that lock tells of them. What is written stays after the last has ended, so that a database that is put in the
+//! place of another one is not merged with the log of that one.
 
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::StoreError;
-use crate::embedded::files::{FileId, Identity, StateDirectory};
+use super::database_lock::{Beside, DatabaseLock};
+use crate::embedded::files::{Births, FileId, Identity, StateDirectory};
+use crate::embedded::permissions;
 use crate::embedded::queue_clock::QueueClock;
 
 const PAUSE: Duration = Duration::from_millis(5);
 /// A process that leaves, or that only looks, has the lock for a moment without the files.
 const TRIES: u32 = 100;
 /// The length of what is written.
-const RECORD: usize = 192;
+const RECORD: usize = 256;
 
 /// Which start of the machine this is; the time since then means nothing to another machine.
 #[cfg(target_os = "linux")]
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// This process's lock.
+/// This process's locks.
 #[derive(Debug)]
-pub(super) struct InUse(File);
+pub(super) struct InUse {
+    /// The one on the database itself, let go of first.
+    database: Mutex<Option<DatabaseLock>>,
+    file: File,
+}
 
 /// What is written in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,23 +42,39 @@ struct Record {
     identity: Identity,
     /// The origin of the queue's time, and the start of the machine that it counts from.
     time: Option<(i64, String)>,
+    births: Births,
 }
 
 impl InUse {
     pub(super) fn new(place: &StateDirectory) -> Result<Self, StoreError> {
-        Ok(Self(place.beside("open")?))
+        Ok(Self { database: Mutex::default(), file: place.beside("open")? })
     }
 
-    /// Counts this process, which holds the turnstile, among those that have the database open. Fails if others have files open that are
-    /// not there any more. The clock then shows their time, or starts anew if there are none.
+    /// Counts this process, which holds the turnstile, among those that have the database open, and creates it if it is not there. Fails if
+    /// others have files open that are not there any more. The clock then shows their time, or starts anew if there are none.
     pub(super) fn enter(&self, place: &StateDirectory, clock: &QueueClock) -> Result<(), StoreError> {
+        let mut refusal = StoreError::Removed;
         for _ in 0..TRIES {
-            match self.0.try_lock() {
+            match self.file.try_lock() {
                 // No other process is here. None can come before the lock is shared: it would need the turnstile, or a record.
                 Ok(()) => {
-                    self.0.set_len(0)?;
-                    clock.start_anew();
-                    return Ok(self.0.lock_shared()?);
+                    if self.is_beside_other_log(place)? {
+                        self.file.unlock()?;
+                        return Err(other_log(place));
+                    }
+                    place.create_database()?;
+                    if self.lock_database(place, Beside::None)? {
+                        self.file.set_len(0)?;
+                        if let Some(identity) = place.identity()? {
+                            // Without a time no process joins: it only says whose log this is, should this process end before it says more.
+                            self.write(&Record { identity, time: None, births: place.births() })?;
+                        }
+                        clock.start_anew();
+                        return Ok(self.file.lock_shared()?);
+                    }
+                    // Those who have it open know another file `-open`, or are just leaving.
+                    self.file.unlock()?;
+                    refusal = StoreError::Apart { path: place.database().to_owned() };
                 }
                 Err(TryLockError::Error(error)) => return Err(error.into()),
                 Err(TryLockError::WouldBlock) => {
@@ -55,22 +82,27 @@ impl InUse {
                     let files = recorded.as_ref().map(|recorded| recorded.identity);
                     // Where the database itself is another one, the others are not on it, and write to it no more.
                     let is_other = files.is_some_and(|files| now.is_none_or(|now| now.database != files.database));
-                    if (is_other || now.is_some() && now == files) && self.try_share()? {
-                        adopt(clock, recorded);
-                        return Ok(());
+                    let is_other_log = self.is_beside_other_log(place)?;
+                    refusal = if is_other_log { other_log(place) } else { StoreError::Removed };
+                    if !is_other_log && (is_other || now.is_some() && now == files) {
+                        place.create_database()?;
+                        if self.try_share(place)? {
+                            adopt(clock, recorded);
+                            return Ok(());
+                        }
                     }
-                    std::thread::park_timeout(PAUSE);
                 }
             }
+            std::thread::park_timeout(PAUSE);
         }
-        Err(StoreError::Removed)
+        Err(refusal)
     }
 
     /// The same without the turnstile. False, and it is not counted, if it cannot be told so that the files are those of the others.
-    pub(super) fn join(&self, now: &Identity, clock: &QueueClock) -> Result<bool, StoreError> {
+    pub(super) fn join(&self, place: &StateDirectory, now: &Identity, clock: &QueueClock) -> Result<bool, StoreError> {
         // A record without a time of this machine is left to `enter`, which makes another one if no process is here.
         let is_of_these = |recorded: &Record| recorded.identity == *now && recorded.boot() == Some(boot_id());
-        if !self.recorded().is_some_and(|recorded| is_of_these(&recorded)) || !self.try_share()? {
+        if !self.recorded().is_some_and(|recorded| is_of_these(&recorded)) || !self.try_share(place)? {
             return Ok(false);
         }
         // Read again: before the lock was shared another process may have come first, and started the time anew.
@@ -83,42 +115,93 @@ impl InUse {
         Ok(true)
     }
 
-    /// Takes the time of the processes that have the database open, if there are any, without counting this one among them.
-    pub(super) fn look(&self, clock: &QueueClock) {
-        if matches!(self.0.try_lock(), Err(TryLockError::WouldBlock)) {
-            adopt(clock, self.recorded());
-        } else {
-            self.leave().ok();
+    /// Takes the time of the processes that have the database open, if there are any, without counting this one among them. Fails where
+    /// `enter` would.
+    pub(super) fn look(&self, place: &StateDirectory, clock: &QueueClock) -> Result<(), StoreError> {
+        let mut refusal = StoreError::Removed;
+        for _ in 0..TRIES {
+            let is_other_log = self.is_beside_other_log(place)?;
+            if is_other_log {
+                return Err(other_log(place));
+            }
+            match self.file.try_lock() {
+                Ok(()) => {
+                    let is_alone = self.lock_database(place, Beside::None);
+                    self.leave()?;
+                    if is_alone? {
+                        return Ok(());
+                    }
+                    refusal = StoreError::Apart { path: place.database().to_owned() };
+                }
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+                Err(TryLockError::WouldBlock) => {
+                    let (now, recorded) = (place.identity()?, self.recorded());
+                    if recorded.as_ref().map(|recorded| recorded.identity) == now {
+                        adopt(clock, recorded);
+                        return Ok(());
+                    }
+                    refusal = StoreError::Removed;
+                }
+            }
+            std::thread::park_timeout(PAUSE);
         }
+        Err(refusal)
     }
 
     /// Takes this process out again.
     pub(super) fn leave(&self) -> Result<(), StoreError> {
-        Ok(self.0.unlock()?)
+        self.database.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(self.file.unlock()?)
     }
 
     /// Writes which files the database is made of, and the time. The caller holds the turnstile.
-    pub(super) fn record(&self, identity: &Identity, clock: &QueueClock) -> Result<(), StoreError> {
-        let record = Record { identity: *identity, time: Some((clock.origin(), boot_id())) };
-        if self.recorded().is_none_or(|recorded| recorded.identity != *identity) {
-            self.0.write_all_at(format!("{:<RECORD$}", to_text(&record)).as_bytes(), 0)?;
+    pub(super) fn record(&self, place: &StateDirectory, identity: &Identity, clock: &QueueClock) -> Result<(), StoreError> {
+        if self.recorded().is_none_or(|recorded| recorded.identity != *identity || recorded.time.is_none()) {
+            self.write(&Record { identity: *identity, time: Some((clock.origin(), boot_id())), births: place.births() })?;
         }
         Ok(())
     }
 
-    fn recorded(&self) -> Option<Record> {
-        let mut record = [0; RECORD];
-        self.0.read_exact_at(&mut record, 0).ok()?;
-        from_text(std::str::from_utf8(&record).ok()?)
+    fn write(&self, record: &Record) -> io::Result<()> {
+        self.file.write_all_at(format!("{:<RECORD$}", to_text(record)).as_bytes(), 0)
     }
 
-    fn try_share(&self) -> io::Result<bool> {
-        match self.0.try_lock_shared() {
-            Ok(()) => Ok(true),
+    fn recorded(&self) -> Option<Record> {
+        let mut record = [0; RECORD];
+        let length = self.file.read_at(&mut record, 0).ok()?;
+        let mut record = from_text(std::str::from_utf8(&record[..length]).ok()?)?;
+        record.identity.open = permissions::id_of(&self.file).ok();
+        Some(record)
+    }
+
+    /// Whether the database was replaced, and the log of the one before is still beside it. SQLite would write that log into it.
+    fn is_beside_other_log(&self, place: &StateDirectory) -> Result<bool, StoreError> {
+        let (Some(now), Some(recorded)) = (place.identity()?, self.recorded()) else { return Ok(false) };
+        let (births, files) = (place.births(), recorded.identity);
+        let born_elsewhen = |file: usize| births[file].zip(recorded.births[file]).is_some_and(|(now, then)| now != then);
+        let is_same_log = now.wal.is_some() && now.wal == files.wal && !born_elsewhen(1);
+        Ok(is_same_log && (now.database != files.database || born_elsewhen(0)))
+    }
+
+    fn lock_database(&self, place: &StateDirectory, beside: Beside) -> Result<bool, StoreError> {
+        let lock = DatabaseLock::take(place, beside)?;
+        let is_locked = lock.is_some();
+        *self.database.lock().unwrap_or_else(PoisonError::into_inner) = lock;
+        Ok(is_locked)
+    }
+
+    fn try_share(&self, place: &StateDirectory) -> Result<bool, StoreError> {
+        match self.file.try_lock_shared() {
+            Ok(()) if self.lock_database(place, Beside::Others)? => Ok(true),
+            Ok(()) => self.leave().map(|()| false),
             Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(error),
+            Err(TryLockError::Error(error)) => Err(error.into()),
         }
     }
+}
+
+fn other_log(place: &StateDirectory) -> StoreError {
+    StoreError::OtherLog { path: place.database().to_owned(), log: place.log() }
 }
 
 impl Record {
@@ -150,9 +233,10 @@ fn boot_id() -> String {
 
 fn to_text(record: &Record) -> String {
     let file = |id: Option<FileId>| id.map_or_else(|| "-".to_owned(), |(device, inode)| format!("{device}:{inode}"));
-    let Identity { database, wal, shm } = record.identity;
-    let time = record.time.as_ref().map_or_else(String::new, |(origin, boot)| format!(" {origin} {boot}"));
-    format!("{} {} {}{time}\n", file(Some(database)), file(wal), file(shm))
+    let Identity { database, wal, shm, .. } = record.identity;
+    let time = record.time.as_ref().map_or_else(|| "- -".to_owned(), |(origin, boot)| format!("{origin} {boot}"));
+    let [database_born, log_born] = record.births.map(|birth| birth.map_or_else(|| "-".to_owned(), |birth| birth.to_string()));
+    format!("{} {} {} {time} {database_born} {log_born}\n", file(Some(database)), file(wal), file(shm))
 }
 
 fn from_text(text: &str) -> Option<Record> {
@@ -161,9 +245,10 @@ fn from_text(text: &str) -> Option<Record> {
         let (device, inode) = words.next()?.split_once(':')?;
         Some((device.parse().ok()?, inode.parse().ok()?))
     };
-    let identity = Identity { database: file()?, wal: file(), shm: file() };
-    let time = words.next().and_then(|origin| Some((origin.parse().ok()?, words.next()?.to_owned())));
-    Some(Record { identity, time })
+    let identity = Identity { database: file()?, wal: file(), shm: file(), open: None };
+    let (origin, boot) = (words.next().and_then(|origin| origin.parse().ok()), words.next().map(str::to_owned));
+    let births = [(); 2].map(|()| words.next().and_then(|birth| birth.parse().ok()));
+    Some(Record { identity, time: origin.zip(boot), births })
 }
 
 #[cfg(test)]
@@ -178,12 +263,12 @@ mod tests {
     fn what_is_written_is_read_again() {
         let most = (u64::MAX, u64::MAX);
         let time = Some((i64::MIN, "f".repeat(32)));
-        for (identity, time) in [
-            (Identity { database: most, wal: Some(most), shm: Some(most) }, time.clone()),
-            (Identity { database: (0, 1), wal: None, shm: None }, time),
-            (Identity { database: (0, 1), wal: None, shm: Some(most) }, None),
+        for (database, wal, shm, time, births) in [
+            (most, Some(most), Some(most), time.clone(), [Some(i64::MIN); 2]),
+            ((0, 1), None, None, time, [None; 2]),
+            ((0, 1), None, Some(most), None, [None, Some(1)]),
         ] {
-            let record = Record { identity, time };
+            let record = Record { identity: Identity { database, wal, shm, open: None }, time, births };
             assert!(to_text(&record).len() <= RECORD);
             assert_eq!(from_text(&format!("{:<RECORD$}", to_text(&record))), Some(record));
         }
@@ -201,10 +286,10 @@ mod tests {
         let (one, other) = (InUse::new(&place).unwrap(), InUse::new(&place).unwrap());
         let clock = QueueClock::new(Arc::new(SystemClock::new()));
         let before = place.identity().unwrap().unwrap();
-        assert!(!other.join(&before, &clock).unwrap(), "no process has said which files they are");
+        assert!(!other.join(&place, &before, &clock).unwrap(), "no process has said which files they are");
         one.enter(&place, &clock).unwrap();
-        one.record(&before, &clock).unwrap();
-        assert!(other.join(&before, &clock).unwrap());
+        one.record(&place, &before, &clock).unwrap();
+        assert!(other.join(&place, &before, &clock).unwrap());
         other.leave().unwrap();
         std::fs::remove_file(dir.path().join("q.db-wal")).unwrap();
         assert!(matches!(other.enter(&place, &clock), Err(StoreError::Removed)));
@@ -221,17 +306,17 @@ mod tests {
             std::fs::write(dir.path().join(name), "").unwrap();
         }
         let place = StateDirectory::open(&path).unwrap();
-        let files = place.identity().unwrap().unwrap();
         let machine = Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap()));
         let process = || (InUse::new(&place).unwrap(), QueueClock::new(machine.clone()));
         let (first, time) = process();
+        let files = place.identity().unwrap().unwrap();
         first.enter(&place, &time).unwrap();
-        first.record(&files, &time).unwrap();
+        first.record(&place, &files, &time).unwrap();
         machine.jump(SignedDuration::from_hours(-1));
         let ((second, joined), (third, entered), (fourth, looked)) = (process(), process(), process());
-        assert!(second.join(&files, &joined).unwrap());
+        assert!(second.join(&place, &files, &joined).unwrap());
         third.enter(&place, &entered).unwrap();
-        fourth.look(&looked);
+        fourth.look(&place, &looked).unwrap();
         for clock in [joined, entered, looked] {
             assert_eq!(clock.now(), time.now());
         }
@@ -240,7 +325,10 @@ mod tests {
         }
         std::fs::remove_file(dir.path().join("q.db-wal")).unwrap();
         let (next, anew) = process();
-        assert!(!next.join(&place.identity().unwrap().unwrap(), &anew).unwrap(), "these are not the files that were written there");
+        assert!(
+            !next.join(&place, &place.identity().unwrap().unwrap(), &anew).unwrap(),
+            "these are not the files that were written there"
+        );
         next.enter(&place, &anew).unwrap();
         assert_eq!(anew.now(), machine.now());
     }
@@ -250,14 +338,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("q.db"), "").unwrap();
         let place = StateDirectory::open(&dir.path().join("q.db")).unwrap();
-        let files = place.identity().unwrap().unwrap();
         let in_use = InUse::new(&place).unwrap();
+        let files = place.identity().unwrap().unwrap();
         let clock = QueueClock::new(Arc::new(SystemClock::new()));
         let origin = clock.origin();
         for time in [None, Some((7, "another".to_owned()))] {
-            let record = Record { identity: files, time };
-            in_use.0.write_all_at(format!("{:<RECORD$}", to_text(&record)).as_bytes(), 0).unwrap();
-            assert!(!in_use.join(&files, &clock).unwrap(), "{record:?}");
+            let record = Record { identity: files, time, births: [None; 2] };
+            in_use.write(&record).unwrap();
+            assert!(!in_use.join(&place, &files, &clock).unwrap(), "{record:?}");
             adopt(&clock, Some(record));
             assert_eq!(clock.origin(), origin);
         }

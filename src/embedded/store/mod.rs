@@ -7,6 +7,7 @@ mod cancel;
 mod claim;
 mod closing;
 mod counts;
+mod database_lock;
 mod dying;
 mod effects;
 mod enqueue;
@@ -87,15 +88,21 @@ pub(super) struct Store {
     /// The files that every connection of this process is on.
     identity: Identity,
     turnstile: Arc<Turnstile>,
-    _in_use: Arc<InUse>,
     operations: tokio::sync::mpsc::Sender<Operation>,
     /// How many operations were handed to the writer.
     asked: AtomicU64,
-    readers: Arc<Mutex<Vec<Connection>>>,
+    readers: Arc<Readers>,
     reads: Semaphore,
     hub: Arc<Hub>,
     room: Room,
     write_timeout: Duration,
+}
+
+/// The connections that read.
+struct Readers {
+    idle: Mutex<Vec<Connection>>,
+    /// Let go of after them.
+    _in_use: Arc<InUse>,
 }
 
 /// Operations that may wait for the writer; past that, callers wait for room.
@@ -126,10 +133,9 @@ impl Store {
             place,
             identity,
             turnstile,
-            _in_use: in_use,
             operations,
             asked: AtomicU64::new(0),
-            readers: Arc::default(),
+            readers: Arc::new(Readers { idle: Mutex::default(), _in_use: in_use }),
             reads: Semaphore::new(READS),
             hub,
             room,
@@ -199,6 +205,11 @@ impl Store {
         self.ask(Operation::add_claimer(claimer)).await;
     }
 
+    /// Refuses to work the jobs of another user's queue as root.
+    pub(super) fn check_may_work(&self) -> Result<(), StoreError> {
+        self.place.check_may_work()
+    }
+
     /// Runs a read on a connection of its own.
     pub(super) async fn read<T: Send + 'static>(
         &self,
@@ -254,24 +265,25 @@ impl Store {
     }
 }
 
-/// Takes the time of the processes that have the queue open, if there are any.
-pub(super) fn take_time(path: &Path, clock: &QueueClock) {
-    let in_use = StateDirectory::open(path).and_then(|place| InUse::new(&place));
-    // Without them it is the wall clock's, and what is wrong with the files is for the caller to find.
-    if let Ok(in_use) = in_use {
-        in_use.look(clock);
+/// Takes the time of the processes that have the queue open, if there are any. Fails if the files are not theirs, or do not belong together.
+pub(super) fn look_beside(path: &Path, clock: &QueueClock) -> Result<(), StoreError> {
+    let place = match StateDirectory::open(path) {
+        Ok(place) => place,
+        Err(error @ StoreError::Unsafe { .. }) => return Err(error),
+        // What else is wrong with the files is for the caller to find.
+        Err(_) => return Ok(()),
+    };
+    match InUse::new(&place) {
+        Ok(in_use) if place.database_id()?.is_some() => in_use.look(&place, clock),
+        _ => Ok(()),
     }
 }
 
-fn read<T>(
-    path: &Path,
-    readers: &Mutex<Vec<Connection>>,
-    query: impl FnOnce(&Connection) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let idle = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+fn read<T>(path: &Path, readers: &Readers, query: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let conn = idle.map_or_else(|| schema::open_reader(path), Ok)?;
     let result = query(&conn);
-    let mut idle = readers.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
     if idle.len() < READERS && result.is_ok() {
         idle.push(conn);
     }

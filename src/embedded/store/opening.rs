@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use iolaus_activities::Clock as _;
+use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::in_use::InUse;
@@ -40,20 +41,24 @@ impl Opened {
         } else {
             let _turn = turnstile.enter_or_give_up()?;
             in_use.enter(place, clock)?;
-            place.create_database()?;
-            let writer = schema::open_writer(place.database(), options.durability, clock.now())?;
+            let writer = open_writer(place, options.durability, clock.now())?;
             let identity = place.identity()?.ok_or_else(|| StoreError::Replaced { path: place.database().to_owned() })?;
-            in_use.record(&identity, clock)?;
+            in_use.record(place, &identity, clock)?;
             (First::Writer(writer), identity)
         };
         Ok(Self { place: place.clone(), identity, turnstile, in_use, connection, durability: options.durability })
     }
 }
 
+/// Opens the connection that writes. The caller holds the turnstile.
+pub(super) fn open_writer(place: &StateDirectory, durability: Durability, now: Timestamp) -> Result<Connection, StoreError> {
+    schema::open_writer(place.database(), durability, now).map_err(|error| place.blame(error))
+}
+
 /// Opens it beside others that have it open, if there are any, and it needs no change.
 fn join(place: &StateDirectory, in_use: &InUse, clock: &QueueClock) -> Result<Option<(Connection, Identity)>, StoreError> {
     let Some(identity) = place.identity()?.filter(|files| files.wal.is_some() && files.shm.is_some()) else { return Ok(None) };
-    if !in_use.join(&identity, clock)? {
+    if !in_use.join(place, &identity, clock)? {
         return Ok(None);
     }
     let reader = schema::open_reader(place.database()).and_then(|conn| schema::is_current(&conn).map(|current| (conn, current)));

@@ -27,6 +27,8 @@ const SCHEMA: &[&str] = &[
 pub(super) const VERSION: i64 = SCHEMA.len() as i64;
 /// A worker that has not renewed its row for this long, in milliseconds, does not keep a file from being upgraded.
 const SILENT_FOR_MS: i64 = 60_000;
+/// What `PRAGMA auto_vacuum` answers for `INCREMENTAL`.
+const INCREMENTAL: i64 = 2;
 /// With as many executions an upgrade takes a second or more, and says so.
 const MANY: i64 = 100_000;
 /// A backstop: between our own processes the turnstile keeps order.
@@ -40,12 +42,13 @@ pub(super) fn open_writer(path: &Path, durability: Durability, now: Timestamp) -
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     keep_plans(&conn)?;
-    let fresh = pragma(&conn, "page_count")? == 0;
-    if fresh {
-        conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-        conn.pragma_update(None, "application_id", APPLICATION_ID)?;
-    } else if pragma(&conn, "application_id")? != i64::from(APPLICATION_ID) {
-        return Err(StoreError::Foreign);
+    if pragma(&conn, "application_id")? != i64::from(APPLICATION_ID) {
+        if pragma(&conn, "page_count")? > 0 && !is_begun(&conn)? {
+            return Err(StoreError::Foreign);
+        }
+        // In one transaction: what a kill leaves is empty, or says whose it is.
+        let begin = format!("BEGIN; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA application_id = {APPLICATION_ID}; COMMIT");
+        conn.execute_batch(&begin)?;
     }
     conn.pragma_update(None, "journal_mode", "WAL")?;
     let synchronous = match durability {
@@ -64,6 +67,12 @@ pub(super) fn open_writer(path: &Path, durability: Durability, now: Timestamp) -
     migrate(&conn, now)?;
     dying::point();
     Ok(conn)
+}
+
+/// Whether it is a file that an earlier build created and was killed before it wrote whose it is: it has nothing but our kind of vacuum.
+fn is_begun(conn: &Connection) -> Result<bool, StoreError> {
+    let marks = [pragma(conn, "application_id")?, pragma(conn, "user_version")?, pragma(conn, "auto_vacuum")?];
+    Ok(marks == [0, 0, INCREMENTAL] && conn.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?)
 }
 
 /// Opens a connection that only reads.
@@ -235,6 +244,19 @@ mod tests {
         let path = dir.path().join("t.db");
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs(x)").unwrap();
         assert!(matches!(open_writer(&path, Durability::Full, Timestamp::UNIX_EPOCH), Err(StoreError::Foreign)));
+    }
+
+    #[test]
+    fn a_file_that_was_begun_and_has_nothing_in_it_is_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        Connection::open(&path).unwrap().pragma_update(None, "auto_vacuum", "INCREMENTAL").unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() > 0);
+        let conn = open_writer(&path, Durability::Full, Timestamp::UNIX_EPOCH).unwrap();
+        assert!(is_current(&conn).unwrap());
+        let theirs = dir.path().join("theirs.db");
+        Connection::open(&theirs).unwrap().execute_batch("PRAGMA auto_vacuum = INCREMENTAL; CREATE TABLE theirs(x)").unwrap();
+        assert!(matches!(open_writer(&theirs, Durability::Full, Timestamp::UNIX_EPOCH), Err(StoreError::Foreign)));
     }
 
     #[test]

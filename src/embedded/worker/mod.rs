@@ -93,6 +93,7 @@ impl Worker {
     }
 
     async fn start_for(host: &Arc<Embedded>, options: WorkerOptions, scope: ClaimScope) -> Result<Self, ClientError> {
+        host.check_may_work()?;
         host.look_after();
         let (claimed, receiver) = mpsc::channel(options.slots_work + options.slots_waits);
         let slots = [(SlotClass::Work, options.slots_work), (SlotClass::Waits, options.slots_waits)];

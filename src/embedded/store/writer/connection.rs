@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::Writer;
 use crate::embedded::store::operation::{Kind, Operation};
-use crate::embedded::store::{StoreError, schema};
+use crate::embedded::store::{StoreError, opening, schema};
 
 impl Writer {
     /// Waits for the first operation and opens the connection that writes, which needs the turnstile. A process that only reads never
@@ -54,7 +54,7 @@ impl Writer {
     fn open_connection(&self) -> Result<Connection, StoreError> {
         let _turn = self.turnstile.enter_or_give_up()?;
         self.place.verify(&self.identity)?;
-        schema::open_writer(self.place.database(), self.durability, self.clock.now())
+        opening::open_writer(&self.place, self.durability, self.clock.now())
     }
 
     /// After a failed transaction nothing is assumed of the connection.
