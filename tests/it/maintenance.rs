@@ -82,7 +82,7 @@ async fn a_process_that_works_one_job_is_no_worker_for_others() {
 }
 
 fn unlimited(job_id: &str, act: Act) -> JobRequest {
-    let options = OptionOverrides { maximum_attempts: Some(0), ..OptionOverrides::default() };
+    let options = OptionOverrides { maximum_attempts: Some(0), start_to_close: Some(3_600 * SECOND), ..OptionOverrides::default() };
     JobRequest { options, ..probe_job(job_id, [act]) }
 }
 
