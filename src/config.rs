@@ -2,6 +2,7 @@
 //! an error that names the key, where it was set, and the mend. The reference of all keys is `config/default.toml`.
 
 mod check;
+mod keys;
 mod lenient;
 mod load;
 mod logins;

@@ -12,6 +12,7 @@ mod effects;
 mod failure;
 mod follow;
 mod inputs;
+pub mod named_file;
 mod publish_preflight;
 mod retry;
 mod submission;

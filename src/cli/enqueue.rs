@@ -212,9 +212,7 @@ pub(crate) fn note_existing(app: &App, enqueued: &Enqueued) {
 pub(crate) fn tell(app: &App, enqueued: &Enqueued) {
     let id = render::plain_line(enqueued.job_id.as_str());
     let told = if app.out.is_json_asked_for() { app.out.json(enqueued) } else { app.out.line(&id) };
-    if let Err(lost) = told {
-        app.out.instead(&lost, enqueued);
-    }
+    app.out.surely(told, enqueued);
 }
 
 /// Stores jobs in one transaction, and answers in their order. One of unknown fate is sent again with the same ids.

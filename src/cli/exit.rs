@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use iolaus_activities::tenant::SettingsError;
 use iolaus_activities::{Failure, Status, duration, shell_word};
+use rustix::process::{Resource, getrlimit};
 
 use super::out::OutputLost;
 use crate::client::ClientError;
@@ -162,10 +163,19 @@ fn of_client(error: &ClientError) -> (Exit, Option<String>) {
             (Exit::Unusable, Some(format!("try again in {}", duration::format(*retry_after))))
         }
         ClientError::Unavailable { mend, .. } => {
-            (Exit::Unusable, Some(mend.as_deref().unwrap_or("iolaus doctor tells what is wrong with the queue").to_owned()))
+            let usual = || "iolaus doctor tells what is wrong with the queue".to_owned();
+            (Exit::Unusable, Some(mend.as_deref().map(str::to_owned).or_else(of_file_size).unwrap_or_else(usual)))
         }
     };
     (exit, hint)
+}
+
+/// Of a write beyond the limit of a file's size SQLite says only that it failed.
+fn of_file_size() -> Option<String> {
+    let limit = getrlimit(Resource::Fsize).current?;
+    Some(format!(
+        "no file of this process may be longer than {limit} bytes: raise that limit (`ulimit -f unlimited`), and try again"
+    ))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::exit::Problem;
-use super::strict_json;
+use super::{signals, strict_json};
 use crate::job::limits;
 
 /// The most that is read of an input's text. Larger than any input may be, since a text may be written wide.
@@ -88,11 +88,13 @@ pub(crate) fn decode_file<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T>
 pub(crate) fn read(path: &Path, limit: u64) -> anyhow::Result<String> {
     let name = name_of(path);
     let mut bytes = Vec::new();
-    let read = if path == Path::new("-") {
-        std::io::stdin().lock().take(limit + 1).read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
-    };
+    let read = signals::ending(|| {
+        if path == Path::new("-") {
+            std::io::stdin().lock().take(limit + 1).read_to_end(&mut bytes)
+        } else {
+            std::fs::File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
+        }
+    });
     read.map_err(|error| Problem::usage(format!("{name} cannot be read: {error}")))?;
     if bytes.len() as u64 > limit {
         return Err(Problem::usage(format!("{name} is longer than {limit} bytes")).into());
@@ -104,7 +106,8 @@ pub(crate) fn read(path: &Path, limit: u64) -> anyhow::Result<String> {
     text.context("nothing was stored")
 }
 
-fn name_of(path: &Path) -> String {
+/// What messages call it.
+pub(crate) fn name_of(path: &Path) -> String {
     if path == Path::new("-") { "stdin".to_owned() } else { format!("file {}", path.display()) }
 }
 

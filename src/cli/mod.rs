@@ -7,6 +7,7 @@ mod clean;
 mod completions;
 mod confirm;
 mod demo;
+pub mod descriptors;
 mod doctor;
 mod enqueue;
 mod execute;

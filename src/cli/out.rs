@@ -4,6 +4,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use rustix::fs::OFlags;
 use serde::Serialize;
 
 use super::clean;
@@ -16,6 +17,12 @@ const NOTE_LIMIT: usize = 16 * 1024;
 #[derive(Debug, thiserror::Error)]
 #[error("stdout cannot be written: {0}")]
 pub(crate) struct OutputLost(#[from] io::Error);
+
+impl OutputLost {
+    fn closed() -> Self {
+        Self(io::Error::other("it is closed, or opened as /dev/null for reading and writing"))
+    }
+}
 
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -32,6 +39,8 @@ pub struct Out {
     format: Option<OutputFormat>,
     stdout_is_terminal: bool,
     stderr_is_terminal: bool,
+    /// The program was started with stdout closed, as far as that can be seen.
+    stdout_may_be_closed: bool,
     colour: bool,
 }
 
@@ -45,6 +54,7 @@ impl Out {
             format,
             stdout_is_terminal,
             stderr_is_terminal: io::stderr().is_terminal(),
+            stdout_may_be_closed: stdout_may_be_closed(),
             colour: stdout_is_terminal && !no_colour,
         }
     }
@@ -88,13 +98,23 @@ impl Out {
     /// The same about something that was done. Where stdout takes nothing it is written to stderr, because the exit code is about what
     /// was done.
     pub(crate) fn outcome(self, value: &impl Serialize, text: impl FnOnce() -> String) {
-        if let Err(lost) = self.data(value, text) {
+        self.surely(self.data(value, text), value);
+    }
+
+    /// Says on stderr what stdout did not take, or took and lost.
+    pub(crate) fn surely(self, written: Result<(), OutputLost>, value: &impl Serialize) {
+        let written = if self.stdout_may_be_closed { Err(OutputLost::closed()) } else { written };
+        if let Err(lost) = written {
             self.instead(&lost, value);
         }
     }
 
-    /// Says on stderr what stdout did not take.
-    pub(crate) fn instead(self, lost: &OutputLost, value: &impl Serialize) {
+    /// Refuses to do what has an answer that is shown once, where that answer would be lost.
+    pub(crate) fn check_delivery(self) -> Result<(), OutputLost> {
+        if self.stdout_may_be_closed { Err(OutputLost::closed()) } else { Ok(()) }
+    }
+
+    fn instead(self, lost: &OutputLost, value: &impl Serialize) {
         let told = as_json(value).unwrap_or_default();
         self.note(&format!("warning: {lost}; the exit code is that of what was done: {told}"));
     }
@@ -134,6 +154,16 @@ impl Out {
         let mut stderr = io::stderr().lock();
         stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()).ok();
     }
+}
+
+/// Rust's runtime opens /dev/null for reading and writing where a program starts without stdout, and then every write succeeds. A shell's
+/// `> /dev/null` is for writing alone. Some programs open it as the runtime does (Python's `DEVNULL`), so that this alone is no error.
+fn stdout_may_be_closed() -> bool {
+    let stdout = io::stdout();
+    let is_null = rustix::fs::fstat(&stdout).is_ok_and(|found| {
+        rustix::fs::stat("/dev/null").is_ok_and(|null| (found.st_dev, found.st_ino) == (null.st_dev, null.st_ino))
+    });
+    is_null && rustix::fs::fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR)
 }
 
 fn as_json(value: &impl Serialize) -> io::Result<String> {

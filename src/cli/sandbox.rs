@@ -10,11 +10,15 @@ use iolaus_activities::duration;
 
 use super::App;
 use super::exit::{Exit, Problem};
+use super::input;
 use super::signals::Signals;
 use crate::sandbox as tenant;
 
 /// A bearer that the sandbox knows, that of an API token.
 pub(super) const API_KEY: &str = "sandbox-api-token";
+
+/// The longest file of faults, in bytes.
+const FAULTS: u64 = 16 * 1024 * 1024;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -208,7 +212,7 @@ impl Sandbox {
     fn faults(&self) -> anyhow::Result<Vec<tenant::Fault>> {
         let Some(file) = &self.faults_file else { return Ok(self.faults.clone()) };
         let refuse = |problem: String| Problem::usage(problem).hint("a JSON array of what --fault takes");
-        let text = std::fs::read_to_string(file).map_err(|error| refuse(format!("{} cannot be read: {error}", file.display())))?;
+        let text = input::read(file, FAULTS)?;
         let mut faults: Vec<tenant::Fault> =
             serde_json::from_str(&text).map_err(|error| refuse(format!("{}: {error}", file.display())))?;
         faults.extend(self.faults.iter().cloned());

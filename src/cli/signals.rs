@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use iolaus_activities::{Clock, SystemClock};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals as Incoming;
 use signal_hook::low_level::emulate_default_handler;
 use tokio::sync::watch;
@@ -49,12 +49,13 @@ pub fn install() -> std::io::Result<()> {
     if !fresh {
         return Ok(());
     }
-    let mut incoming = Incoming::new([SIGTERM, SIGINT])?;
+    // With a handler for SIGXFSZ a write beyond the limit of a file's size fails, and is reported as any other.
+    let mut incoming = Incoming::new([SIGTERM, SIGINT, SIGXFSZ])?;
     // `nohup` starts a program with SIGHUP ignored, and it stays ignored.
     if !is_ignored(SIGHUP) {
         incoming.add_signal(SIGHUP)?;
     }
-    let listen = move || incoming.forever().for_each(|signal| handler.receive(signal));
+    let listen = move || incoming.forever().filter(|signal| *signal != SIGXFSZ).for_each(|signal| handler.receive(signal));
     std::thread::Builder::new().name("signals".to_owned()).spawn(listen).map(drop)
 }
 
@@ -63,6 +64,15 @@ pub fn decide(drains: bool) {
     if let Some(handler) = HANDLER.get() {
         handler.decide(if drains { Mode::Drains } else { Mode::Ends });
     }
+}
+
+/// Waits for what may never come, such as the end of a pipe, before anything was done: meanwhile a signal ends the process.
+pub(crate) fn ending<T>(wait: impl FnOnce() -> T) -> T {
+    let Some(handler) = HANDLER.get() else { return wait() };
+    let before = std::mem::replace(&mut *handler.mode.lock().unwrap_or_else(PoisonError::into_inner), Mode::Ends);
+    let done = wait();
+    *handler.mode.lock().unwrap_or_else(PoisonError::into_inner) = before;
+    done
 }
 
 impl Handler {

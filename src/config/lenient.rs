@@ -24,14 +24,23 @@ pub(super) fn load(file: Option<PathBuf>, environment: &Environment) -> Result<C
             Ok(config) => return Ok(Config { problems, ..config }),
             Err(problem) => problem,
         };
-        if problems.len() >= MOST_PROBLEMS || problems.contains(&problem) {
+        if problems.len() >= MOST_PROBLEMS {
             return Err(problem);
         }
+        let again = problems.contains(&problem);
         match (problem.origin.strip_prefix("the variable "), &problem.key) {
-            (Some(variable), _) => environment.retain(|(name, _)| !means(variable, name)),
-            (None, Some(key)) => drop(without.insert(key.clone())),
-            (None, None) => file = None,
+            (Some(variable), _) if !again => environment.retain(|(name, _)| !means(variable, name)),
+            (_, Some(key)) if put_aside(&mut without, key) => {}
+            _ if file.is_some() => file = None,
+            _ => return Err(problem),
         }
-        problems.push(problem);
+        if !again {
+            problems.push(problem);
+        }
     }
+}
+
+/// Leaves out a key; if that was in vain, as where a key is missing, the section that it belongs to. False if both were left out before.
+fn put_aside(without: &mut BTreeSet<String>, key: &str) -> bool {
+    without.insert(key.to_owned()) || key.rsplit_once('.').is_some_and(|(section, _)| without.insert(section.to_owned()))
 }

@@ -2,14 +2,15 @@
 //! key was meant, a value out of range) is said here.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use config::{ConfigError as Foreign, File, FileFormat, Map, Source, Value, ValueKind};
+use iolaus_activities::named_file;
 
 use super::variables::{PREFIX, Variables, non_empty};
-use super::{Config, ConfigError, DEFAULTS, Environment, check, logins};
+use super::{Config, ConfigError, DEFAULTS, Environment, check, keys, logins};
 
 const BUILT_IN: &str = "the built-in defaults";
 const EVERY_KEY: &str = "`iolaus schema config` prints every key";
@@ -29,10 +30,23 @@ pub(super) fn load(file: Option<PathBuf>, environment: &Environment) -> Result<C
 /// The file that is named, or else the usual one if it is there.
 pub(super) fn named_file(file: Option<PathBuf>, environment: &Environment) -> Result<Option<PathBuf>, ConfigError> {
     let named = file.or_else(|| non_empty(environment, "IOLAUS_CONFIG").map(PathBuf::from));
-    if let Some(file) = named.as_ref().filter(|file| !file.is_file()) {
-        return Err(plain(&file.display().to_string(), "there is no such file", "check --config and IOLAUS_CONFIG"));
+    if let Some(file) = &named {
+        read(file)?;
     }
     Ok(named.or_else(|| usual_file(environment)))
+}
+
+/// The bytes of a configuration file, which is no pipe, device or directory, and not longer than one may be.
+fn read(file: &Path) -> Result<Vec<u8>, ConfigError> {
+    named_file::read(file, FILE_LIMIT).map_err(|error| {
+        let named = "check --config and IOLAUS_CONFIG";
+        let (problem, hint) = match error.kind() {
+            ErrorKind::NotFound => ("there is no such file".to_owned(), named),
+            ErrorKind::PermissionDenied => (format!("the file cannot be read: {error}"), "check its permissions"),
+            _ => (format!("the file cannot be read: {error}"), named),
+        };
+        plain(&file.display().to_string(), &problem, hint)
+    })
 }
 
 /// Reads this file, if any, and the environment; the keys in `without` are left at their defaults, whatever is said of them.
@@ -41,14 +55,17 @@ pub(super) fn load_from(
     environment: &Environment,
     without: &BTreeSet<String>,
 ) -> Result<Config, ConfigError> {
-    let mut merged = merge(file.as_deref(), environment)?;
+    let own = file.as_deref().map(|file| layer(file, without)).transpose()?;
+    let (own, left_out) = own.unwrap_or_default();
+    let mut merged = merge(file.as_deref(), own, environment)?;
     if !without.is_empty() {
-        let defaults = merge(None, &Environment::new())?;
-        for key in without {
+        let defaults = merge(None, Map::new(), &Environment::new())?;
+        for key in without.difference(&left_out) {
             reset(&mut merged, &defaults, "", key);
         }
     }
     logins::prefer_the_later(&mut merged);
+    keys::check_names(&merged)?;
     check_keys(&merged)?;
     let value = Value::new(None, ValueKind::Table(merged.clone()));
     let mut config: Config = serde_path_to_error::deserialize(value).map_err(|error| {
@@ -63,27 +80,52 @@ pub(super) fn load_from(
     Ok(config)
 }
 
-fn merge(file: Option<&Path>, environment: &Environment) -> Result<Map<String, Value>, ConfigError> {
-    let mut builder = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
-    if let Some(file) = file {
-        check_bounds(file)?;
-        builder = builder.add_source(File::from(file.to_owned()).format(FileFormat::Toml));
+/// What a file says. A value in the place of a section is refused here, before the environment's keys of that section replace it; those
+/// in `without` are left out, which the second answer names.
+fn layer(file: &Path, without: &BTreeSet<String>) -> Result<(Map<String, Value>, BTreeSet<String>), ConfigError> {
+    check_bounds(file)?;
+    let unreadable = |error| unreadable(&file.display().to_string(), &error);
+    let mut own = File::from(file.to_owned()).format(FileFormat::Toml).collect().map_err(unreadable)?;
+    let mut leaves = Vec::new();
+    flatten("", &own, &mut leaves);
+    leaves.sort_unstable();
+    let mut left_out = BTreeSet::new();
+    for (key, origin) in leaves.into_iter().filter(|(key, _)| is_section(key)) {
+        if !without.contains(&key) {
+            let (problem, mend) = ("is a section, and has no value of its own", "`iolaus schema config` shows what belongs there");
+            return Err(ConfigError { key: Some(key), origin, problem: problem.into(), mend: mend.into() });
+        }
+        reset(&mut own, &Map::new(), "", &key);
+        left_out.insert(key);
     }
+    Ok((own, left_out))
+}
+
+fn merge(file: Option<&Path>, own: Map<String, Value>, environment: &Environment) -> Result<Map<String, Value>, ConfigError> {
+    let builder = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml)).add_source(Layer(own));
     let built = builder.add_source(Variables::read(environment)?).build();
     let origin = file.map_or_else(|| BUILT_IN.to_owned(), |file| file.display().to_string());
     built.and_then(|config| config.collect()).map_err(|error| unreadable(&origin, &error))
 }
 
+/// A layer that was read before.
+#[derive(Debug, Clone)]
+struct Layer(Map<String, Value>);
+
+impl Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, Foreign> {
+        Ok(self.0.clone())
+    }
+}
+
 /// Refuses a file that would cost memory and stack without bounds.
 fn check_bounds(file: &Path) -> Result<(), ConfigError> {
     let refuse = |problem: &str, hint: &str| plain(&file.display().to_string(), problem, hint);
-    let mut bytes = Vec::new();
-    std::fs::File::open(file)
-        .and_then(|open| open.take(FILE_LIMIT + 1).read_to_end(&mut bytes))
-        .map_err(|error| refuse(&format!("the file cannot be read: {error}"), "check its permissions"))?;
-    if bytes.len() as u64 > FILE_LIMIT {
-        return Err(refuse(&format!("the file is longer than {FILE_LIMIT} bytes"), "check --config and IOLAUS_CONFIG"));
-    }
+    let bytes = read(file)?;
     let dots = |line: &[u8]| line.split(|byte| *byte == b'=').next().unwrap_or_default().split(|byte| *byte == b'.').count() - 1;
     match bytes.split(|byte| *byte == b'\n').position(|line| dots(line) > DOTS) {
         Some(n) => Err(refuse(&format!("line {}: a key has more than {DOTS} parts", n + 1), EVERY_KEY)),
@@ -124,23 +166,21 @@ fn database_path(config: &Config, merged: &Map<String, Value>, environment: &Env
 
 /// Gives a key its default, or removes it where it has none, and a section that is empty then.
 fn reset(table: &mut Map<String, Value>, defaults: &Map<String, Value>, section: &str, key: &str) {
-    let whole = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
-    match key.split_once('.') {
-        Some((name, rest)) => {
-            let below = whole[..whole.len() - rest.len() - 1].to_owned();
-            if let Some(ValueKind::Table(inner)) = table.get_mut(name).map(|value| &mut value.kind) {
-                reset(inner, defaults, &below, rest);
-                if inner.is_empty() && !is_section(&below) {
-                    table.remove(name);
-                }
-            } else {
-                table.remove(name);
+    let Some((name, rest)) = keys::step(table, key) else { return };
+    let whole = if section.is_empty() { keys::quoted(&name) } else { format!("{section}.{}", keys::quoted(&name)) };
+    let inner = table.get_mut(&name).map(|value| &mut value.kind);
+    match (rest, inner) {
+        ("", _) => match find(defaults, &whole) {
+            Some(default) => drop(table.insert(name, default.clone())),
+            None => drop(table.remove(&name)),
+        },
+        (rest, Some(ValueKind::Table(inner))) => {
+            reset(inner, defaults, &whole, rest);
+            if inner.is_empty() && !is_section(&whole) {
+                table.remove(&name);
             }
         }
-        None => match find(defaults, &whole) {
-            Some(default) => drop(table.insert(key.to_owned(), default.clone())),
-            None => drop(table.remove(key)),
-        },
+        _ => drop(table.remove(&name)),
     }
 }
 
@@ -175,7 +215,8 @@ fn as_variable(origin: &str, key: &str) -> String {
 
 fn flatten(prefix: &str, table: &Map<String, Value>, leaves: &mut Vec<(String, String)>) {
     for (name, value) in table {
-        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let name = keys::quoted(name);
+        let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         match &value.kind {
             ValueKind::Table(inner) if !inner.is_empty() => flatten(&key, inner, leaves),
             ValueKind::Table(_) if is_section(&key) => {}
@@ -309,13 +350,12 @@ fn unreadable(origin: &str, error: &Foreign) -> ConfigError {
 }
 
 pub(super) fn find<'a>(merged: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
-    let mut parts = key.split('.');
-    let mut value = merged.get(parts.next()?)?;
-    for part in parts {
-        let ValueKind::Table(table) = &value.kind else { return Some(value) };
-        value = table.get(part)?;
+    let (name, rest) = keys::step(merged, key)?;
+    let value = merged.get(&name)?;
+    match &value.kind {
+        ValueKind::Table(table) if !rest.is_empty() => find(table, rest),
+        _ => Some(value),
     }
-    Some(value)
 }
 
 pub(super) fn at(merged: &Map<String, Value>, key: &str, problem: &str, mend: &str) -> ConfigError {

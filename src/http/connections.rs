@@ -119,7 +119,8 @@ async fn connection(stream: TcpStream, tell: watch::Sender<Phase>, router: Route
             answer
         }
     });
-    let served = http1::Builder::new().max_buf_size(HEAD_LIMIT).serve_connection(TokioIo::new(stream), service);
+    // A client that sends nothing more may still read its answer.
+    let served = http1::Builder::new().half_close(true).max_buf_size(HEAD_LIMIT).serve_connection(TokioIo::new(stream), service);
     let overdue = async {
         loop {
             let limit = match *phases.borrow_and_update() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use iolaus_activities::named_file;
 use secrecy::{ExposeSecret, SecretString};
 use temporalio_client::{Client, ClientOptions, ClientTlsOptions, Connection, ConnectionOptions, TlsOptions};
 use temporalio_common::envconfig::{ClientConfigProfile, LoadClientConfigProfileOptions, load_client_config_profile};
@@ -146,7 +147,7 @@ fn tls_options(tls: &Tls) -> Result<TlsOptions, ConnectError> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, ConnectError> {
-    std::fs::read(file).map_err(|source| ConnectError::File { file: file.display().to_string(), source })
+    named_file::read(file, named_file::BUNDLE).map_err(|source| ConnectError::File { file: file.display().to_string(), source })
 }
 
 #[cfg(test)]

@@ -174,3 +174,16 @@ fn a_worker_whose_address_is_taken_never_says_that_it_is_ready() {
     assert!(ran.code == 6 && ran.stderr.contains("`http.listen`"), "{ran:?}");
     assert!(!ran.stderr.contains("is ready"), "{}", ran.stderr);
 }
+
+#[tokio::test]
+async fn a_client_that_sends_nothing_after_its_request_gets_the_answer() {
+    let _watched = Watched::new();
+    let (server, _clock, gate) = server(LIMITS);
+    for request in [WHOLE, b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n"] {
+        let mut half_closed = connect(&server, request).await;
+        half_closed.shutdown().await.unwrap();
+        gate.0.add_permits(1);
+        until(&mut half_closed, "200 OK").await;
+        assert!(is_closed(&mut half_closed).await);
+    }
+}

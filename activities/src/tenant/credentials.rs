@@ -2,7 +2,7 @@
 //! valid now; asking the tenant for a token is in `login`.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::TenantSettings;
 use super::answer::Sanitizer;
 use super::settings::{Refusal, secret_form};
 use crate::failure::Failure;
+use crate::named_file;
 
 /// No token is used in the last part of its life: a fifth, but at most this.
 const LONGEST_MARGIN: Duration = Duration::from_secs(60);
@@ -266,8 +267,8 @@ fn secret(
     }
 }
 
-fn read(file: &PathBuf) -> std::io::Result<SecretString> {
-    let text = SecretString::from(std::fs::read_to_string(file)?);
+fn read(file: &Path) -> std::io::Result<SecretString> {
+    let text = SecretString::from(named_file::read_text(file, named_file::SMALL)?);
     Ok(trimmed(text.expose_secret()))
 }
 

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::classify::{asks_to_wait, is_failing, is_reached};
+use super::descriptors::is_local;
 use super::send::{Call, Sent};
 use super::{Tenant, Tenants};
 use crate::failure::{Category, Failure};
@@ -129,6 +130,9 @@ impl Tenant {
 
     /// Learns from an exchange how the tenant is as a whole: that it wants to be left alone, that it failed again, that it answers.
     pub(super) fn heed(&self, call: &Call, sent: &Sent) {
+        if is_local(sent) {
+            return;
+        }
         self.note_reach(call, sent);
         if let Some(wait) = asks_to_wait(sent) {
             return self.leave_alone(wait);

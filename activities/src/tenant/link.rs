@@ -15,6 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::TenantSettings;
 use super::answer::{Sanitizer, describe};
 use super::settings::Refusal;
+use crate::named_file;
 
 /// How long an idle connection is kept. Below the 75 s after which a usual front end closes it: reusing one at that moment costs an
 /// unknown fate.
@@ -212,7 +213,7 @@ fn trusting(ca_file: Option<&Path>, bases: Option<&Bases>, builder: ClientBuilde
     let plain = are_plain(bases);
     let Some(file) = ca_file else { return Ok(if plain { builder.tls_certs_only([]) } else { builder }) };
     let refuse = |why: String| ("ca_file", format!("{} {why}", file.display()), "name a readable file of PEM certificates");
-    let pem = std::fs::read(file).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    let pem = named_file::read(file, named_file::BUNDLE).map_err(|error| refuse(format!("cannot be read: {error}")))?;
     let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| refuse(format!("holds no certificates: {error}")))?;
     if certificates.is_empty() {
         return Err(refuse("holds no certificates".to_owned()));

@@ -34,6 +34,7 @@ mod classify;
 mod clock_offset;
 mod connections;
 mod credentials;
+mod descriptors;
 mod diagnosis;
 mod documents;
 mod holds;

@@ -19,6 +19,7 @@ use super::answer::{self, Answer, Limit, Sanitizer};
 use super::auth::Doubt;
 use super::classify::is_unauthenticated;
 use super::credentials::Bearer;
+use super::descriptors;
 use super::link::Bases;
 use super::measure;
 use super::target::{encoded, leads_elsewhere};
@@ -316,7 +317,7 @@ impl Tenant {
 
     async fn transfer(&self, call: &Call, request: Request) -> Sent {
         let sent = self.clock.monotonic();
-        let response = match self.http.execute(request).await {
+        let response = match self.execute(request).await {
             Ok(response) => response,
             Err(error) => return self.undelivered(call, &error.without_url()),
         };
@@ -341,7 +342,9 @@ impl Tenant {
                 format!("tenant `{}` {what} ({}): {}", self.name, call.operation, answer::describe(error, &self.sanitizer()));
             self.diagnosed(Failure::new(code, Category::DependencyUnavailable, message).with_source(call.source()), error)
         };
-        if error.is_connect() {
+        if descriptors::lacks_descriptors(error) {
+            Sent::NotDelivered(self.without_descriptor(call))
+        } else if error.is_connect() {
             Sent::NotDelivered(failure("tenant.unreachable", "could not be reached"))
         } else if error.is_builder() {
             Sent::NotDelivered(failure("tenant.unreachable", "cannot be asked"))

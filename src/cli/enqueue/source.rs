@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, stdin};
+use std::io::{self, BufRead, BufReader, Read, stdin};
 use std::path::Path;
-
-use anyhow::Context;
 
 use crate::cli::App;
 use crate::cli::exit::{Exit, Problem};
@@ -82,6 +80,7 @@ impl Source {
 
 /// Lines of a file or of stdin, one in memory at a time.
 pub(super) struct Lines {
+    name: String,
     reader: Box<dyn BufRead>,
     number: u64,
     skipped: u64,
@@ -92,9 +91,10 @@ impl Lines {
         let reader: Box<dyn BufRead> = if file == Path::new("-") {
             Box::new(stdin().lock())
         } else {
-            Box::new(BufReader::new(File::open(file).with_context(|| format!("{} cannot be read", file.display()))?))
+            let opened = File::open(file);
+            Box::new(BufReader::new(opened.map_err(|error| unread(&input::name_of(file), &error))?))
         };
-        Ok(Self { reader, number: 0, skipped: 0 })
+        Ok(Self { name: input::name_of(file), reader, number: 0, skipped: 0 })
     }
 
     /// The next job that passes the door.
@@ -119,15 +119,20 @@ impl Lines {
     fn line(&mut self) -> anyhow::Result<Option<Result<String, Problem>>> {
         let mut line = Vec::new();
         self.number += 1;
-        if self.reader.by_ref().take(LINE).read_until(b'\n', &mut line)? == 0 {
+        let unread = |error| unread(&self.name, &error);
+        if self.reader.by_ref().take(LINE).read_until(b'\n', &mut line).map_err(unread)? == 0 {
             return Ok(None);
         }
         if line.len() as u64 == LINE && !line.ends_with(b"\n") {
-            self.reader.skip_until(b'\n')?;
+            self.reader.skip_until(b'\n').map_err(unread)?;
             return Ok(Some(Err(Problem::usage(format!("has more than {LINE} bytes")))));
         }
         Ok(Some(String::from_utf8(line).map_err(|_| Problem::usage("is not UTF-8"))))
     }
+}
+
+fn unread(name: &str, error: &io::Error) -> Problem {
+    Problem::usage(format!("{name} cannot be read: {error}"))
 }
 
 fn admit(app: &App, intake: &Intake, line: &str) -> anyhow::Result<NewJob> {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use iolaus_activities::shipped;
 use iolaus_activities::tenant::Tenants;
+use iolaus_activities::{named_file, shipped};
 use secrecy::SecretString;
 
 use crate::client::ClientError;
@@ -43,7 +43,7 @@ pub(super) fn options(config: &Config, metrics: Metrics) -> Result<TemporalOptio
 
 fn api_key(temporal: &TemporalConfig) -> Result<Option<SecretString>, ClientError> {
     let Some(file) = &temporal.api_key_file else { return Ok(temporal.api_key.clone()) };
-    match std::fs::read_to_string(file) {
+    match named_file::read_text(file, named_file::SMALL) {
         Ok(key) => Ok(Some(key.trim().to_owned().into())),
         Err(error) => Err(ClientError::Unavailable {
             // Its name is not shown: it may be the key itself, pasted at the wrong place.

@@ -65,6 +65,12 @@ struct Handed<'a> {
 
 impl Create {
     pub(super) async fn run(self, app: &App) -> anyhow::Result<Exit> {
+        if self.secret_file.is_none() {
+            app.out.check_delivery().map_err(|lost| {
+                let problem = Problem::usage(format!("{lost}; the secret of the client would be lost, and none was created"));
+                problem.hint("write the secret to a file: --secret-file FILE")
+            })?;
+        }
         let tenant = self.tenant.open(app)?;
         let new = NewOAuthClient {
             display_name: self.name.clone(),

@@ -100,3 +100,37 @@ fn doctor_asked_about_a_tenant_that_is_not_configured_names_those_that_are() {
     assert!(found["message"].as_str().is_some_and(|message| message.contains("known: default")), "{found}");
     assert_eq!(finding(&ran, "queue")["state"], "ok");
 }
+
+#[test]
+fn doctor_names_each_mistake_of_a_name_or_a_section_and_still_makes_the_other_checks() {
+    let long = "n".repeat(201);
+    let too_long = format!("[tenants.{long}]\nbase_url = 'https://a.example.com'");
+    for (toml, parts) in [
+        ("[tenants.\"../x\"]\nbase_url = 'x'", &["`tenants.\"../x\"`", "letters, digits, `-` and `_`"][..]),
+        ("[tenants.\"a b\"]\nbase_url = 'https://a.example.com'", &["`tenants.\"a b\"`", "letters, digits, `-` and `_`"]),
+        ("[tenants.\"\"]\nbase_url = 'https://a.example.com'", &["`tenants.\"\"`", "the name is empty"]),
+        (&too_long, &["the name has 201 bytes"]),
+        ("[limits.tenants.\"a.b\"]\nmax_running = 1", &["`limits.tenants.\"a.b\"`"]),
+        ("[activities.\"a.b\"]\nmaximum_attempts = 1", &["`activities.\"a.b\"`"]),
+        ("tenants = 'x'", &["`tenants`", "is a section"]),
+        ("limits = 'x'", &["`limits`", "is a section"]),
+        ("[temporal]\ntls_cert_file = '/c.pem'", &["`temporal.tls_key_file`", "set both, or neither"]),
+        (
+            "[tenants.\"../x\"]\nbase_url = 'x'\n[tenants.\"a b\"]\n[worker]\nslots_work = 0",
+            &["`tenants.\"../x\"`", "`tenants.\"a b\"`", "`worker.slots_work`"],
+        ),
+    ] {
+        let mut place = Place::with_tenant(SandboxOptions::default());
+        let file = place.file("mine.toml", toml);
+        place.set("IOLAUS_CONFIG", file.as_os_str());
+        let ran = place.run("doctor --output text");
+        assert_eq!(ran.code, 2, "{toml}: {ran:?}");
+        for part in parts {
+            let line = ran.stdout.lines().find(|line| line.starts_with("FAIL  configuration: ") && line.contains(part));
+            assert!(line.is_some_and(|line| line.contains("  -> ")), "{toml}: `{part}`: {ran:?}");
+        }
+        assert!(ran.stdout.contains("ok    tenant default credentials"), "{toml}: {ran:?}");
+        let refused = place.run("status");
+        assert!(refused.code == 2 && refused.stderr.contains(parts[0]), "{toml}: {refused:?}");
+    }
+}

@@ -52,3 +52,48 @@ fn a_command_that_only_reads_fails_with_a_sentence_about_its_output() {
         assert!(ran.stderr.contains("nothing else went wrong"), "{command}: {ran:?}");
     }
 }
+
+#[test]
+fn a_closed_stdout_is_noticed_and_what_was_done_is_on_stderr() {
+    let place = Place::with_tenant(SandboxOptions::default());
+    let closed = |line: &str| place.shell(&format!("exec \"$IOLAUS\" {line} >&-"), "");
+    let ran = closed(&format!("execute publish_preflight {USER} {CONNECTION} --job-id executed"));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    told(&ran, &["executed", "passed"]);
+    for output in ["", " --output json"] {
+        let ran = closed(&format!(
+            "enqueue publish_preflight {USER} {CONNECTION} --job-id stored --id-conflict-policy use_existing{output}"
+        ));
+        assert_eq!(ran.code, 0, "{ran:?}");
+        told(&ran, &["stored"]);
+    }
+    let ran = closed("jobs wait executed");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    told(&ran, &["executed", "passed"]);
+    let ran = closed("oauth-clients create --name ci --role Admin");
+    assert_eq!(ran.code, 2, "{ran:?}");
+    told(&ran, &["none was created", "--secret-file"]);
+    let listed = place.run("oauth-clients list");
+    assert!(!listed.stdout.contains("\"ci\""), "{listed:?}");
+    let ran = closed("oauth-clients create --name ci --role Admin --secret-file ci.secret");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    told(&ran, &["ci.secret"]);
+}
+
+#[test]
+fn output_that_is_thrown_away_on_purpose_is_nothing_to_tell() {
+    let place = Place::with_tenant(SandboxOptions::default());
+    for command in [
+        &format!("execute publish_preflight {USER} {CONNECTION} --job-id executed"),
+        &format!("enqueue publish_preflight {USER} {CONNECTION} --job-id stored"),
+        "jobs cancel stored",
+        "status",
+        "oauth-clients create --name ci --role Admin",
+    ] {
+        let ran = place.shell(&format!("exec \"$IOLAUS\" {command} > /dev/null"), "");
+        assert_eq!((ran.code, ran.stderr.contains("stdout")), (0, false), "{command}: {ran:?}");
+    }
+    // As some programs throw it away, which looks like a closed one. Where nothing is lost it is no error.
+    let ran = place.shell("exec \"$IOLAUS\" status 1<> /dev/null", "");
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
+}
