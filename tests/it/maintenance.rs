@@ -119,61 +119,6 @@ async fn a_job_that_kills_its_workers_is_set_aside_with_unlimited_attempts_too()
     worker.drain().await.unwrap();
 }
 
-/// Lets a worker live for so long, and die; then others find out.
-async fn worked_by_one_that_dies_after(host: &TestHost, life: Duration) {
-    let dying = host.another();
-    let worker = dying.worker().await;
-    host.pass(life).await;
-    drop(worker);
-}
-
-#[tokio::test]
-async fn a_wait_outlives_any_number_of_workers_that_ran_it_for_long_before_they_died() {
-    let host = TestHost::with_worker_timeout(10 * SECOND);
-    host.enqueue(unlimited("long", Act::Ignore)).await.unwrap();
-    for _ in 0..8 {
-        worked_by_one_that_dies_after(&host, 240 * SECOND).await;
-    }
-    let worker = host.worker().await;
-    host.pass(60 * SECOND).await;
-    let job = host.detail("long").await.job;
-    assert_eq!((job.state, job.attempts), (JobState::Running, 9), "{job:?}");
-    host.client.cancel(target("long"), None).await.unwrap();
-    worker.drain().await.unwrap();
-}
-
-#[tokio::test]
-async fn of_jobs_that_share_the_deaths_of_their_workers_only_the_one_that_kills_them_is_discarded() {
-    let host = TestHost::with_worker_timeout(10 * SECOND);
-    let beside = ["a", "b", "c", "d"];
-    for id in ["a", "b", "killer", "c", "d"] {
-        host.enqueue(unlimited(id, Act::Ignore)).await.unwrap();
-    }
-    // Each worker dies as soon as it runs the killer, and only then.
-    for deaths in 0..5 {
-        let dying = host.another();
-        let worker = dying.worker().await;
-        for _ in 0..1_000 {
-            if host.probe.attempts("killer").len() > deaths {
-                break;
-            }
-            host.clock.advance(SECOND).await;
-        }
-        assert_eq!(host.probe.attempts("killer").len(), deaths + 1);
-        drop(worker);
-    }
-    let worker = host.worker().await;
-    host.pass(60 * SECOND).await;
-    let killer = host.detail("killer").await.job;
-    assert_eq!((killer.state, killer.attempts), (JobState::Discarded, 5), "{killer:?}");
-    for id in beside {
-        let job = host.detail(id).await.job;
-        assert_eq!(job.state, JobState::Running, "{job:?}");
-        host.client.cancel(target(id), None).await.unwrap();
-    }
-    worker.drain().await.unwrap();
-}
-
 #[tokio::test]
 async fn an_enqueue_deletes_old_executions_and_closes_expired_ones_where_no_worker_does() {
     let host = TestHost::with_worker_timeout(10 * SECOND);

@@ -13,7 +13,6 @@ use serde_json::Value;
 
 use super::fair::{Head, fair};
 use super::rows::{self, ms};
-use super::suspects::Suspects;
 use super::throttling::Throttling;
 use super::{ServedTenants, Shares, StoreError, Tx};
 use crate::executor::{self, Execution};
@@ -101,8 +100,6 @@ pub(crate) struct Claimed {
     pub(crate) cancelled: Option<Stop>,
     /// Milliseconds from being due to this claim.
     pub(crate) waited_ms: u64,
-    /// Whether its last worker died while it ran it.
-    pub(crate) is_suspect: bool,
 }
 
 /// Where the last claim of a process ended.
@@ -161,9 +158,8 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turns: &mut Turns) 
         tx.after.next_start = Some(tx.after.next_start.map_or(at, |other| at.min(other)));
     }
     let (chosen, mut jobs) = (ids.len(), Vec::with_capacity(ids.len()));
-    let mut suspects = Suspects::default();
     for id in ids {
-        jobs.extend(lease(tx, request.worker_id, id, &mut suspects)?);
+        jobs.extend(lease(tx, request.worker_id, id)?);
     }
     let passed_over = jobs.len() < chosen;
     Ok((jobs, more || passed_over))
@@ -345,18 +341,17 @@ fn one(
     Ok((if mine && room && throttling.take(&activity, &tenant) { vec![id] } else { Vec::new() }, mine && !room))
 }
 
-/// Takes the lease; `None` if the job has expired, if it must not run beside others that are suspected like it, or if what is stored of it
-/// does not decode, which closes it.
-fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64, suspects: &mut Suspects) -> Result<Option<Claimed>, StoreError> {
-    if !take(tx, worker_id, id, false)? {
-        let Some(deaths) = tx.deaths_of(id)? else { return Ok(None) };
-        if !suspects.admit(tx, worker_id, deaths)? {
-            tx.put_off(id)?;
-            return Ok(None);
-        }
-        if !take(tx, worker_id, id, true)? {
-            return Ok(None);
-        }
+/// Takes the lease; `None` if the job has expired, or if what is stored of it does not decode, which closes it.
+fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64) -> Result<Option<Claimed>, StoreError> {
+    let leased = tx
+        .conn
+        .prepare_cached(
+            "UPDATE jobs SET state = 'running', worker_id = ?2, lease_token = lease_token + 1, attempt = attempt + 1, expires_at = NULL, \
+             started_at = coalesce(started_at, ?3) WHERE id = ?1 AND (expires_at IS NULL OR expires_at > ?3)",
+        )?
+        .execute(params![id, worker_id, ms(tx.now)])?;
+    if leased == 0 {
+        return Ok(None);
     }
     let Some(stored) = tx.load_or_set_aside(id, Some(JobState::Available))? else { return Ok(None) };
     tx.counts.moved(&stored.execution.activity, &stored.execution.tenant, Some(JobState::Available), Some(JobState::Running));
@@ -378,17 +373,7 @@ fn lease(tx: &mut Tx<'_>, worker_id: i64, id: i64, suspects: &mut Suspects) -> R
         input: serde_json::from_str(&stored.input).unwrap_or(Value::String(stored.input)),
         checkpoint,
         cancelled,
-        is_suspect: stored.deaths > 0,
     }))
-}
-
-/// Writes the lease, unless the job has expired, or is a suspect and that matters.
-fn take(tx: &Tx<'_>, worker_id: i64, id: i64, suspect_too: bool) -> Result<bool, StoreError> {
-    let mut statement = tx.conn.prepare_cached(
-        "UPDATE jobs SET state = 'running', worker_id = ?2, lease_token = lease_token + 1, attempt = attempt + 1, expires_at = NULL, \
-         started_at = coalesce(started_at, ?3) WHERE id = ?1 AND (expires_at IS NULL OR expires_at > ?3) AND (?4 OR deaths = 0)",
-    )?;
-    Ok(statement.execute(params![id, worker_id, ms(tx.now), suspect_too])? > 0)
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 
 mod commands;
 mod life;
-mod suspicion;
 mod terms;
+
+use std::path::Path;
 
 use jiff::Timestamp;
 use proptest::test_runner::{Config, TestRunner};
@@ -13,13 +14,14 @@ use serde_json::json;
 
 use super::enqueue::{Admission, JobRows, Retried};
 use super::writer::Tx;
-use super::{Finished, claim};
+use super::{Finished, claim, schema};
 use crate::client::{Cancelled, PauseKind, Target};
+use crate::embedded::Durability;
 use crate::executor::{self, Cancel, CancelPlans, Execution};
 use crate::job::{IdConflictPolicy, IdReusePolicy, JobState, RunId, TraceContext};
 use commands::{Command, How, Wanted, commands};
 use life::Life;
-use terms::{Seen, job_id, new_job, open, outcome, plans, seen, worker_beat};
+use terms::{Seen, job_id, new_job, outcome, plans, seen, worker_beat};
 pub(super) use terms::{new_job_for_tests, registration, request};
 
 const CASES: u32 = 2_000;
@@ -84,7 +86,6 @@ impl Both {
             Command::Claim { worker, free } => self.claim(*worker, *free),
             Command::Save { lease, value } => self.save(*lease, *value),
             Command::Finish { lease, how } => self.finish(*lease, *how),
-            Command::Outlive { lease } => self.outlive(*lease),
             Command::Cancel { job } => self.cancel(*job),
             Command::Retry { job } => self.retry(*job),
             Command::Beat { worker } => {
@@ -148,11 +149,9 @@ impl Both {
         let (claimed, _) = self.tx(|tx| claim::claim(tx, &request, &mut claim::Turns::default())).expect("it claims");
         self.promoted();
         self.expired();
-        let paused = self.paused;
-        let eligible = |life: &Life| life.state == JobState::Available && !paused[life.wanted.tenant];
+        let eligible = |life: &Life| life.state == JobState::Available && !self.paused[life.wanted.tenant];
         let ready = self.lives.iter().filter(|life| eligible(life)).count();
-        let put_off = self.put_off();
-        assert_eq!(claimed.len() + put_off, free.min(ready), "as many as there are, and as there is room for");
+        assert_eq!(claimed.len(), free.min(ready), "as many as there are, and as there is room for");
         let mut least = 0;
         for job in claimed {
             let life = self.ids.iter().position(|(id, _)| *id == job.id).expect("it is known");
@@ -171,7 +170,6 @@ impl Both {
             left && life.wanted.priority < least
         });
         assert!(passed_over.is_none(), "a more urgent job was passed over: {passed_over:?}");
-        self.runs_one_suspect(worker, put_off);
     }
 
     /// The lease that a number means, and whether it is still the right to its attempt.
@@ -355,6 +353,12 @@ impl Both {
         });
         read.optional().expect("it reads")
     }
+}
+
+fn open(path: &Path) -> Connection {
+    let conn = schema::open_writer(path, Durability::Full, Timestamp::UNIX_EPOCH).expect("it opens");
+    conn.pragma_update(None, "synchronous", "OFF").expect("it is set");
+    conn
 }
 
 #[test]

@@ -101,7 +101,6 @@ impl Starting {
             checkpoint: None,
             cancelled: None,
             waited_ms: 0,
-            is_suspect: false,
         };
         if let Some(Some(starter)) = self.workers.get_mut(slot.index) {
             starter.jobs.push(claimed);

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::Shared;
-use crate::embedded::store::{CLEARED_AFTER, ClaimScope, Claimed, Finished, StoreError, Tx, other_effects};
+use crate::embedded::store::{ClaimScope, Claimed, Finished, StoreError, Tx, other_effects};
 use crate::executor::{
     self, Assignment, AttemptStore, Cancel, Decision, Execution, ExecutorSettings, InFlight, Outcome, Ran, SaveError,
 };
@@ -41,9 +41,7 @@ pub(super) async fn attempt(shared: Arc<Shared>, job: Box<Claimed>, stop: watch:
     let waited = Duration::from_millis(job.waited_ms);
     telemetry::record_wait(&span, waited);
     let began = shared.clock.monotonic();
-    let is_suspect = job.is_suspect;
-    let running = run(&shared, job, stop.clone()).instrument(span.clone());
-    let mut ran = if is_suspect { Box::pin(outliving(&shared, id, token, running)).await } else { running.await };
+    let mut ran = run(&shared, job, stop.clone()).instrument(span.clone()).await;
     let ended = shared.clock.monotonic();
     ran.outcome = wait_for_tenant(&shared, ran.outcome);
     // Boxed, like all that a wait does not need while it waits.
@@ -66,25 +64,6 @@ pub(super) async fn attempt(shared: Arc<Shared>, job: Box<Claimed>, stop: watch:
     shared.release(class, &execution.tenant);
     if shared.store.hub().wants_slots() {
         shared.store.nudge(false).await;
-    }
-}
-
-/// Runs a job whose last worker died, and clears it once this worker has lived long enough beside it.
-async fn outliving(shared: &Shared, id: i64, token: i64, running: impl Future<Output = Ran>) -> Ran {
-    let clear = async {
-        loop {
-            shared.clock.sleep(CLEARED_AFTER).await;
-            match shared.store.write(move |tx| tx.clear_of_deaths(id, token)).await {
-                Ok(_) => break,
-                Err(error) => tracing::debug!(%error, "that a job was cleared of its workers' deaths was not stored"),
-            }
-        }
-        std::future::pending().await
-    };
-    tokio::select! {
-        biased;
-        ran = running => ran,
-        never = clear => never,
     }
 }
 

@@ -20,10 +20,6 @@ pub(super) enum Command {
         lease: usize,
         how: How,
     },
-    /// The worker of an attempt lives for so long that the attempt is cleared of the deaths before it.
-    Outlive {
-        lease: usize,
-    },
     Cancel {
         job: u8,
     },
@@ -89,7 +85,6 @@ pub(super) fn commands() -> impl Strategy<Value = Vec<Command>> {
         8 => (worker.clone(), 1..4_usize).prop_map(|(worker, free)| Command::Claim { worker, free }),
         3 => (0..64_usize, 0..4_u8).prop_map(|(lease, value)| Command::Save { lease, value }),
         8 => (0..64_usize, how).prop_map(|(lease, how)| Command::Finish { lease, how }),
-        2 => (0..64_usize).prop_map(|lease| Command::Outlive { lease }),
         3 => (0..JOBS).prop_map(|job| Command::Cancel { job }),
         2 => (0..JOBS).prop_map(|job| Command::Retry { job }),
         1 => worker.clone().prop_map(|worker| Command::Beat { worker }),

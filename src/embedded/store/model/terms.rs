@@ -1,24 +1,20 @@
 //! What the store and the model say to each other.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use iolaus_activities::{
     Activity, ActivityContext, ActivityError, ActivityOptions, CancelPlan, Category, Failure, Registry, RetryPolicy, SlotClass,
     Timeouts, Verdict,
 };
-use jiff::Timestamp;
-use rusqlite::Connection;
 use serde_json::{Map, Value, json};
 
 use super::TENANTS;
 use super::commands::{How, Wanted};
 use super::life::{Life, seconds};
-use crate::embedded::Durability;
 use crate::embedded::store::claim::{ClaimRequest, ClaimScope};
 use crate::embedded::store::rows::ms;
 use crate::embedded::store::workers::{WorkerBeat, WorkerRegistration};
-use crate::embedded::store::{ServedTenants, Shares, schema};
+use crate::embedded::store::{ServedTenants, Shares};
 use crate::executor::{CancelPlans, Outcome};
 use crate::job::{JobId, NewJob, RunId, TraceContext};
 
@@ -84,13 +80,6 @@ pub(super) fn outcome(how: How) -> Outcome {
         How::TenantHeld => Outcome::TenantHeld(Failure::new("tenant.unauthenticated", Category::Auth, "nobody knows us")),
         How::Cancelled => Outcome::Cancelled { message: None, facts: Map::new() },
     }
-}
-
-/// A writer without the cost of syncs.
-pub(super) fn open(path: &Path) -> Connection {
-    let conn = schema::open_writer(path, Durability::Full, Timestamp::UNIX_EPOCH).expect("it opens");
-    conn.pragma_update(None, "synchronous", "OFF").expect("it is set");
-    conn
 }
 
 pub(super) fn job_id(job: u8) -> JobId {
