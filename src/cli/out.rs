@@ -35,6 +35,7 @@ pub enum OutputFormat {
 
 /// The two streams of this process.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each of them is about one stream, and they are independent")]
 pub struct Out {
     format: Option<OutputFormat>,
     stdout_is_terminal: bool,

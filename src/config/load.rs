@@ -295,7 +295,7 @@ fn related(key: &str) -> Vec<String> {
     let best = keys.iter().map(score).max().unwrap_or(0);
     let found = keys.into_iter().filter(|known| best > 0 && score(known) == best).take(RELATED);
     let owner = |known: &str| if known.starts_with("tenants") { "default" } else { "NAME" };
-    found.map(|known| known.replace('*', name.unwrap_or_else(|| owner(&known)))).collect()
+    found.map(|known| known.replace('*', name.unwrap_or_else(|| owner(known)))).collect()
 }
 
 /// The same word, but for its ending or a typing error.

@@ -205,8 +205,8 @@ fn tenant(n: usize) -> String {
 /// ended, in both ways.
 async fn of_three_thousand_tenants(named: usize) -> (Scrape, TestHost) {
     let meters = Meters::new();
-    let names: Vec<String> = (0..TENANTS).map(tenant).collect();
-    let known = Known::new(["probe"], names.iter().map(String::as_str)).with_max_tenants(named);
+    let tenants: Vec<String> = (0..TENANTS).map(tenant).collect();
+    let known = Known::new(["probe"], tenants.iter().map(String::as_str)).with_max_tenants(named);
     let metrics = Metrics::new(&meters, known);
     let host = TestHost::measured_as(metrics.clone());
     let worker = host.worker().await;
@@ -222,7 +222,7 @@ async fn of_three_thousand_tenants(named: usize) -> (Scrape, TestHost) {
          DELETE FROM jobs WHERE job_id = 'one'; \
          INSERT INTO pauses(kind, name, paused_at) SELECT 'tenant', tenant, 0 FROM jobs"
     ));
-    for name in &names {
+    for name in &tenants {
         let times = [Duration::from_secs(1); 3];
         let [waited, ran, stored] = times;
         let outcome = "completed";

@@ -408,13 +408,13 @@ mod tests {
     /// Five thousand jobs of as many tenants: what keeps all but one of them from being claimed must not keep that one.
     #[test]
     fn a_lane_behind_thousands_that_may_not_start_is_claimed_at_once() {
+        type Change<'a> = Box<dyn Fn(&Connection, &mut ClaimRequest) + 'a>;
         let last = 5_000;
         let blocked = || (1..last).map(|n| format!("t-{n:05}"));
         let one = |max_running| Throttle { max_running, ..Throttle::default() };
         let limited = || blocked().map(|tenant| (tenant, one(1))).collect::<BTreeMap<_, _>>();
         let counted = "INSERT INTO job_counts SELECT 'probe', tenant, 'running', 1 FROM jobs WHERE tenant <> 't-05000'";
         let none_left = "INSERT INTO start_rates SELECT 'tenant', tenant, 0, 0 FROM jobs WHERE tenant <> 't-05000'";
-        type Change<'a> = Box<dyn Fn(&Connection, &mut ClaimRequest) + 'a>;
         let kinds: [(&str, Change<'_>); 6] = [
             (
                 "paused",

@@ -222,7 +222,7 @@ fn adopt(clock: &QueueClock, recorded: Option<Record>) {
 #[cfg(target_os = "linux")]
 fn boot_id() -> String {
     let id = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
-    let id: String = id.chars().filter(|char| char.is_ascii_hexdigit()).take(32).collect();
+    let id: String = id.chars().filter(char::is_ascii_hexdigit).take(32).collect();
     if id.is_empty() { "-".to_owned() } else { id }
 }
 

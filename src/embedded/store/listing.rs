@@ -4,9 +4,13 @@
 //! pairs of activity and tenant have matching rows at all. Each pair is a lane: an index that gives its ids in order. The lanes are merged.
 //! A lane reads rows that do not match only where those are few, or where no index tells the states apart; see [`Planner::sources`].
 
+mod statements;
+
 use std::collections::{BinaryHeap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+
+use statements::{CLOSED, COUNT_RUNNING, DELAYED_OR_DEAD, EVERY, NEWEST, OWNED, OWNED_STATES, READY, READY_KIND, RUNNING};
 
 use super::StoreError;
 use super::rows::parsed;
@@ -32,28 +36,6 @@ pub(super) const BOUNDS: Bounds = Bounds { window: 1_024, few: 5_000, sorted: 50
 const DEAD_LANES: usize = 256;
 /// Ids that a lane reads ahead, at most.
 const AHEAD: usize = 256;
-
-const EVERY: &str = "SELECT id FROM jobs WHERE id < ?1 ORDER BY id DESC LIMIT ?2";
-const NEWEST: &str = "SELECT id, activity, tenant, state FROM jobs WHERE id < ?1 ORDER BY id DESC LIMIT ?2";
-const OWNED: &str =
-    "SELECT id FROM jobs INDEXED BY jobs_by_owner WHERE activity = ?1 AND tenant = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4";
-const OWNED_STATES: &str =
-    "SELECT id, state FROM jobs INDEXED BY jobs_by_owner WHERE activity = ?1 AND tenant = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4";
-/// A closed execution has a verdict, and an open one has none.
-const CLOSED: &str = "SELECT id FROM job_verdicts WHERE id < ?1 ORDER BY id DESC LIMIT 1";
-const DELAYED_OR_DEAD: &str = "SELECT id FROM jobs INDEXED BY jobs_delayed_or_dead \
-     WHERE state IN ('scheduled', 'retryable', 'discarded', 'cancelled') AND activity = ?1 AND tenant = ?2 AND state = ?3 AND id < ?4 \
-     ORDER BY id DESC LIMIT ?5";
-const RUNNING: &str = "SELECT id, activity, tenant FROM jobs INDEXED BY jobs_running WHERE state = 'running'";
-const COUNT_RUNNING: &str = "SELECT coalesce(sum(count), 0) FROM job_counts WHERE state = 'running'";
-const READY: &str = "SELECT id FROM jobs INDEXED BY jobs_ready WHERE state = 'available' AND activity = ?1 AND activity_version = ?2 \
-     AND slot_class = ?3 AND tenant = ?4";
-/// The next version and slot class with due jobs of an activity. Two seeks: a comparison of row values would walk entry by entry.
-const READY_KIND: &str = "SELECT * FROM (SELECT activity_version, slot_class FROM jobs INDEXED BY jobs_ready \
-       WHERE state = 'available' AND activity = ?1 AND activity_version = ?2 AND slot_class > ?3 ORDER BY slot_class LIMIT 1) \
-     UNION ALL SELECT * FROM (SELECT activity_version, slot_class FROM jobs INDEXED BY jobs_ready \
-       WHERE state = 'available' AND activity = ?1 AND activity_version > ?2 ORDER BY activity_version, slot_class LIMIT 1) \
-     LIMIT 1";
 
 /// The newest executions before `before` that the filter selects, `limit` at most. The connection is in a transaction: the counts and
 /// the rows must be of one moment.
@@ -278,7 +260,9 @@ fn running(conn: &Connection, most: i64) -> Result<Option<ByOwner>, StoreError> 
     while let Some(row) = rows.next()? {
         running.entry((row.get(1)?, row.get(2)?)).or_default().push(row.get(0)?);
     }
-    running.values_mut().for_each(|ids| ids.sort_unstable());
+    for ids in running.values_mut() {
+        ids.sort_unstable();
+    }
     Ok(Some(running))
 }
 

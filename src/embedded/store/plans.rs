@@ -58,7 +58,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap().to_owned();
         if path.is_dir() && name != "model" {
             files.extend(self::files(&path));
-        } else if name.ends_with(".rs") && !LEFT_OUT.contains(&name.as_str()) {
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !LEFT_OUT.contains(&name.as_str()) {
             files.push(path);
         }
     }

@@ -70,8 +70,8 @@ pub(super) fn watch_worker(worker: &Arc<Shared>, metrics: &Metrics) {
         }
     });
     metrics.gauge(metric::TENANT_PAUSED, Arc::downgrade(worker), |worker: &Shared, metrics, observe| {
-        let pauses = read(worker, store::pauses).unwrap_or_default().into_iter();
-        let paused = pauses.filter(|pause| pause.kind == PauseKind::Tenant).map(|pause| (pause.name, "operator"));
+        let all = read(worker, store::pauses).unwrap_or_default().into_iter();
+        let paused = all.filter(|pause| pause.kind == PauseKind::Tenant).map(|pause| (pause.name, "operator"));
         // Several workers may hold one tenant, which is one all the same.
         let held = read(worker, store::holds).unwrap_or_default().into_iter().map(|hold| (hold.tenant, "tenant"));
         let waiting: BTreeSet<_> = paused.chain(held).collect();

@@ -261,7 +261,7 @@ fn read(stream: &mut TcpStream) -> Option<Request> {
 }
 
 fn run(name: &str, phase: &str) -> Value {
-    let created = jiff::Timestamp::now().to_string();
+    let created = iolaus_activities::Clock::now(&iolaus_activities::SystemClock::new()).to_string();
     json!({"_id": name, "_source": {"metadata": {"name": name, "creationTimestamp": created},
         "spec": {"workflowTemplateRef": {"name": WORKFLOW}}, "status": {"phase": phase}}})
 }

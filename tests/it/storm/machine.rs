@@ -124,7 +124,8 @@ impl Disk {
     /// Writes until no byte can be written any more.
     pub(super) fn fill(&self) {
         let mut ballast = File::create(self.ballast()).unwrap();
-        let mut block = [0_u8; 65_536].as_slice();
+        let zeros = vec![0_u8; 65_536];
+        let mut block = zeros.as_slice();
         while !block.is_empty() {
             match ballast.write(block) {
                 Ok(_) => {}

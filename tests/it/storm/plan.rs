@@ -71,8 +71,7 @@ impl Kind {
             Self::KillProducer => 22,
             Self::Freeze => 5,
             Self::Terminate | Self::HangUp => 10,
-            Self::StepClockForward | Self::StepClockBack => 6,
-            Self::FillDisk => 6,
+            Self::StepClockForward | Self::StepClockBack | Self::FillDisk => 6,
             Self::RemoveLog => 3,
         }
     }

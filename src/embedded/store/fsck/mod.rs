@@ -183,7 +183,9 @@ fn scan(options: &FsckOptions, clock: &dyn Clock, has_turn: bool) -> Result<Scan
         outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
     // A wrong index alone leads to rows that are not there; SQLite's own check says where else the damage is.
     if indexes.is_empty() && !found.has(DAMAGED) {
-        broken.iter().for_each(|error| found.add(tables::damaged(error)));
+        for error in &broken {
+            found.add(tables::damaged(error));
+        }
     }
     let is_complete = broken.is_empty() && !found.has(DAMAGED);
     let mut wrong: BTreeMap<String, tables::WrongIndex> = BTreeMap::new();
@@ -195,7 +197,9 @@ fn scan(options: &FsckOptions, clock: &dyn Clock, has_turn: bool) -> Result<Scan
             wrong.insert(index.index.clone(), index);
         }
     }
-    wrong.into_values().for_each(|index| found.add(index.finding()));
+    for index in wrong.into_values() {
+        found.add(index.finding());
+    }
     if is_complete {
         found.append(tables::counts(counts, &counted));
     }
