@@ -5,7 +5,6 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use reqwest::{Request, Response};
 use rustix::io::Errno;
 
 use super::Tenant;
@@ -13,27 +12,10 @@ use super::send::{Call, Sent};
 use crate::failure::{Category, Failure};
 
 const CODE: &str = "worker.no_descriptors";
-/// Between two tries to open a connection.
-const PAUSE: Duration = Duration::from_millis(500);
 /// A job whose requests found no descriptor is not tried sooner.
 const WAIT: Duration = Duration::from_secs(30);
 
 impl Tenant {
-    /// Sends a request. Without a descriptor for a connection it waits for one, for half of what the request may take.
-    pub(super) async fn execute(&self, mut request: Request) -> Result<Response, reqwest::Error> {
-        let began = self.clock.monotonic();
-        loop {
-            let again = request.try_clone();
-            let answered = self.http.execute(request).await;
-            let Some(next) = again.filter(|_| answered.as_ref().is_err_and(lacks_descriptors)) else { return answered };
-            if self.clock.monotonic().saturating_sub(began) + PAUSE > self.settings.request_timeout / 2 {
-                return answered;
-            }
-            self.clock.sleep(PAUSE).await;
-            request = next;
-        }
-    }
-
     /// What a call gets that found none.
     pub(super) fn without_descriptor(&self, call: &Call) -> Failure {
         let message = format!(

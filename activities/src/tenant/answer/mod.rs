@@ -20,6 +20,7 @@ mod condensed;
 mod containers;
 mod decode;
 mod every;
+mod exchange;
 mod fields;
 mod receive;
 mod refusal;
