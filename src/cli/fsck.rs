@@ -64,7 +64,7 @@ fn text(report: &FsckReport) -> String {
     } else if repair.is_some() {
         "something is still wrong"
     } else if report.is_damaged() {
-        "pages of the file are damaged, and --repair changes nothing in such a file"
+        "the file is damaged, and --repair changes nothing in such a file"
     } else if repairable == 0 {
         "something is wrong, and --repair does nothing about it: the messages say what does"
     } else if repairable < wrong.len() {

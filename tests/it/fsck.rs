@@ -118,6 +118,10 @@ const DAMAGES: &[Damage] = &[
     damage("UPDATE jobs SET parent_id = 4000 WHERE job_id = 'sequence/2'", &["sequence.gone", "sequence.no_step"], "sequence*"),
     damage("UPDATE workers SET activities = 'x'", &["worker.unreadable"], "*"),
     damage("UPDATE jobs SET run_id = 'mine' WHERE job_id = 'sequence'", &["job.unreadable"], "sequence"),
+    damage("DROP INDEX jobs_ready", &["schema.missing"], ""),
+    damage("DROP INDEX effects_by_run; DROP INDEX jobs_by_job_id", &["schema.missing"], ""),
+    damage("DROP INDEX jobs_due; CREATE INDEX jobs_due ON jobs(run_at)", &["schema.changed"], ""),
+    damage("CREATE TRIGGER planted AFTER UPDATE ON jobs BEGIN DELETE FROM job_verdicts; END", &["schema.foreign"], ""),
     damage("UPDATE jobs SET state = 'gone' WHERE job_id = 'held'", &["counts.wrong", "job.unreadable", "value.refused"], "held"),
 ];
 
@@ -312,6 +316,31 @@ fn damaged_pages_that_no_repair_fixes_are_reported_with_the_commands_that_do() {
             ];
             assert!(commands.iter().all(|command| ran.stderr.contains(command)), "{ran:?}");
         }
+    }
+}
+
+#[test]
+fn a_table_that_is_missing_is_damage_and_the_hint_puts_a_backup_in_its_place() {
+    let place = place(EVERY_STATE);
+    tamper(&place.database(), "DROP TABLE job_verdicts");
+    for command in ["fsck", "fsck --repair"] {
+        let found = place.run(command);
+        assert_eq!((found.code, codes(&found)), (6, vec!["file.damaged".to_owned()]), "{found:?}");
+        assert!(found.stdout.contains("the table job_verdicts is missing"), "{found:?}");
+        assert!(found.stderr.contains("cp -p BACKUP"), "{found:?}");
+    }
+}
+
+#[test]
+fn a_planted_trigger_does_nothing_to_the_commands() {
+    let place = place(EVERY_STATE);
+    let before = jobs(&place.database());
+    tamper(&place.database(), "CREATE TRIGGER planted AFTER UPDATE ON jobs BEGIN DELETE FROM job_verdicts; END");
+    assert_eq!(place.run("jobs cancel later").code, 0);
+    let after = jobs(&place.database());
+    assert_ne!(after["later"], before["later"]);
+    for (job_id, rows) in before.iter().filter(|(job_id, _)| *job_id != "later") {
+        assert_eq!(after.get(job_id), Some(rows), "{job_id}");
     }
 }
 

@@ -93,7 +93,40 @@ fn keep_plans(conn: &Connection) -> rusqlite::Result<()> {
     // What the schema of a file says, which may have been planted, runs no unsafe function, and nothing here writes past SQL.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    // Our schema has none of either: one that is in the file was planted.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
+}
+
+/// A table, index, trigger or view, as the schema of a file defines it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Object {
+    /// `table`, `index`, `trigger` or `view`.
+    pub(super) kind: String,
+    pub(super) name: String,
+    /// The table that it is, or belongs to.
+    pub(super) table: String,
+    /// The statement that creates it.
+    pub(super) sql: String,
+}
+
+/// What the schema of a file holds, without what SQLite keeps for itself.
+pub(super) fn objects(conn: &Connection) -> Result<Vec<Object>, StoreError> {
+    let sql = "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    let mut statement = conn.prepare(sql)?;
+    let objects =
+        statement.query_map([], |row| Ok(Object { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? }))?;
+    Ok(objects.collect::<rusqlite::Result<_>>()?)
+}
+
+/// What the schema of a file of this build must hold.
+pub(super) fn expected_objects() -> Result<Vec<Object>, StoreError> {
+    let conn = Connection::open_in_memory()?;
+    for file in SCHEMA {
+        conn.execute_batch(file)?;
+    }
+    objects(&conn)
 }
 
 /// From now on closing this connection changes no file: those that are at the database's path are not its own.

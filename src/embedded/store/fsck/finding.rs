@@ -80,6 +80,8 @@ pub(super) enum Fix {
     Counts,
     /// Builds every index of this table again: SQLite's check stops before it has named all that are wrong.
     Reindex(String),
+    /// Runs these statements, which make an index or a trigger what the schema of this build says.
+    Schema(String),
     /// Ids go on after this one.
     NextId(i64),
 }
@@ -99,6 +101,7 @@ impl Fix {
             Self::Delete { .. } => "deletes the row",
             Self::Counts => "counts again",
             Self::Reindex(_) => "builds the indexes of the table again",
+            Self::Schema(_) => "makes the schema what this version defines",
             Self::NextId(_) => "moves the next id past those that were used",
         }
     }

@@ -4,6 +4,7 @@
 
 mod finding;
 mod judge;
+mod objects;
 mod repair;
 mod row;
 mod scan;
@@ -170,6 +171,14 @@ struct Outcome {
 /// Reads the whole file. `has_turn`: the caller holds the write lock.
 fn scan(options: &FsckOptions, clock: &dyn Clock, has_turn: bool) -> Result<Scan, StoreError> {
     let conns = snapshots(&options.path, has_turn)?;
+    let schema = conns.first().map(objects::check).transpose()?.unwrap_or_default();
+    if !schema.can_be_read {
+        // Every statement below names these tables and indexes.
+        let count = |conn: &Connection| conn.query_row("SELECT count(*) FROM jobs", [], |row| row.get(0)).ok();
+        let executions = conns.first().and_then(count).unwrap_or_default();
+        let counted = Counted { executions, ..Counted::default() };
+        return Ok(Scan { found: schema.found, counted, is_complete: false });
+    }
     let oldest_kept = clock.now().saturating_sub(options.retention).map_or(i64::MIN, rows::ms);
     let parts = PARTS.saturating_mul(i64::try_from(conns.len()).unwrap_or(1));
     let tasks = conns.first().map(|conn| tasks(conn, parts)).unwrap_or_default();
@@ -181,6 +190,7 @@ fn scan(options: &FsckOptions, clock: &dyn Clock, has_turn: bool) -> Result<Scan
     })?;
     let Outcome { mut found, counted, counts, entries, indexes, broken } =
         outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.append(schema.found);
     // A wrong index alone leads to rows that are not there; SQLite's own check says where else the damage is.
     if indexes.is_empty() && !found.has(DAMAGED) {
         for error in &broken {

@@ -103,6 +103,20 @@ fn copy_to(conn: &Connection, path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Makes the schema what this build defines, each part of it in a transaction of its own.
+fn restore_schema(conn: &Connection, seen: &Scan) -> Result<(), StoreError> {
+    for finding in seen.found.kept() {
+        let Fix::Schema(statements) = &finding.fix else { continue };
+        if let Err(error) = conn.execute_batch(&format!("BEGIN IMMEDIATE; {statements}; COMMIT")) {
+            if !conn.is_autocommit() {
+                conn.execute_batch("ROLLBACK")?;
+            }
+            tracing::error!(%error, statements, "the schema could not be repaired");
+        }
+    }
+    Ok(())
+}
+
 /// Builds wrong indexes again, each table's in a transaction of its own: SQLite cannot always clear a damaged one, and then cannot commit.
 fn build_indexes(conn: &Connection, seen: &Scan) -> Result<(), StoreError> {
     let table = |finding: &Finding| if let Fix::Reindex(table) = &finding.fix { Some(table.clone()) } else { None };
@@ -119,7 +133,8 @@ fn build_indexes(conn: &Connection, seen: &Scan) -> Result<(), StoreError> {
 
 /// Repairs what one reading found, in one transaction.
 fn pass(conn: &Connection, seen: &Scan, clock: &dyn Clock) -> Result<(), StoreError> {
-    // Indexes first: what follows is found by them.
+    // The schema and its indexes first: what follows is found by them.
+    restore_schema(conn, seen)?;
     build_indexes(conn, seen)?;
     if !seen.is_complete {
         // The next reading sees every row.
@@ -178,7 +193,7 @@ impl Tx<'_> {
     fn repair_one(&mut self, finding: &Finding) -> Result<(), StoreError> {
         let id = finding.row.unwrap_or_default();
         match &finding.fix {
-            Fix::Nothing | Fix::Counts | Fix::Reindex(_) => Ok(()),
+            Fix::Nothing | Fix::Counts | Fix::Reindex(_) | Fix::Schema(_) => Ok(()),
             Fix::SetAside | Fix::MakeReadable => {
                 let why = format!("{}: {}", finding.code, finding.message);
                 self.set_aside_if(id, finding.fix == Fix::SetAside, why)
