@@ -5,25 +5,18 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![expect(clippy::cast_precision_loss, reason = "counts of a benchmark are far below 2^52")]
 
-use std::collections::BTreeMap;
+mod support;
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
-use iolaus::client::{PauseKind, Target};
-use iolaus::embedded::{Embedded, EmbeddedOptions, Worker, WorkerOptions};
-use iolaus::intake::{Intake, JobRequest};
-use iolaus::job::{NewJob, TraceContext};
-use iolaus::telemetry::{Known, Meters, Metrics};
-use iolaus_activities::tenant::{TenantSettings, Tenants};
-use iolaus_activities::{Activity, ActivityContext, ActivityError, Clock, Registry, SystemClock, Verdict};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
-use tokio::task::JoinSet;
+use iolaus::client::PauseKind;
+use iolaus_activities::{Activity, Clock, SystemClock};
+
+use support::{Noop, Queue, median, tenant};
 
 /// How many tenants are configured, unless arguments say otherwise.
 const TENANTS: [usize; 3] = [500, 1_000, 5_000];
@@ -36,21 +29,6 @@ const JOBS: usize = 4_000;
 const ROUNDS: usize = 7;
 /// How many enqueues are under way at once.
 const PRODUCERS: usize = 64;
-
-/// Does nothing. Repeat story: nothing happens twice, either.
-struct Noop;
-
-#[derive(Serialize, Deserialize, JsonSchema)]
-struct NoopInput {}
-
-impl Activity for Noop {
-    const NAME: &'static str = "noop";
-    type Input = NoopInput;
-
-    async fn run(&self, _: &ActivityContext, _: NoopInput) -> Result<Verdict, ActivityError> {
-        Ok(Verdict::passed("nothing was done"))
-    }
-}
 
 fn main() {
     rustls::crypto::ring::default_provider().install_default().expect("it is the first");
@@ -89,87 +67,13 @@ fn main() {
     }
 }
 
-/// A queue with so many tenants, and a worker that serves them all.
-struct Queue {
-    host: Arc<Embedded>,
-    worker: Worker,
-    intake: Intake,
-    clock: Arc<dyn Clock>,
-    meters: Meters,
-}
-
-impl Queue {
-    async fn open(path: &Path, tenants: usize) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let settings = TenantSettings {
-            base_url: "http://127.0.0.1:9".into(),
-            api_key: Some("of-the-benchmark".into()),
-            ..TenantSettings::default()
-        };
-        let names: Vec<String> = (0..tenants).map(tenant).collect();
-        let all: BTreeMap<_, _> = names.iter().map(|name| (name.clone(), settings.clone())).collect();
-        let tenants = Tenants::new(all, clock.clone()).expect("they are accepted");
-        let meters = Meters::new();
-        let metrics = Metrics::new(&meters, Known::new([Noop::NAME], names.iter().map(String::as_str)));
-        let host = Embedded::open(EmbeddedOptions { metrics, ..EmbeddedOptions::at(path) }, clock.clone()).expect("it opens");
-        let registry = || Registry::default().with(Noop);
-        let options = WorkerOptions {
-            registry: registry(),
-            tenants,
-            throttles: Arc::default(),
-            slots_work: 32,
-            slots_waits: 10_000,
-            drain_deadline: Duration::from_secs(600),
-            cancel_grace: Duration::from_secs(10),
-            stall_after: Duration::from_secs(600),
-        };
-        let worker = Worker::start(&host, options).await.expect("it starts");
-        Self { host, worker, intake: Intake::new(&registry(), BTreeMap::default(), names), clock, meters }
-    }
-
-    fn job(&self, of: usize) -> NewJob {
-        let request =
-            JobRequest { activity: Noop::NAME.into(), input: json!({}), tenant: Some(tenant(of)), ..JobRequest::default() };
-        self.intake.admit(request, TraceContext::generate(), self.clock.now()).expect("it is admitted")
-    }
-
-    /// Stores so many jobs of so many tenants in turn, and answers them.
-    async fn enqueue(&self, jobs: usize, busy: usize) -> Vec<Target> {
-        let mut producers = JoinSet::new();
-        for producer in 0..PRODUCERS {
-            let jobs: Vec<_> = (producer..jobs).step_by(PRODUCERS).map(|n| self.job(n % busy)).collect();
-            let client = self.host.client();
-            producers.spawn(async move {
-                let mut stored = Vec::new();
-                for job in jobs {
-                    let enqueued = client.enqueue(job).await.expect("it is stored");
-                    stored.push(Target::run(enqueued.job_id, enqueued.run_id));
-                }
-                stored
-            });
-        }
-        producers.join_all().await.concat()
-    }
-
-    async fn until_closed(&self, jobs: Vec<Target>) {
-        let client = self.host.client();
-        for job in jobs {
-            client.wait(job).await.expect("a verdict");
-        }
-    }
-}
-
-fn tenant(n: usize) -> String {
-    format!("tenant-{n:05}")
-}
-
 /// Every tenant that has jobs has had one, and one waits.
 async fn scrapes(path: &Path, tenants: usize, busy: usize) {
     let queue = Queue::open(path, tenants).await;
-    let jobs = queue.enqueue(busy, busy).await;
+    let jobs = queue.enqueue(busy, busy, PRODUCERS, None).await;
     queue.until_closed(jobs).await;
     queue.host.client().pause(PauseKind::Activity, Noop::NAME.to_owned(), None).await.expect("it is paused");
-    queue.enqueue(busy, busy).await;
+    queue.enqueue(busy, busy, PRODUCERS, None).await;
     let mut times = Vec::new();
     let (mut series, mut bytes) = (0, 0);
     for _ in 0..SCRAPES {
@@ -201,7 +105,7 @@ fn commands(directory: &Path, tenants: usize, runtime: &tokio::runtime::Runtime)
     runtime.block_on(async {
         let queue = Queue::open(&queue, tenants).await;
         queue.host.client().pause(PauseKind::Activity, Noop::NAME.to_owned(), None).await.expect("it is paused");
-        queue.enqueue(tenants, tenants).await;
+        queue.enqueue(tenants, tenants, PRODUCERS, None).await;
         queue.worker.drain().await.expect("it drains");
     });
     let clock = SystemClock::new();
@@ -229,18 +133,9 @@ fn commands(directory: &Path, tenants: usize, runtime: &tokio::runtime::Runtime)
     drained.join().expect("it ends");
     println!("| {tenants} | {ready:.2} s | {status:.2} s | {list:.2} s | {doctor:.2} s |");
 }
-
 async fn jobs_a_second(path: &Path, tenants: usize) -> f64 {
     let queue = Queue::open(path, tenants).await;
-    let began = queue.clock.monotonic();
-    let jobs = queue.enqueue(JOBS, BUSY.min(tenants)).await;
-    queue.until_closed(jobs).await;
-    let took = queue.clock.monotonic().saturating_sub(began);
+    let measured = queue.jobs_a_second(JOBS, BUSY.min(tenants), PRODUCERS).await;
     queue.worker.drain().await.expect("it drains");
-    JOBS as f64 / took.as_secs_f64()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
+    measured
 }
