@@ -274,7 +274,7 @@ pub enum ClientError {
         /// Whether the write may have been kept.
         unknown: bool,
         /// What helps, where that is known.
-        mend: Option<std::borrow::Cow<'static, str>>,
+        hint: Option<std::borrow::Cow<'static, str>>,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },

@@ -1,5 +1,5 @@
 //! Configuration: the compiled-in defaults, then a file, then the environment. An unknown key, a wrong type or an impossible value is
-//! an error that names the key, where it was set, and the mend. The reference of all keys is `config/default.toml`.
+//! an error that names the key, where it was set, and the hint. The reference of all keys is `config/default.toml`.
 
 mod check;
 mod keys;
@@ -235,8 +235,8 @@ pub struct ConfigError {
     pub origin: String,
     /// What is wrong.
     pub problem: String,
-    /// How to mend it.
-    pub mend: String,
+    /// How to fix it.
+    pub hint: String,
 }
 
 impl fmt::Display for ConfigError {

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | [`intake`] | turns a request into a job | what is refused names its field, and nothing is stored |
 //! | [`cli`] | one file per command | exit codes in one place; data to stdout, all else to stderr |
-//! | [`config`] | defaults, file, environment | an unknown key is an error that names key, source and mend |
+//! | [`config`] | defaults, file, environment | an unknown key is an error that names key, source and hint |
 //! | [`client`] | the verbs on jobs | no SQL, no protocol; every host implements the same |
 //! | [`job`] | ids, states, policies, limits | what is stored is forever |
 //! | [`sequence`] | jobs one after the other | a pure next-step function; a stored definition needs no activity to go on |

@@ -55,7 +55,7 @@ impl Category {
     }
 }
 
-/// Who can mend a failure: the one who asked, the tenant's platform team, or the operator of this worker.
+/// Who can fix a failure: the one who asked, the tenant's platform team, or the operator of this worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[expect(missing_docs, reason = "the type's doc names the three")]
@@ -96,7 +96,7 @@ pub struct Failure {
     pub retryable: bool,
     /// One lower-case sentence that names the object.
     pub message: String,
-    /// A command or a mend, where one helps.
+    /// A command or a hint, where one helps.
     pub suggested_action: Option<String>,
     /// Where it came from.
     pub source: FailureSource,
@@ -140,7 +140,7 @@ impl Failure {
         self
     }
 
-    /// Adds a command or a mend.
+    /// Adds a command or a hint.
     #[must_use]
     pub fn suggest(mut self, action: impl Into<String>) -> Self {
         self.suggested_action = Some(action.into());
@@ -202,7 +202,7 @@ pub struct FailureRecord {
     pub audience: Audience,
     /// One sentence that names the object.
     pub message: String,
-    /// A command or a mend, where one helps.
+    /// A command or a hint, where one helps.
     pub suggested_action: Option<String>,
     /// Where it came from.
     pub source: FailureSource,

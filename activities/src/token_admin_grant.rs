@@ -306,7 +306,7 @@ impl Grant<'_> {
         error
     }
 
-    /// A denial, with what would mend it. Any other failure stays as it is.
+    /// A denial, with what would fix it. Any other failure stays as it is.
     fn permitted(&self, failure: Failure) -> Failure {
         if failure.category != Category::Permission {
             return failure;

@@ -42,8 +42,6 @@ struct Finding {
     state: State,
     message: String,
     hint: Option<String>,
-    /// The older name of `hint`, in JSON.
-    mend: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -56,13 +54,11 @@ enum State {
 
 impl Finding {
     fn new(what: impl Into<String>, state: State, message: impl Into<String>) -> Self {
-        Self { what: what.into(), state, message: message.into(), hint: None, mend: None }
+        Self { what: what.into(), state, message: message.into(), hint: None }
     }
 
-    fn mend(mut self, mend: impl Into<String>) -> Self {
-        let hint = mend.into();
-        self.mend = Some(hint.clone());
-        self.hint = Some(hint);
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
         self
     }
 
@@ -72,8 +68,8 @@ impl Finding {
             State::Warn => "warn",
             State::Fail => "FAIL",
         };
-        let mend = self.mend.as_ref().map(|mend| format!("  -> {mend}")).unwrap_or_default();
-        plain_line(&format!("{state}  {}: {}{mend}", self.what, self.message))
+        let hint = self.hint.as_ref().map(|hint| format!("  -> {hint}")).unwrap_or_default();
+        plain_line(&format!("{state}  {}: {}{hint}", self.what, self.message))
     }
 }
 
@@ -118,8 +114,7 @@ impl Doctor {
         tenant::check(&names, &mut report).await?;
         if app.out.is_json() {
             let ok = report.exit == Exit::Passed;
-            // `well` and `mend` are the older names of `ok` and `hint`.
-            app.out.json(&serde_json::json!({"ok": ok, "well": ok, "findings": report.findings, "disk": disk}))?;
+            app.out.json(&serde_json::json!({"ok": ok, "findings": report.findings, "disk": disk}))?;
         }
         Ok(report.exit)
     }
@@ -127,12 +122,8 @@ impl Doctor {
 
 /// Every mistake of the configuration, or where it comes from if there is none.
 fn configuration(app: &App) -> Vec<Finding> {
-    let wrong = |message: String, hint: Option<String>| Finding {
-        mend: hint.clone(),
-        hint,
-        ..Finding::new("configuration", State::Fail, message)
-    };
-    let problems = app.config.problems.iter().map(|problem| wrong(problem.to_string(), Some(problem.mend.clone())));
+    let wrong = |message: String, hint: Option<String>| Finding { hint, ..Finding::new("configuration", State::Fail, message) };
+    let problems = app.config.problems.iter().map(|problem| wrong(problem.to_string(), Some(problem.hint.clone())));
     let mut findings: Vec<Finding> = problems.collect();
     if let Err(error) = app.intake() {
         let (_, hint) = exit::explain(&error);
@@ -146,7 +137,7 @@ fn configuration(app: &App) -> Vec<Finding> {
         findings.push(Finding::new("configuration", State::Ok, message));
     }
     let open = permissions::problems(&app.config).into_iter();
-    findings.extend(open.map(|(message, fix)| Finding::new("permissions", State::Warn, message).mend(fix)));
+    findings.extend(open.map(|(message, fix)| Finding::new("permissions", State::Warn, message).hint(fix)));
     findings
 }
 
@@ -154,7 +145,7 @@ async fn queue(app: &App) -> Vec<Finding> {
     let broken = |error: ClientError| {
         let finding = Finding::new("queue", State::Fail, error.to_string());
         match error {
-            ClientError::Unavailable { mend: Some(mend), .. } => finding.mend(mend),
+            ClientError::Unavailable { hint: Some(hint), .. } => finding.hint(hint),
             _ => finding,
         }
     };
@@ -184,7 +175,7 @@ fn workers(status: &HostStatus) -> Vec<Finding> {
     let mut findings = match status.presence.live().count() {
         0 => vec![
             Finding::new("workers", State::Warn, "no live worker; enqueued jobs wait")
-                .mend("iolaus worker starts one; iolaus execute needs none"),
+                .hint("iolaus worker starts one; iolaus execute needs none"),
         ],
         n => vec![Finding::new("workers", State::Ok, format!("{n} live"))],
     };
@@ -199,19 +190,19 @@ fn workers(status: &HostStatus) -> Vec<Finding> {
             }
         };
         let message = format!("{jobs} open jobs of {activity} for tenant {tenant} have no live worker that {what}");
-        Some(Finding::new("workers", State::Warn, message).mend(hint))
+        Some(Finding::new("workers", State::Warn, message).hint(hint))
     }));
     findings.extend(status.presence.pauses.iter().map(|pause| {
         let (kind, name) = (pause.kind.as_str(), &pause.name);
         Finding::new("pauses", State::Warn, format!("{kind} {name} is paused"))
-            .mend(format!("iolaus resume {kind} {}", shell_word(name)))
+            .hint(format!("iolaus resume {kind} {}", shell_word(name)))
     }));
     findings.extend(status.presence.holds.iter().map(|hold| {
         let TenantHold { tenant, worker, reason, since, .. } = hold;
-        let mend = "it goes on by itself once the tenant lets it; a worker with newer credentials need not wait for that";
+        let hint = "it goes on by itself once the tenant lets it; a worker with newer credentials need not wait for that";
         let since = timestamp::format(*since);
         Finding::new("holds", State::Warn, format!("worker {worker} asks nothing of tenant {tenant} since {since}: {reason}"))
-            .mend(mend)
+            .hint(hint)
     }));
     findings
 }
@@ -263,8 +254,8 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_is_one_line_with_its_mend() {
-        let line = Finding::new("queue", State::Fail, "q:\nno").mend("mend it").line();
-        assert_eq!(line, "FAIL  queue: q: no  -> mend it");
+    fn a_finding_is_one_line_with_its_hint() {
+        let line = Finding::new("queue", State::Fail, "q:\nno").hint("fix it").line();
+        assert_eq!(line, "FAIL  queue: q: no  -> fix it");
     }
 }

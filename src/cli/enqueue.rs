@@ -169,8 +169,8 @@ impl Enqueue {
 pub(crate) fn warn_of_unset(app: &App, tenants: &BTreeSet<String>) {
     let unset = |name: &&String| app.config.tenant(name).is_some_and(|tenant| tenant.base_url.trim().is_empty());
     for name in tenants.iter().filter(unset) {
-        let mend = how_to_set(name, "base_url");
-        app.out.note(&format!("warning: tenants.{name}.base_url is not set here; a worker needs it and an API key: {mend}"));
+        let hint = how_to_set(name, "base_url");
+        app.out.note(&format!("warning: tenants.{name}.base_url is not set here; a worker needs it and an API key: {hint}"));
     }
 }
 

@@ -77,7 +77,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Something that ends a command, with its code and its mend.
+/// Something that ends a command, with its code and its hint.
 #[derive(Debug)]
 pub(crate) struct Problem {
     exit: Exit,
@@ -101,7 +101,7 @@ impl Problem {
         Self { exit: Exit::Unusable, ..Self::usage(message) }
     }
 
-    /// Adds the mend.
+    /// Adds the hint.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -127,7 +127,7 @@ pub(crate) fn explain(error: &anyhow::Error) -> (Exit, Option<String>) {
         return of_client(client);
     }
     if let Some(config) = causes().find_map(|cause| cause.downcast_ref::<ConfigError>()) {
-        return (Exit::Usage, Some(config.mend.clone()));
+        return (Exit::Usage, Some(config.hint.clone()));
     }
     if let Some(failure) = causes().find_map(|cause| cause.downcast_ref::<Failure>()) {
         return (Exit::Unresolved, failure.suggested_action.clone());
@@ -162,9 +162,9 @@ fn of_client(error: &ClientError) -> (Exit, Option<String>) {
         ClientError::Overloaded { retry_after, .. } => {
             (Exit::Unusable, Some(format!("try again in {}", duration::format(*retry_after))))
         }
-        ClientError::Unavailable { mend, .. } => {
+        ClientError::Unavailable { hint, .. } => {
             let usual = || "iolaus doctor tells what is wrong with the queue".to_owned();
-            (Exit::Unusable, Some(mend.as_deref().map(str::to_owned).or_else(of_file_size).unwrap_or_else(usual)))
+            (Exit::Unusable, Some(hint.as_deref().map(str::to_owned).or_else(of_file_size).unwrap_or_else(usual)))
         }
     };
     (exit, hint)
@@ -207,7 +207,7 @@ mod tests {
         assert!(lost.0 == 2 && lost.1.contains("nothing else went wrong"), "{lost:?}");
         assert_eq!(code(Failure::new("a.b", Category::Auth, "no").suggest("log in")), (3, "log in".to_owned()));
         let source = std::io::Error::other("disk full").into();
-        assert_eq!(code(ClientError::Unavailable { place: "q".into(), unknown: false, mend: None, source }).0, 6);
+        assert_eq!(code(ClientError::Unavailable { place: "q".into(), unknown: false, hint: None, source }).0, 6);
         let overloaded = ClientError::Overloaded { place: "q".into(), retry_after: std::time::Duration::from_millis(1500) };
         assert_eq!(code(overloaded), (6, "try again in 1500ms".to_owned()));
         assert_eq!(code(anyhow::anyhow!("what?")).0, 6);

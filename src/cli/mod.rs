@@ -184,7 +184,7 @@ impl Cli {
     }
 }
 
-/// Tells an error and its mend on stderr, and gives its exit code.
+/// Tells an error and its hint on stderr, and gives its exit code.
 pub fn report(out: Out, error: &anyhow::Error) -> Exit {
     let (exit, hint) = exit::explain(error);
     out.error(&render::plain_line(&chain(error)), hint.as_deref().map(render::plain_line).as_deref());

@@ -135,7 +135,7 @@ impl Out {
         writeln!(io::stderr(), "{}", clean::line(&text)).ok();
     }
 
-    /// An error and its mend.
+    /// An error and its hint.
     pub(crate) fn error(self, message: &str, hint: Option<&str>) {
         self.note(&format!("error: {message}"));
         if let Some(hint) = hint {

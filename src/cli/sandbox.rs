@@ -223,7 +223,7 @@ impl Sandbox {
         let address = self.listen;
         let hint = "start one with: iolaus sandbox";
         tenant::probe(address).await.with_context(|| Problem::unusable(format!("no sandbox answers on {address}")).hint(hint))?;
-        app.out.data(&serde_json::json!({"well": true}), || format!("a sandbox is well on {address}"))?;
+        app.out.data(&serde_json::json!({"ok": true}), || format!("the sandbox on {address} answers"))?;
         Ok(Exit::Passed)
     }
 }

@@ -97,12 +97,12 @@ pub(super) fn values(config: &Config, merged: &Map<String, Value>) -> Result<(),
 
 fn temporal(config: &Config, merged: &Map<String, Value>) -> Result<(), ConfigError> {
     let temporal = &config.temporal;
-    if let Some((problem, mend)) = missing_host(config.host.kind, cfg!(feature = "temporal")) {
-        return Err(at(merged, "host.kind", problem, mend));
+    if let Some((problem, hint)) = missing_host(config.host.kind, cfg!(feature = "temporal")) {
+        return Err(at(merged, "host.kind", problem, hint));
     }
     if temporal.task_queue.is_empty() || temporal.task_queue.len() > limits::NAME {
-        let mend = format!("choose a name of 1 to {} bytes", limits::NAME);
-        return Err(at(merged, "temporal.task_queue", "is empty or too long", &mend));
+        let hint = format!("choose a name of 1 to {} bytes", limits::NAME);
+        return Err(at(merged, "temporal.task_queue", "is empty or too long", &hint));
     }
     if !(1..=1_000).contains(&temporal.pollers) {
         return Err(at(merged, "temporal.pollers", &format!("{} is out of range", temporal.pollers), "choose 1 to 1000"));
@@ -155,7 +155,7 @@ fn http(config: &Config, merged: &Map<String, Value>) -> Result<(), ConfigError>
 /// Addresses and limits of each tenant. Secrets are not read here.
 fn tenants(config: &Config, merged: &Map<String, Value>) -> Result<(), ConfigError> {
     config.tenants.iter().try_for_each(|(name, settings)| {
-        settings.check(name).map_err(|error| at(merged, &format!("tenants.{name}.{}", error.key), &error.problem, error.mend))
+        settings.check(name).map_err(|error| at(merged, &format!("tenants.{name}.{}", error.key), &error.problem, error.hint))
     })
 }
 
@@ -174,6 +174,6 @@ pub(super) fn proxies(environment: &Environment) -> Result<(), ConfigError> {
 
 /// What a build without the Temporal host says when it is asked for it.
 pub(super) fn missing_host(kind: HostKind, has_temporal: bool) -> Option<(&'static str, &'static str)> {
-    let mend = "use the image or build with `--features temporal`, or write kind = \"embedded\"";
-    (kind == HostKind::Temporal && !has_temporal).then_some(("this build has no temporal host", mend))
+    let hint = "use the image or build with `--features temporal`, or write kind = \"embedded\"";
+    (kind == HostKind::Temporal && !has_temporal).then_some(("this build has no temporal host", hint))
 }

@@ -92,8 +92,8 @@ fn layer(file: &Path, without: &BTreeSet<String>) -> Result<(Map<String, Value>,
     let mut left_out = BTreeSet::new();
     for (key, origin) in leaves.into_iter().filter(|(key, _)| is_section(key)) {
         if !without.contains(&key) {
-            let (problem, mend) = ("is a section, and has no value of its own", "`iolaus schema config` shows what belongs there");
-            return Err(ConfigError { key: Some(key), origin, problem: problem.into(), mend: mend.into() });
+            let (problem, hint) = ("is a section, and has no value of its own", "`iolaus schema config` shows what belongs there");
+            return Err(ConfigError { key: Some(key), origin, problem: problem.into(), hint: hint.into() });
         }
         reset(&mut own, &Map::new(), "", &key);
         left_out.insert(key);
@@ -192,7 +192,7 @@ fn check_keys(merged: &Map<String, Value>) -> Result<(), ConfigError> {
         if is_known(&key) {
             continue;
         }
-        let mend = match nearest(&key) {
+        let hint = match nearest(&key) {
             Some(known) => format!("did you mean `{known}`?{}", as_variable(&origin, &known)),
             None => match related(&key).as_slice() {
                 [] => EVERY_KEY.to_owned(),
@@ -200,7 +200,7 @@ fn check_keys(merged: &Map<String, Value>) -> Result<(), ConfigError> {
                 several => format!("did you mean `{}`? {EVERY_KEY}", several.join("` or `")),
             },
         };
-        return Err(ConfigError { key: Some(key), origin, problem: "there is no such key".into(), mend });
+        return Err(ConfigError { key: Some(key), origin, problem: "there is no such key".into(), hint });
     }
     Ok(())
 }
@@ -358,9 +358,9 @@ pub(super) fn find<'a>(merged: &'a Map<String, Value>, key: &str) -> Option<&'a 
     }
 }
 
-pub(super) fn at(merged: &Map<String, Value>, key: &str, problem: &str, mend: &str) -> ConfigError {
+pub(super) fn at(merged: &Map<String, Value>, key: &str, problem: &str, hint: &str) -> ConfigError {
     let origin = find(merged, key).and_then(origin_of).unwrap_or(BUILT_IN);
-    ConfigError { key: Some(key.to_owned()), origin: origin.to_owned(), problem: problem.to_owned(), mend: mend.to_owned() }
+    ConfigError { key: Some(key.to_owned()), origin: origin.to_owned(), problem: problem.to_owned(), hint: hint.to_owned() }
 }
 
 /// Where a value was set; a section was set where its first key was.
@@ -372,6 +372,6 @@ fn origin_of(value: &Value) -> Option<&str> {
     value.origin().or_else(below)
 }
 
-pub(super) fn plain(origin: &str, problem: &str, mend: &str) -> ConfigError {
-    ConfigError { key: None, origin: origin.to_owned(), problem: problem.to_owned(), mend: mend.to_owned() }
+pub(super) fn plain(origin: &str, problem: &str, hint: &str) -> ConfigError {
+    ConfigError { key: None, origin: origin.to_owned(), problem: problem.to_owned(), hint: hint.to_owned() }
 }

@@ -20,7 +20,7 @@ fn load(toml: &str, pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
 
 fn refused(toml: &str, pairs: &[(&str, &str)]) -> String {
     let error = load(toml, pairs).expect_err("it is refused");
-    format!("{error}\nhint: {}", error.mend)
+    format!("{error}\nhint: {}", error.hint)
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn options_of_an_activity_can_be_set_in_file_and_environment() {
 }
 
 #[test]
-fn a_refusal_names_the_key_its_source_and_the_mend() {
+fn a_refusal_names_the_key_its_source_and_the_hint() {
     type Row = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
     let rows: &[Row] = &[
         (
@@ -185,8 +185,8 @@ fn a_variable_or_a_key_of_ten_thousand_parts_is_refused_at_once_and_shown_in_par
 
 #[test]
 fn a_build_without_the_temporal_host_says_so_when_it_is_asked_for() {
-    let (problem, mend) = super::check::missing_host(HostKind::Temporal, false).unwrap();
-    assert!(problem.contains("no temporal host") && mend.contains("--features temporal"));
+    let (problem, hint) = super::check::missing_host(HostKind::Temporal, false).unwrap();
+    assert!(problem.contains("no temporal host") && hint.contains("--features temporal"));
     for (kind, has_temporal) in [(HostKind::Temporal, true), (HostKind::Embedded, false), (HostKind::Embedded, true)] {
         assert_eq!(super::check::missing_host(kind, has_temporal), None);
     }
@@ -263,7 +263,7 @@ fn the_file_of_the_configuration_directory_is_found() {
 #[test]
 fn without_a_home_the_database_needs_a_path() {
     let error = Config::load(None, &Vec::new()).expect_err("it is refused");
-    assert!(error.mend.contains("IOLAUS_DATABASE__PATH"), "{}", error.mend);
+    assert!(error.hint.contains("IOLAUS_DATABASE__PATH"), "{}", error.hint);
 }
 
 /// The fields that a type with `deny_unknown_fields` lists when it meets one that it does not know.
@@ -323,7 +323,7 @@ fn limits_of_what_is_not_there_or_out_of_range_are_refused_by_key() {
     let negative = refused("IOLAUS_LIMITS__ACTIVITIES__WORKFLOW_RERUN__MAX_STARTS_PER_SECOND", "-1");
     assert_eq!(negative.key.as_deref(), Some("limits.activities.workflow_rerun.max_starts_per_second"), "{negative:?}");
     let unknown = refused("IOLAUS_LIMITS__ACTIVITIES__WORKFLOW_RERUN__MAX_RUNING", "1");
-    assert!(unknown.mend.contains("max_running"), "{unknown:?}");
+    assert!(unknown.hint.contains("max_running"), "{unknown:?}");
     let set = Config::load(None, &environment(&[home, ("IOLAUS_LIMITS__TENANTS__DEFAULT__MAX_STARTS_PER_SECOND", "0.5")]))
         .expect("it loads");
     assert!((set.limits.tenants["default"].max_starts_per_second - 0.5).abs() < f64::EPSILON);

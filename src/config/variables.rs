@@ -118,7 +118,7 @@ fn value(variable: &str, key: &str, text: &str) -> Result<Value, ConfigError> {
             key: Some(key.to_owned()),
             origin,
             problem: "it is set but empty".into(),
-            mend: format!("unset {variable} for the default, or give it a value"),
+            hint: format!("unset {variable} for the default, or give it a value"),
         });
     }
     Ok(Value::new(Some(&origin), text))

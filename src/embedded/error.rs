@@ -194,7 +194,7 @@ impl StoreError {
     }
 
     /// What helps, where that is known.
-    pub(super) fn mend(&self) -> Option<Cow<'static, str>> {
+    pub(super) fn hint(&self) -> Option<Cow<'static, str>> {
         if let Self::Unsafe { fix, .. } = self {
             return Some(fix.clone().into());
         }
@@ -277,13 +277,13 @@ mod tests {
 
     #[test]
     fn a_code_that_sqlite_calls_a_disk_error_is_told_in_plain_words_with_what_helps() {
-        for (code, said, hint) in
+        for (code, said, helps) in
             [(SHORT_READ, "was cut off", "stop every process"), (NO_ROOM_FOR_SHM, "disk is full", "make room")]
         {
             let error = || Arc::new(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
             for error in [StoreError::Sql(error()), StoreError::CommitUnknown(error())] {
-                let (text, mend) = (error.to_string(), error.mend().unwrap_or_default().into_owned());
-                assert!(text.contains(said) && !text.contains("I/O") && mend.contains(hint), "{text}; {mend}");
+                let (text, hint) = (error.to_string(), error.hint().unwrap_or_default().into_owned());
+                assert!(text.contains(said) && !text.contains("I/O") && hint.contains(helps), "{text}; {hint}");
             }
         }
     }

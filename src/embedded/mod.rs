@@ -198,7 +198,7 @@ pub(crate) fn place_warnings(path: &Path) -> Vec<(String, String)> {
     });
     let theirs = StateDirectory::open(&path).and_then(|place| place.check_may_work()).err();
     let theirs = theirs.filter(|error| matches!(error, StoreError::Unsafe { .. }));
-    open.chain(theirs.map(|error| (error.to_string(), error.mend().unwrap_or_default().into_owned()))).collect()
+    open.chain(theirs.map(|error| (error.to_string(), error.hint().unwrap_or_default().into_owned()))).collect()
 }
 
 /// Measures the disk of a queue's file. Blocks for most of a second.
@@ -221,5 +221,5 @@ fn unavailable(place: &str, error: StoreError) -> ClientError {
     if let StoreError::Overloaded { retry_after } = error {
         return ClientError::Overloaded { place: place.to_owned(), retry_after };
     }
-    ClientError::Unavailable { place: place.to_owned(), unknown: error.is_unknown(), mend: error.mend(), source: Box::new(error) }
+    ClientError::Unavailable { place: place.to_owned(), unknown: error.is_unknown(), hint: error.hint(), source: Box::new(error) }
 }

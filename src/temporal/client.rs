@@ -48,11 +48,11 @@ impl TemporalClient {
 
     pub(super) fn fail(&self, status: Status) -> ClientError {
         if is_without_activities(&status) {
-            let mend = "Standalone Activities need a server of version 1.31 or later with activity.enableStandalone on";
+            let hint = "Standalone Activities need a server of version 1.31 or later with activity.enableStandalone on";
             return ClientError::Unavailable {
                 place: self.place(),
                 unknown: false,
-                mend: Some(mend.into()),
+                hint: Some(hint.into()),
                 source: status.into(),
             };
         }

@@ -48,7 +48,7 @@ use crate::telemetry::Metrics;
 pub(crate) const HOST: &str = "temporal";
 
 /// What helps when a cluster does not answer as it should.
-const MEND: &str = "check temporal.address, temporal.namespace and how to log in, and that the cluster is up";
+const HINT: &str = "check temporal.address, temporal.namespace and how to log in, and that the cluster is up";
 
 /// How to use a cluster.
 #[derive(Debug, Clone)]
@@ -117,7 +117,7 @@ impl Temporal {
     }
 
     fn unavailable(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>, unknown: bool) -> ClientError {
-        ClientError::Unavailable { place: self.place(), unknown, mend: Some(MEND.into()), source: source.into() }
+        ClientError::Unavailable { place: self.place(), unknown, hint: Some(HINT.into()), source: source.into() }
     }
 
     fn unsupported(what: impl Into<String>) -> ClientError {

@@ -24,7 +24,7 @@ pub(super) fn is_refused(status: &Status) -> bool {
     )
 }
 
-/// What was sent is at fault, and no other credentials would mend it.
+/// What was sent is at fault, and no other credentials would help.
 pub(super) fn is_invalid(status: &Status) -> bool {
     matches!(status.code(), Code::InvalidArgument | Code::Unimplemented)
 }

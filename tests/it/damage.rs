@@ -1,4 +1,4 @@
-//! A file that something else has damaged: every command says so, names the file and the mend, and changes not a byte of it; once the good
+//! A file that something else has damaged: every command says so, names the file and the hint, and changes not a byte of it; once the good
 //! file is back, what was acknowledged is there.
 
 use std::fs;
@@ -43,7 +43,7 @@ fn damaged(place: &Place, commands: &[&str], damage: impl FnOnce(&Path, &[u8])) 
         let said = ran.stderr + &ran.stdout;
         assert_eq!(ran.code, 6, "{command}: {said}");
         assert!(said.contains("iolaus.db"), "{command} names the file: {said}");
-        assert!(said.contains(".recover") && said.contains("stop every process"), "{command} tells the mend: {said}");
+        assert!(said.contains(".recover") && said.contains("stop every process"), "{command} tells the hint: {said}");
         assert!(fs::read(&file).unwrap() == bad, "{command} changed the file");
     }
     fs::write(&file, &good).unwrap();

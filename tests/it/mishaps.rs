@@ -45,7 +45,7 @@ async fn what_a_worker_claims_after_its_row_was_removed_is_not_lost() {
     other.drain().await.unwrap();
 }
 
-/// A store that fails for longer than the lease and then mends, while the worker lives on.
+/// A store that fails for longer than the lease and then recovers, while the worker lives on.
 #[tokio::test]
 async fn an_end_that_could_not_be_stored_for_a_while_does_not_leave_the_job_running_for_ever() {
     let host = TestHost::with_worker_timeout(Duration::from_secs(10));

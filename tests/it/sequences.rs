@@ -352,7 +352,7 @@ async fn execute_gives_a_sequence_back_and_goes_on_with_it_later() {
 
 #[tokio::test]
 async fn an_end_of_a_step_that_cannot_be_stored_whole_is_not_stored_at_all() {
-    // Each write of the transaction that ends step 1 and opens step 2 fails in turn, until the file is mended.
+    // Each write of the transaction that ends step 1 and opens step 2 fails in turn, until the file can be written again.
     for (n, fails) in [
         "BEFORE UPDATE OF finished_at ON jobs WHEN NEW.job_id = 'whole/1'",
         "BEFORE INSERT ON job_verdicts",

@@ -165,7 +165,7 @@ impl Tenant {
         let failure = Failure::new(code, category, message).with_source(source).after(retry_after);
         match answer.status {
             401 => {
-                let hint = credentials.map_or_else(String::new, |credentials| credentials.mend(&self.name));
+                let hint = credentials.map_or_else(String::new, |credentials| credentials.hint(&self.name));
                 let retryable = self.may_still_propagate(call.operation);
                 Failure { tenant_held: self.is_locked_out(), retryable, ..failure.suggest(hint) }
             }

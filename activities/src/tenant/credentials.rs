@@ -190,7 +190,7 @@ impl Credentials {
     }
 
     /// What to do when the tenant does not accept it.
-    pub(super) fn mend(&self, tenant: &str) -> String {
+    pub(super) fn hint(&self, tenant: &str) -> String {
         let setting = match (&self.way, &self.secret) {
             (_, Secret::File(file)) => return format!("write a secret that is valid now to {}", file.display()),
             (Way::ApiKey, Secret::Setting) => {

@@ -57,9 +57,9 @@ impl Tenant {
 
     fn credentials(&self, call: &Call) -> Result<&Credentials, Failure> {
         self.link.credentials.as_ref().ok_or_else(|| {
-            let mend = "or ATLAN_OAUTH_CLIENT_ID and ATLAN_OAUTH_CLIENT_SECRET";
+            let hint = "or ATLAN_OAUTH_CLIENT_ID and ATLAN_OAUTH_CLIENT_SECRET";
             Failure::new("credentials.missing", Category::Auth, format!("no credentials are set for tenant `{}`", self.name))
-                .suggest(format!("set ATLAN_API_KEY {mend} for the tenant `default`, or tenants.{}.api_key_file", self.name))
+                .suggest(format!("set ATLAN_API_KEY {hint} for the tenant `default`, or tenants.{}.api_key_file", self.name))
                 .with_source(call.source())
         })
     }
@@ -102,7 +102,7 @@ impl Tenant {
         let message = format!("tenant `{}` does not accept {}: {}", self.name, credentials.name(), failure.message);
         let source = FailureSource { request_id: None, ..failure.source.clone() };
         let refused = Failure::new("credentials.refused", Category::Auth, message).with_source(source);
-        let refused = refused.suggest(credentials.mend(&self.name));
+        let refused = refused.suggest(credentials.hint(&self.name));
         self.locked_out(refused.clone());
         refused.holding_tenant()
     }

@@ -226,7 +226,7 @@ impl Tenant {
         changes: watch::Sender<u64>,
     ) -> Result<Self, SettingsError> {
         let link = settings::check(&name, &settings)?;
-        let refuse = |(key, problem, mend)| SettingsError { tenant: name.clone(), key, problem, mend };
+        let refuse = |(key, problem, hint)| SettingsError { tenant: name.clone(), key, problem, hint };
         let http = clients.of(&settings, link.bases.as_ref()).map_err(refuse)?;
         let permits = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
         let pace = pace::Pace::new(settings.requests_per_second, settings.request_burst, clock.monotonic());
@@ -266,8 +266,8 @@ impl Tenant {
 
     /// What is unusual about its settings and may still be right.
     pub fn warning(&self) -> Option<SettingsError> {
-        let (key, problem, mend) = settings::warning(&self.settings)?;
-        Some(SettingsError { tenant: self.name.clone(), key, problem, mend })
+        let (key, problem, hint) = settings::warning(&self.settings)?;
+        Some(SettingsError { tenant: self.name.clone(), key, problem, hint })
     }
 
     /// Its name.

@@ -107,7 +107,7 @@ pub struct TenantSettings {
 impl TenantSettings {
     /// Checks addresses and limits. No file is read.
     pub fn check(&self, tenant: &str) -> Result<(), SettingsError> {
-        let refuse = |(key, problem, mend)| SettingsError { tenant: tenant.to_owned(), key, problem, mend };
+        let refuse = |(key, problem, hint)| SettingsError { tenant: tenant.to_owned(), key, problem, hint };
         check_settings(self).map(drop).map_err(refuse)
     }
 }
@@ -176,7 +176,7 @@ impl fmt::Display for Generation {
 
 /// Why the settings of a tenant are refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("tenant `{tenant}`: `{key}` {problem}; {mend}")]
+#[error("tenant `{tenant}`: `{key}` {problem}; {hint}")]
 pub struct SettingsError {
     /// The tenant's name.
     pub tenant: String,
@@ -184,6 +184,6 @@ pub struct SettingsError {
     pub key: &'static str,
     /// What is wrong with it.
     pub problem: String,
-    /// How to mend it.
-    pub mend: &'static str,
+    /// How to fix it.
+    pub hint: &'static str,
 }

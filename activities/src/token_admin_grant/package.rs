@@ -67,8 +67,8 @@ impl Grant<'_> {
             return verdict;
         }
         let message = if succeeded {
-            let mend = "the package succeeds even when it may not save, so whoever runs it must be an admin of the connection";
-            format!("run {} succeeded, but {user} is not among the admins of {name}: {mend}", run.name)
+            let hint = "the package succeeds even when it may not save, so whoever runs it must be an admin of the connection";
+            format!("run {} succeeded, but {user} is not among the admins of {name}: {hint}", run.name)
         } else {
             format!("{user} is not among the admins of {name}: {ended}")
         };

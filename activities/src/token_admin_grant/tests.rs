@@ -491,7 +491,7 @@ async fn an_unknown_token_or_connection_is_not_found_and_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn a_denial_names_who_asked_and_what_would_mend_it() {
+async fn a_denial_names_who_asked_and_what_would_help() {
     let denied = || does(false, Reply::json(403, &json!({"errorCode": "ATLAS-403-00-001", "errorMessage": "not authorized"})));
     for method in ["direct", "package"] {
         let case = Case::new(|world| {

@@ -30,7 +30,7 @@ fn rows(health: &Health) -> Vec<Finding> {
     let named = broken.iter().take(NAMED).map(|row| {
         let message = format!("job {} (run {}) {}: {}", row.job_id, row.run_id, row.code, row.message);
         Finding::new("rows", State::Fail, message)
-            .mend("iolaus fsck names every broken row, and iolaus fsck --repair sets them aside")
+            .hint("iolaus fsck names every broken row, and iolaus fsck --repair sets them aside")
     });
     let more = broken.len().saturating_sub(NAMED);
     let rest =
@@ -45,7 +45,7 @@ fn step(ahead: SignedDuration) -> Option<Finding> {
     }
     let message = format!("the machine's wall clock is {}: it was set while the queue was in use", describe_step(ahead));
     Some(
-        Finding::new("clock", State::Warn, message).mend(
+        Finding::new("clock", State::Warn, message).hint(
             "no job starts or ends earlier or later for it; to show right times, restart all processes of the queue together",
         ),
     )
@@ -61,7 +61,7 @@ fn log(log: &LogSize) -> Finding {
     let message =
         format!("{message}, more than database.wal_warn_bytes: a reader of an old state keeps it from being shortened{who}");
     Finding::new("log", State::Warn, message)
-        .mend("end the process that keeps a read transaction open, such as a backup or a database shell")
+        .hint("end the process that keeps a read transaction open, such as a backup or a database shell")
 }
 
 /// How fast the disk syncs, and what that allows.
@@ -72,8 +72,8 @@ pub(super) async fn disk(app: &App) -> (Option<Finding>, Option<DiskSpeed>) {
         Some(Err(error)) => {
             let finding = Finding::new("disk", State::Warn, format!("could not be measured: {error}"));
             // A directory that too many may write to is refused as well as one that this user may not: the error knows.
-            let hint = if let ClientError::Unavailable { mend, .. } = error { mend } else { None };
-            (Some(hint.into_iter().fold(finding, Finding::mend)), None)
+            let hint = if let ClientError::Unavailable { hint, .. } = error { hint } else { None };
+            (Some(hint.into_iter().fold(finding, Finding::hint)), None)
         }
     }
 }
@@ -94,7 +94,7 @@ fn speed(disk: &DiskSpeed) -> Finding {
     match &disk.implausible {
         None => Finding::new("disk", State::Ok, message),
         Some(why) => Finding::new("disk", State::Warn, format!("{why}; {message}"))
-            .mend("put the queue's file (database.path) on a disk that keeps what is synced, unless the jobs may be lost"),
+            .hint("put the queue's file (database.path) on a disk that keeps what is synced, unless the jobs may be lost"),
     }
 }
 

@@ -55,11 +55,11 @@ async fn of_one(tenant: Result<Arc<Tenant>, (Finding, Exit)>, others: bool) -> F
         Err(refused) => return vec![refused],
     };
     let mut findings = Vec::new();
-    if let Some(SettingsError { key, problem, mend, .. }) = tenant.warning() {
+    if let Some(SettingsError { key, problem, hint, .. }) = tenant.warning() {
         let name = tenant.name();
         let finding =
             Finding::new(format!("tenant {name} configuration"), State::Warn, format!("`tenants.{name}.{key}` {problem}"));
-        findings.push((finding.mend(mend), Exit::Passed));
+        findings.push((finding.hint(hint), Exit::Passed));
     }
     findings.extend(of_tenant(&tenant, others).await.into_iter().map(|finding| (finding, Exit::Unresolved)));
     findings
@@ -69,14 +69,14 @@ fn open(app: &App, name: &str, tenant: Option<Result<Arc<Tenant>, SettingsError>
     let what = || format!("tenant {name} configuration");
     match tenant {
         Some(Ok(tenant)) => Ok(tenant),
-        Some(Err(SettingsError { key, problem, mend, .. })) => {
-            Err((Finding::new(what(), State::Fail, format!("`tenants.{name}.{key}` {problem}")).mend(mend), Exit::Usage))
+        Some(Err(SettingsError { key, problem, hint, .. })) => {
+            Err((Finding::new(what(), State::Fail, format!("`tenants.{name}.{key}` {problem}")).hint(hint), Exit::Usage))
         }
         None => {
             let known = tenant::few(app.config.tenants.keys().map(String::as_str));
             let finding = Finding::new(what(), State::Fail, format!("no tenant is named `{name}` (known: {known})"));
             let hint = format!("add a section [tenants.{name}] to the configuration, or choose another with --tenant");
-            Err((finding.mend(hint), Exit::Unresolved))
+            Err((finding.hint(hint), Exit::Unresolved))
         }
     }
 }
@@ -110,7 +110,7 @@ async fn without_ping(tenant: &Tenant, failure: &Failure, others: bool) -> Vec<F
     };
     let hint = || format!("check tenants.{name}.base_url, and that this machine reaches it (name, port, proxy, firewall)");
     let first = Finding::new(format!("tenant {name} {part}"), State::Fail, failure.to_string());
-    let mut first = first.mend(failure.suggested_action.clone().unwrap_or_else(hint));
+    let mut first = first.hint(failure.suggested_action.clone().unwrap_or_else(hint));
     // The section that is always there may stay empty beside others.
     if tenant.settings().base_url.trim().is_empty() && name == "default" && others {
         first.state = State::Warn;
@@ -135,8 +135,8 @@ fn clock(what: &str, tenant: &Tenant, ahead: Option<SignedDuration>) -> Finding 
     let seconds = ahead.as_secs();
     let tolerance = tenant.settings().clock_tolerance;
     if ahead.unsigned_abs() > tolerance {
-        let mend = format!("synchronise this machine's clock (NTP), or raise tenants.{}.clock_tolerance", tenant.name());
-        return Finding::new(what, State::Warn, format!("{seconds} s ahead of ours; times are moved by that")).mend(mend);
+        let hint = format!("synchronise this machine's clock (NTP), or raise tenants.{}.clock_tolerance", tenant.name());
+        return Finding::new(what, State::Warn, format!("{seconds} s ahead of ours; times are moved by that")).hint(hint);
     }
     Finding::new(what, State::Ok, format!("{seconds} s ahead of ours"))
 }
@@ -150,13 +150,13 @@ async fn abilities(tenant: &Tenant, ping: &Ping) -> Vec<Finding> {
         Finding::new(what("publish_preflight"), State::Ok, "needs a service account, and this is one")
     } else {
         Finding::new(what("publish_preflight"), State::Fail, "needs credentials of a service account, and this is a person")
-            .mend("use an API token of the tenant: its user name begins with service-account-")
+            .hint("use an API token of the tenant: its user name begins with service-account-")
     };
     let grant = if privileged {
         Finding::new(what("token_admin_grant"), State::Ok, "needs an administrator of the connection; the role allows to try")
     } else {
         Finding::new(what("token_admin_grant"), State::Warn, "needs an administrator of the connection; no role here makes one")
-            .mend("use an API token that administers the connection, or one of a tenant's admin")
+            .hint("use an API token that administers the connection, or one of a tenant's admin")
     };
     let endpoint = if privileged { "workflows/submit" } else { "package-workflows/submit" };
     let (find, look) = reads(tenant, &format!("may search workflows; submits by {endpoint}")).await;
@@ -182,7 +182,7 @@ fn asked<T>(what: String, fine: String, answer: Result<T, Failure>) -> Finding {
         Err(failure) => {
             let finding = Finding::new(what, State::Fail, failure.to_string());
             match failure.suggested_action {
-                Some(hint) => finding.mend(hint),
+                Some(hint) => finding.hint(hint),
                 None => finding,
             }
         }

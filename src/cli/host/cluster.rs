@@ -49,7 +49,7 @@ fn api_key(temporal: &TemporalConfig) -> Result<Option<SecretString>, ClientErro
             // Its name is not shown: it may be the key itself, pasted at the wrong place.
             place: "the file that temporal.api_key_file names".to_owned(),
             unknown: false,
-            mend: Some("name a readable file that holds the key".into()),
+            hint: Some("name a readable file that holds the key".into()),
             source: error.into(),
         }),
     }

@@ -35,5 +35,5 @@ impl App {
 }
 
 fn panicked(place: String, error: tokio::task::JoinError) -> ClientError {
-    ClientError::Unavailable { place, unknown: false, mend: None, source: Box::new(error) }
+    ClientError::Unavailable { place, unknown: false, hint: None, source: Box::new(error) }
 }

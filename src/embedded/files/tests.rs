@@ -6,7 +6,7 @@ const OURS: u32 = 0x494F_4C41;
 
 fn refusal(path: &Path) -> String {
     let error = StateDirectory::open(path).map(drop).unwrap_err();
-    format!("{error}; {}", error.mend().unwrap_or_default())
+    format!("{error}; {}", error.hint().unwrap_or_default())
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_link_beside_the_database_is_refused_and_its_target_is_neither_created_nor_o
         symlink(&target, dir.path().join(format!("q.db-{name}"))).unwrap();
     }
     for error in [place.beside("turn"), place.beside("write"), place.directory_beside("wake")].map(Result::unwrap_err) {
-        let text = format!("{error}; {}", error.mend().unwrap_or_default());
+        let text = format!("{error}; {}", error.hint().unwrap_or_default());
         assert!(text.contains("symbolic link") || text.contains("is not a directory"), "{text}");
     }
     assert!(!target.exists());

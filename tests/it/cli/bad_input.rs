@@ -149,7 +149,7 @@ fn an_input_of_two_megabytes_is_refused_and_stores_nothing() {
 }
 
 #[test]
-fn a_wrong_configuration_is_refused_with_key_source_and_mend() {
+fn a_wrong_configuration_is_refused_with_key_source_and_hint() {
     let mut place = Place::new();
     place.set("IOLAUS_WORKER__SLOTS_WROK", "3");
     let parts = ["worker.slots_wrok", "IOLAUS_WORKER__SLOTS_WROK", "did you mean `worker.slots_work`?"];

@@ -44,7 +44,7 @@ fn doctor_names_every_mistake_with_a_hint_and_goes_through_to_the_end() {
     );
     place.set("IOLAUS_CONFIG", file.as_os_str());
     let ran = place.run("doctor");
-    assert_eq!((ran.code, ran.json()["well"].as_bool()), (2, Some(false)), "{ran:?}");
+    assert_eq!((ran.code, ran.json()["ok"].as_bool()), (2, Some(false)), "{ran:?}");
     for (what, message) in [
         ("tenant b_closed address", "could not be reached"),
         ("tenant c_plain address", "could not be reached"),
@@ -54,7 +54,7 @@ fn doctor_names_every_mistake_with_a_hint_and_goes_through_to_the_end() {
     ] {
         let found = finding(&ran, what);
         assert!(found["state"] == "fail" && found["message"].as_str().is_some_and(|text| text.contains(message)), "{found}");
-        assert!(found["mend"].as_str().is_some_and(|hint| hint.len() > 10), "no hint: {found}");
+        assert!(found["hint"].as_str().is_some_and(|hint| hint.len() > 10), "no hint: {found}");
     }
     for what in ["tenant g_fine address", "tenant g_fine workflow_rerun", "tenant default await_completion", "queue"] {
         assert_eq!(finding(&ran, what)["state"], "ok", "{what}");
@@ -84,7 +84,7 @@ fn doctor_still_asks_a_tenant_that_does_not_say_who_we_are_for_the_rest() {
         assert_eq!(ran.code, 3, "{status}: {ran:?}");
         let found = finding(&ran, &format!("tenant default {part}"));
         assert_eq!(found["state"], "fail", "{status}: {found}");
-        assert!(found["mend"].as_str().is_some_and(|text| text.contains(hint)), "{status}: {found}");
+        assert!(found["hint"].as_str().is_some_and(|text| text.contains(hint)), "{status}: {found}");
         assert_eq!(finding(&ran, "tenant default workflow_rerun")["state"], "ok", "{status}");
         assert_eq!(finding(&ran, "tenant default await_completion")["state"], "ok", "{status}");
         assert_eq!(finding(&ran, "tenant default publish_preflight")["state"], "warn", "{status}");

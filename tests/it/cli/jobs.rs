@@ -275,14 +275,14 @@ fn status_doctor_and_whoever_waits_say_which_worker_holds_which_tenant_back_sinc
 }
 
 #[test]
-fn doctor_tells_trouble_with_a_tenant_by_3_and_its_mend() {
+fn doctor_tells_trouble_with_a_tenant_by_3_and_its_hint() {
     let bare = Place::new();
     let ran = bare.run("doctor");
     assert_eq!(ran.code, 3, "{ran:?}");
     assert!(ran.stdout.contains("ATLAN_BASE_URL"), "{}", ran.stdout);
     let mut place = place();
-    let well = place.run("doctor");
-    assert_eq!((well.code, well.json()["well"].as_bool()), (0, Some(true)), "{well:?}");
+    let fine = place.run("doctor");
+    assert_eq!((fine.code, fine.json()["ok"].as_bool()), (0, Some(true)), "{fine:?}");
     place.set("ATLAN_API_KEY", "sandbox-admin");
     let person = place.run("doctor --output text");
     assert!(person.code == 3 && person.stdout.contains("needs credentials of a service account"), "{person:?}");

@@ -167,6 +167,6 @@ async fn a_tenant_of_the_other_generation_is_not_asked() {
         let ended = host.attempt(AwaitCompletion::new(tenants), input).await;
         let Err(ActivityError::Failed(failure)) = ended else { panic!("no failure: {ended:?}") };
         assert_eq!((failure.code.as_ref(), failure.category), ("generation.unsupported", Category::Unimplemented));
-        assert!(failure.suggested_action.is_some_and(|mend| mend.contains("tenants.default.generation")));
+        assert!(failure.suggested_action.is_some_and(|hint| hint.contains("tenants.default.generation")));
     }
 }

@@ -12,12 +12,12 @@ pub(in crate::tenant) struct Checked {
     pub(in crate::tenant) credentials: Option<Credentials>,
 }
 
-/// What is wrong with one key: the key, the problem, the mend.
+/// What is wrong with one key: the key, the problem, the hint.
 pub(in crate::tenant) type Refusal = (&'static str, String, &'static str);
 
 /// Checks the settings of one tenant, and reads its secret once, so that a file that is not there is found now.
 pub(in crate::tenant) fn check(tenant: &str, settings: &TenantSettings) -> Result<Checked, SettingsError> {
-    let refuse = |(key, problem, mend)| SettingsError { tenant: tenant.to_owned(), key, problem, mend };
+    let refuse = |(key, problem, hint)| SettingsError { tenant: tenant.to_owned(), key, problem, hint };
     let bases = check_settings(settings).map_err(refuse)?;
     let credentials = Credentials::of(settings).map_err(refuse)?;
     Ok(Checked { bases, credentials })
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_tenant_the_key_and_the_mend_but_never_the_secret() {
+    fn a_refusal_names_the_tenant_the_key_and_the_hint_but_never_the_secret() {
         for url in ["acme", "ftp://h", "https://u:p@h", "https://h/?x=1"] {
             let text = refused(&TenantSettings { base_url: url.into(), ..TenantSettings::default() });
             assert!(text.starts_with("tenant `acme`: `base_url`") && text.contains("https://acme.example.com"), "{text}");

@@ -270,7 +270,7 @@ async fn the_file_of_a_secret_is_read_again_before_a_401_is_final() {
         TenantSettings { api_key: None, api_key_file: Some(file.path().into()), ..server.settings() },
         &crate::tenant::scripted::clock(),
     );
-    assert!(other.ping().await.expect_err("a wrong key").suggested_action.expect("a mend").contains("valid now"));
+    assert!(other.ping().await.expect_err("a wrong key").suggested_action.expect("a hint").contains("valid now"));
     std::fs::write(file.path(), "new-key").expect("it is written");
     other.probe().await.expect("the new key does");
 }

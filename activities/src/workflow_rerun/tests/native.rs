@@ -221,7 +221,7 @@ async fn a_tenant_without_apps_is_told_from_one_without_this_app() {
             let Err(ActivityError::Failed(failure)) = ended else { panic!("no failure: {ended:?}") };
             let code = if activity == "await" && has_apps { "run.not_found" } else { code };
             assert_eq!((failure.code.as_ref(), failure.retryable), (code, false), "{activity}");
-            let named = failure.suggested_action.is_some_and(|mend| mend.contains("tenants.default.generation"));
+            let named = failure.suggested_action.is_some_and(|hint| hint.contains("tenants.default.generation"));
             assert_eq!(named, !has_apps, "{activity}");
         }
     }
@@ -234,5 +234,5 @@ async fn a_tenant_without_workflows_is_told_from_one_without_this_workflow() {
     let ended = TestHost::new(clock.clone()).attempt(WorkflowRerun::new(server.tenants(&clock)), json!({"workflow": W})).await;
     let Err(ActivityError::Failed(failure)) = ended else { panic!("no failure: {ended:?}") };
     assert_eq!((failure.code.as_ref(), failure.category), ("generation.unsupported", Category::Unimplemented));
-    assert!(failure.suggested_action.is_some_and(|mend| mend.contains("tenants.default.generation")));
+    assert!(failure.suggested_action.is_some_and(|hint| hint.contains("tenants.default.generation")));
 }
