@@ -13,6 +13,7 @@ mod trace;
 
 use std::time::Duration;
 
+use axum::http::Uri;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -115,7 +116,7 @@ fn is_unknown_word(directive: &str) -> bool {
 pub fn init(settings: &TelemetrySettings, stderr_is_terminal: bool) -> Guard {
     let env = |name: &str| std::env::var(name).ok();
     let provider = provider(env);
-    let meters = Meters::build(resource(&env), wants_export(&env, "METRICS") && with_password(&env).is_none());
+    let meters = Meters::build(resource(&env), wants_export(&env, "METRICS") && unusable_endpoint(&env).is_none());
     opentelemetry::global::set_meter_provider(meters.provider().clone());
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let (stderr, log) = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(std::io::stderr());
@@ -175,10 +176,8 @@ fn provider(env: impl Fn(&str) -> Option<String>) -> SdkTracerProvider {
     if !wants_export(&env, "TRACES") {
         return builder.build();
     }
-    if let Some(variable) = with_password(&env) {
-        warn_early(&format!(
-            "nothing is exported: {variable} holds a user or a password; send it in OTEL_EXPORTER_OTLP_HEADERS instead"
-        ));
+    if let Some((variable, problem)) = unusable_endpoint(&env) {
+        warn_early(&format!("nothing is exported: {variable} {problem}"));
         return builder.build();
     }
     match opentelemetry_otlp::SpanExporter::builder().with_http().build() {
@@ -204,16 +203,29 @@ fn wants_export(env: &impl Fn(&str) -> Option<String>, signal: &str) -> bool {
     endpoint && !says("OTEL_SDK_DISABLED", "true") && !says(&format!("OTEL_{signal}_EXPORTER"), "none")
 }
 
-/// The variable whose endpoint holds a user or a password. The exporter quotes its endpoint wherever it fails, so such a one is not used.
-fn with_password(env: &impl Fn(&str) -> Option<String>) -> Option<&'static str> {
+/// The variable whose endpoint cannot be used, and why. The exporter quotes its endpoint wherever it fails, so that one with a password, or
+/// with a key in the place of an address, is not given to it.
+fn unusable_endpoint(env: &impl Fn(&str) -> Option<String>) -> Option<(&'static str, &'static str)> {
     const ENDPOINTS: [&str; 3] =
         ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"];
-    let has_user = |url: String| {
-        let authority =
-            url.split_once("://").map_or(url.as_str(), |(_, rest)| rest).split(['/', '?', '#']).next().unwrap_or_default();
-        authority.contains('@')
+    let problem = |url: String| {
+        let url = url.trim();
+        if url.is_empty() {
+            return None;
+        }
+        let address = url.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
+        if authority(url).contains('@') {
+            return Some("holds a user or a password; send it in OTEL_EXPORTER_OTLP_HEADERS instead");
+        }
+        address.is_none().then_some("is not an http:// or https:// address")
     };
-    ENDPOINTS.into_iter().find(|name| env(name).is_some_and(has_user))
+    ENDPOINTS.into_iter().find_map(|name| Some((name, env(name).and_then(problem)?)))
+}
+
+/// What stands before the path, of whatever somebody took for an address.
+fn authority(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().unwrap_or_default()
 }
 
 fn names_the_service(attributes: Option<&str>) -> bool {

@@ -140,14 +140,17 @@ fn a_service_name_of_the_environment_wins() {
 }
 
 #[test]
-fn an_endpoint_with_a_password_is_named_by_its_variable_and_not_used() {
+fn an_endpoint_with_a_password_or_that_is_no_address_is_named_by_its_variable_and_not_used() {
     let named = |name: &'static str, url: &str| {
         let url = url.to_owned();
-        with_password(&move |asked: &str| (asked == name).then(|| url.clone()))
+        unusable_endpoint(&move |asked: &str| (asked == name).then(|| url.clone()))
     };
     for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"] {
         for url in ["http://user:hush@c:4318", "https://hush@c/v1/traces", "user:hush@c:4318"] {
-            assert_eq!(named(name, url), Some(name), "{url}");
+            assert!(matches!(named(name, url), Some((named, why)) if named == name && why.contains("password")), "{url}");
+        }
+        for url in ["https//u:hush@h:1", "http:/u:hush@h", "ey.hush.hush", "c:4318", "grpc://c:4317", "http://"] {
+            assert!(matches!(named(name, url), Some((named, why)) if named == name && !why.contains("hush")), "{url}");
         }
         for url in ["http://c:4318", "https://c/a@b", "https://c?x=a@b", ""] {
             assert_eq!(named(name, url), None, "{url}");

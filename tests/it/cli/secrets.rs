@@ -123,6 +123,18 @@ fn a_password_in_the_address_of_a_collector_is_not_shown_and_the_variable_is_nam
 }
 
 #[test]
+fn what_is_no_address_of_a_collector_is_not_shown_and_the_variable_is_named() {
+    let mut place = Place::with_tenant(SandboxOptions::default());
+    for value in ["https//u:k-hush-hush@h:1", "http:/u:k-hush-hush@h", "k-hush-hush"] {
+        place.set("OTEL_EXPORTER_OTLP_ENDPOINT", value);
+        let ran = place.run("status");
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(ran.stderr.contains("nothing is exported: OTEL_EXPORTER_OTLP_ENDPOINT "), "{ran:?}");
+        assert!(!ran.stdout.contains("hush") && !ran.stderr.contains("hush"), "{ran:?}");
+    }
+}
+
+#[test]
 fn no_api_key_is_left_anywhere_after_everything_was_run() {
     let said = everything_said_and_kept(Place::with_tenant(SandboxOptions::default()));
     without(&["sandbox-api-token"], &said);
