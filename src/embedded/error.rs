@@ -140,6 +140,15 @@ pub(super) enum StoreError {
     /// The code of an operation panicked; it was undone.
     #[error("an operation panicked and was undone")]
     Panicked,
+    /// A task that this process cannot do without panicked.
+    #[error("the task `{task}` of this process panicked")]
+    TaskLost {
+        /// Its name.
+        task: &'static str,
+    },
+    /// No thread could be started to read the file.
+    #[error("no thread can be started")]
+    NoThread,
     /// The writer thread is gone.
     #[error("the queue is closed")]
     Closed,
@@ -183,7 +192,7 @@ impl StoreError {
 impl StoreError {
     /// Whether this process must not use the file any more.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::Upgraded { .. } | Self::Replaced { .. })
+        matches!(self, Self::Upgraded { .. } | Self::Replaced { .. } | Self::TaskLost { .. })
     }
 
     /// Whether a file may not be opened or written, whichever it is.
@@ -227,6 +236,9 @@ impl StoreError {
         const DENIED: &str = "its directory must be writable for whoever runs this, or database.path name another";
         const FILES: &str = "this process may open too few files: raise the limit (`ulimit -n`) to 256 or more";
         const OTHER: &str = "it was left as it is; set IOLAUS_DATABASE__PATH to another path";
+        const THREADS: &str =
+            "raise the limit of processes and threads: `ulimit -u`, TasksMax= of its unit, the limit of its container";
+        const RESTART: &str = "start it again; the log has the panic, which is a mistake of this program: report it";
         const AGAIN: &str = "the processes that use it stop on their own within seconds; then start them again. Never delete or replace \
              files of a queue in use";
         const APART: &str = "end every process of this queue, by whatever name it has it, then start them again with one and the same path; \
@@ -236,6 +248,8 @@ impl StoreError {
         const DAMAGED: &str = "the file is damaged: stop every process that uses it, keep a copy, and put a backup back or try `sqlite3 FILE .recover`; \
              iolaus fsck names the commands";
         match self {
+            Self::NoThread => Some(THREADS),
+            Self::TaskLost { .. } => Some(RESTART),
             Self::Sql(error) | Self::CommitUnknown(error) if extended_code(error) == Some(NO_ROOM_FOR_SHM) => Some(FULL),
             Self::Sql(error) | Self::CommitUnknown(error) if extended_code(error) == Some(SHORT_READ) => Some(CUT),
             Self::Sql(error) | Self::CommitUnknown(error) => match error.sqlite_error_code()? {

@@ -8,6 +8,7 @@
 mod client;
 mod disk;
 mod error;
+mod essential;
 mod execute;
 mod files;
 mod filesystem;

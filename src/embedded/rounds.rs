@@ -7,6 +7,7 @@ use std::time::Duration;
 use iolaus_activities::Clock;
 use tokio::sync::Notify;
 
+use super::essential;
 use super::queue_clock::{QueueClock, StepWatch};
 use super::store::{self, Store, StoreError};
 use super::wake::Listener;
@@ -31,9 +32,9 @@ impl Rounds {
         // Before anything else: a wake that comes until then would be lost, and only the next slow round would make up for it.
         let listener = listen(&store, None);
         let asked = Arc::new(Notify::new());
-        let telling = tokio::spawn(tell_closed(store.clone(), clock.clone(), asked.clone()));
+        let telling = essential::spawn(&store, "tell_closed", tell_closed(store.clone(), clock.clone(), asked.clone()));
         let wal = WalWatch::new(wal_warn_bytes, clock.clone());
-        Self([tokio::spawn(go(store, clock, listener, asked, wal)), telling])
+        Self([essential::spawn(&store, "maintenance", go(store.clone(), clock, listener, asked, wal)), telling])
     }
 }
 

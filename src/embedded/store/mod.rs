@@ -41,6 +41,7 @@ mod plans;
 #[cfg(test)]
 mod power_cut;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -218,7 +219,9 @@ impl Store {
         let _turn = self.reads.acquire().await.map_err(|_| StoreError::Closed)?;
         self.check_usable()?;
         let (place, readers) = (self.place.clone(), self.readers.clone());
-        let task = tokio::task::spawn_blocking(move || read(place.database(), &readers, query));
+        let query = move || read(place.database(), &readers, query);
+        // It panics where the system has no thread left for this user, and that may last a moment.
+        let task = catch_unwind(AssertUnwindSafe(|| tokio::task::spawn_blocking(query))).map_err(|_| StoreError::NoThread)?;
         task.await.map_err(|_| StoreError::Closed)?
     }
 

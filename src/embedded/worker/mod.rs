@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::store::{
     ClaimRequest, ClaimScope, Claimed, Claimer, ServedTenants, ShareTable, Shares, Store, StoreError, WorkerRegistration,
 };
-use super::{Embedded, store};
+use super::{Embedded, essential, store};
 use crate::client::ClientError;
 use crate::executor;
 use crate::job::{JobId, Throttles};
@@ -124,10 +124,10 @@ impl Worker {
         host.store.add_claimer(shared.clone()).await;
         gauges::watch_worker(&shared, &host.options.metrics);
         let tasks = vec![
-            tokio::spawn(run_claimed(shared.clone(), receiver)),
-            tokio::spawn(alive::stay_alive(shared.clone())),
-            tokio::spawn(alive::forget_old(shared.clone())),
-            tokio::spawn(holds::watch(shared.clone())),
+            essential::spawn(&shared.store, "run_claimed", run_claimed(shared.clone(), receiver)),
+            essential::spawn(&shared.store, "stay_alive", alive::stay_alive(shared.clone())),
+            essential::spawn(&shared.store, "forget_old", alive::forget_old(shared.clone())),
+            essential::spawn(&shared.store, "watch_holds", holds::watch(shared.clone())),
         ];
         tracing::info!(worker = %shared.name, database = %host.store.path().display(), "the worker is ready");
         Ok(Self { shared, tasks })
