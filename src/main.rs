@@ -8,7 +8,7 @@ use clap::Parser;
 use rustix::process::DumpableBehavior;
 
 use iolaus::cli::exit::Exit;
-use iolaus::cli::{Cli, descriptors, report, signals};
+use iolaus::cli::{Cli, descriptors, report, signals, threads};
 use iolaus::telemetry;
 
 /// Jobs are made of many small strings, which the C library's allocator is slow with.
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let out = cli.out();
     descriptors::check()?;
+    threads::check()?;
     let config = cli.configure(&std::env::vars_os().collect())?;
     let guard = telemetry::init(&cli.telemetry(&config), out.is_watched());
     let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, THREADS);

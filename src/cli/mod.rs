@@ -28,6 +28,7 @@ pub mod signals;
 mod status;
 mod strict_json;
 mod tenant_args;
+pub mod threads;
 mod tokens;
 mod wait;
 mod whoami;
