@@ -1,10 +1,14 @@
 //! The connections of the server: a bounded number, each with a deadline for every phase. A client that sends half a request, reads
 //! slowly or stays silent costs one connection for a bounded time, and none when another client needs it.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use std::{io, sync::Arc};
 
 use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -23,6 +27,8 @@ const HEAD_LIMIT: usize = 16 * 1024;
 const DESCRIPTOR_SHARE: u64 = 4;
 /// For so many connections one more may be about to close.
 const CLOSING_SHARE: usize = 4;
+/// A connection that was accepted so recently is not closed for having sent no request: the request is on its way.
+const GRACE: Duration = Duration::from_millis(20);
 /// After an accept that failed, as without a free descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -41,6 +47,8 @@ struct Connection {
     id: Id,
     phase: watch::Receiver<Phase>,
     abort: AbortHandle,
+    /// When it was accepted.
+    since: Duration,
 }
 
 /// Accepts and serves until it is dropped.
@@ -49,6 +57,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
     let mut tasks = JoinSet::new();
     // The oldest first.
     let mut connections: Vec<Connection> = Vec::new();
+    // Every connection is being answered, and others wait: each is closed after its answer.
+    let crowded = Arc::new(AtomicBool::new(false));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -58,14 +68,24 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
             }
             accepted = listener.accept() => accepted,
         };
-        let full = connections.len() >= most;
-        if (full || accepted.is_err())
-            && let Some(victim) = victim(&connections)
-        {
-            connections.remove(victim).abort.abort();
-        } else if full {
-            // Every connection is being answered; the new one is closed.
-            continue;
+        if connections.len() < most - most / CLOSING_SHARE {
+            crowded.store(false, Ordering::Relaxed);
+        }
+        // Each pass waits for a bounded time; a connection has a deadline for every phase.
+        while connections.len() >= most || accepted.is_err() {
+            if let Some(victim) = victim(&connections, clock.monotonic()) {
+                connections.remove(victim).abort.abort();
+                break;
+            }
+            if connections.len() < most {
+                break;
+            }
+            crowded.store(true, Ordering::Relaxed);
+            tokio::select! {
+                biased;
+                Some(ended) = tasks.join_next_with_id() => forget(&mut connections, id_of(ended)),
+                () = clock.deadline(GRACE) => {}
+            }
         }
         // A descriptor is free once its task is gone. Waiting for each by itself would let the queue of the kernel overflow.
         while tasks.len().saturating_sub(connections.len()) > most / CLOSING_SHARE
@@ -76,8 +96,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
         match accepted {
             Ok((stream, _)) => {
                 let (tell, phase) = watch::channel(Phase::First);
-                let abort = tasks.spawn(connection(stream, tell, router.clone(), limits, clock.clone()));
-                connections.push(Connection { id: abort.id(), phase, abort });
+                let abort = tasks.spawn(connection(stream, tell, router.clone(), limits, clock.clone(), crowded.clone()));
+                connections.push(Connection { id: abort.id(), phase, abort, since: clock.monotonic() });
             }
             Err(error) => {
                 tracing::warn!(%error, connections = connections.len(), "a connection to the probes could not be accepted");
@@ -94,8 +114,13 @@ fn most_connections(configured: usize, descriptors: Option<u64>) -> usize {
 }
 
 /// The connection to close for a new one: the oldest that has sent no complete request, else the oldest that is idle.
-fn victim(connections: &[Connection]) -> Option<usize> {
-    let oldest = |wanted: Phase| connections.iter().position(|connection| *connection.phase.borrow() == wanted);
+fn victim(connections: &[Connection], now: Duration) -> Option<usize> {
+    let oldest = |wanted: Phase| {
+        let is_wanted = |connection: &Connection| {
+            *connection.phase.borrow() == wanted && (wanted != Phase::First || now.saturating_sub(connection.since) >= GRACE)
+        };
+        connections.iter().position(is_wanted)
+    };
     oldest(Phase::First).or_else(|| oldest(Phase::Idle))
 }
 
@@ -107,14 +132,26 @@ fn forget(connections: &mut Vec<Connection>, id: Id) {
     connections.retain(|connection| connection.id != id);
 }
 
-async fn connection(stream: TcpStream, tell: watch::Sender<Phase>, router: Router, limits: Limits, clock: Arc<dyn Clock>) {
+async fn connection(
+    stream: TcpStream,
+    tell: watch::Sender<Phase>,
+    router: Router,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    crowded: Arc<AtomicBool>,
+) {
     let mut phases = tell.subscribe();
     let tell = &tell;
     let service = service_fn(move |request| {
-        let router = router.clone();
+        let (router, crowded) = (router.clone(), crowded.clone());
         async move {
             tell.send_replace(Phase::Answering);
-            let answer = router.oneshot(request).await;
+            let mut answer = router.oneshot(request).await;
+            if let Ok(answer) = &mut answer
+                && crowded.load(Ordering::Relaxed)
+            {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             tell.send_replace(Phase::Idle);
             answer
         }

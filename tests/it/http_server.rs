@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,19 +35,24 @@ const LIMITS: Limits = Limits {
 };
 
 /// Ready once it is given leave, so that a request can be kept open.
-struct Gate(Semaphore);
+struct Gate {
+    /// One for each request that waits for its leave.
+    asked: Semaphore,
+    leave: Semaphore,
+}
 
 #[async_trait]
 impl Readiness for Gate {
     async fn ready(&self) -> Result<(), String> {
-        self.0.acquire().await.map_err(|error| error.to_string())?.forget();
+        self.asked.add_permits(1);
+        self.leave.acquire().await.map_err(|error| error.to_string())?.forget();
         Ok(())
     }
 }
 
 fn server(limits: Limits) -> (Server, Arc<ManualClock>, Arc<Gate>) {
     let clock = Arc::new(ManualClock::at("2026-11-27T00:00:00Z".parse().unwrap()));
-    let gate = Arc::new(Gate(Semaphore::new(0)));
+    let gate = Arc::new(Gate { asked: Semaphore::new(0), leave: Semaphore::new(0) });
     let bound = Bound::to(SocketAddr::from(([127, 0, 0, 1], 0)), limits).unwrap();
     (bound.serve(gate.clone(), Meters::new(), clock.clone()), clock, gate)
 }
@@ -114,19 +120,51 @@ async fn a_request_that_is_not_answered_in_time_is_cut_after_request_timeout() {
 #[tokio::test]
 async fn for_a_new_connection_the_oldest_without_a_request_is_closed_then_an_idle_one_and_never_one_that_is_answered() {
     let _watched = Watched::new();
-    let (server, _clock, gate) = server(Limits { max_connections: 3, ..LIMITS });
+    let (server, clock, gate) = server(Limits { max_connections: 3, ..LIMITS });
     let mut idle = connect(&server, WHOLE).await;
     until(&mut idle, "alive").await;
     let mut half = connect(&server, HALF).await;
     let mut asked = connect(&server, b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    gate.asked.acquire().await.unwrap().forget();
+    // Before that its request may be on its way.
+    clock.advance(Duration::from_millis(20)).await;
     let mut second = connect(&server, WHOLE).await;
     until(&mut second, "alive").await;
     assert!(is_closed(&mut half).await, "it was the only one without a request");
     let mut third = connect(&server, WHOLE).await;
     until(&mut third, "alive").await;
     assert!(is_closed(&mut idle).await, "it was the oldest idle one");
-    gate.0.add_permits(1);
+    gate.leave.add_permits(1);
     until(&mut asked, "ready").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_is_answered_beside_more_clients_than_connections_that_ask_without_a_pause() {
+    let _watched = Watched::new();
+    let (server, _clock, _gate) = server(Limits { max_connections: 8, ..LIMITS });
+    let (server, ends) = (Arc::new(server), Arc::new(AtomicBool::new(false)));
+    let busy = |_| {
+        let (server, ends) = (server.clone(), ends.clone());
+        tokio::spawn(async move {
+            while !ends.load(Ordering::Relaxed) {
+                // Many requests at once: between two answers there is nothing to wait for.
+                let mut stream = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+                stream.write_all(&WHOLE.repeat(50)).await.ok();
+                let mut buffer = [0; 4096];
+                while !ends.load(Ordering::Relaxed) && stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+            }
+        })
+    };
+    let clients: Vec<_> = (0..16).map(busy).collect();
+    for _ in 0..50 {
+        let mut probe = connect(&server, WHOLE).await;
+        until(&mut probe, "alive").await;
+    }
+    ends.store(true, Ordering::Relaxed);
+    drop(server);
+    for client in clients {
+        client.await.unwrap();
+    }
 }
 
 /// Whether a probe is answered within the time that an orchestrator gives it.
@@ -182,7 +220,7 @@ async fn a_client_that_sends_nothing_after_its_request_gets_the_answer() {
     for request in [WHOLE, b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n"] {
         let mut half_closed = connect(&server, request).await;
         half_closed.shutdown().await.unwrap();
-        gate.0.add_permits(1);
+        gate.leave.add_permits(1);
         until(&mut half_closed, "200 OK").await;
         assert!(is_closed(&mut half_closed).await);
     }
