@@ -43,11 +43,11 @@ pub(crate) async fn work(
     options.slots_work = 1;
     options.slots_waits = 1;
     let client = host.client();
-    let (job_id, run_id) = (enqueued.job_id.clone(), enqueued.run_id);
-    let worker = Worker::start_one(host, options, job_id.clone()).await?;
+    let target = Target::run(enqueued.job_id.clone(), enqueued.run_id);
+    let worker = Worker::start_one(host, options, enqueued.job_id.clone()).await?;
     let executed = tokio::select! {
         biased;
-        verdict = client.wait(Target::run(job_id, run_id)) => verdict.map(|verdict| Executed::Verdict(Box::new(verdict))),
+        verdict = client.wait(target.clone()) => verdict.map(|verdict| Executed::Verdict(Box::new(verdict))),
         () = stop => Ok(Executed::NotYet),
     };
     // A process that was asked to stop does not wait for the drain deadline.
@@ -57,5 +57,11 @@ pub(crate) async fn work(
         (Ok(Executed::Verdict(_)), Err(error)) => tracing::warn!(%error, "the worker could not be unregistered"),
         (_, drained) => drained?,
     }
-    executed
+    match executed? {
+        // The attempt may have ended the execution while it was told to stop, or on its own just before.
+        Executed::NotYet => {
+            Ok(host.client().get(target).await?.verdict.map_or(Executed::NotYet, |verdict| Executed::Verdict(Box::new(verdict))))
+        }
+        executed => Ok(executed),
+    }
 }

@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use iolaus::sandbox::SandboxOptions;
+use iolaus::sandbox::{Action, Fault, SandboxOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli::harness::{CONNECTION, Place, USER};
@@ -67,6 +67,20 @@ fn an_execute_that_is_stopped_in_its_first_moments_gives_the_job_back_and_says_n
         assert!(ended.code() == Some(5) || ended.signal() == Some(signal.as_raw()), "{n}: {ended:?}");
     }
     assert_eq!(running(&place), 0);
+}
+
+#[test]
+fn an_execute_that_is_stopped_while_its_effect_is_under_way_prints_the_verdict_and_exits_by_it() {
+    for (signal, input) in [(Signal::TERM, "until=submitted"), (Signal::INT, "idempotent=false until=submitted")] {
+        let place = place();
+        place.sandbox().add_fault(Fault::new(Action::Delay { ms: 2_000 }).on("/submit").times(1));
+        let execute = place.start(&format!("execute workflow_rerun type=snowflake {input} --job-id nightly"));
+        until("the submission arrived", || place.sandbox().faults_fired() == 1);
+        execute.send(signal);
+        let ended = execute.end();
+        assert_eq!((ended.code, ended.json()["status"].as_str()), (0, Some("passed")), "{ended:?}");
+        assert!(!ended.stderr.contains("not yet"), "{ended:?}");
+    }
 }
 
 #[test]
