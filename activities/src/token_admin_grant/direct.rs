@@ -70,6 +70,12 @@ impl Grant<'_> {
             // Settled: it was not applied, as far as the connection shows. The next attempt reads again, and no sooner than asked for.
             return Err(failure.into());
         }
+        drop(turn);
+        // The tenant may read the connection from a cache that does not have the write yet.
+        let after = self.read_back_later("waiting for the connection to show the token").await?.unwrap_or(after);
+        if self.is_seen(&after) {
+            return self.look_again(writes, after).await;
+        }
         writes.without_effect += 1;
         tracing::warn!(connection = name, rounds = writes.without_effect, "a list of admins was taken, but the token is not in it");
         if writes.without_effect < MAX_WRITES_WITHOUT_EFFECT {
@@ -83,16 +89,9 @@ impl Grant<'_> {
     /// Looks once more after a while: another process that read the connection before our write replaces our list by its own. None: the
     /// token is gone again, and another write makes sense.
     async fn look_again(&self, writes: &mut Writes, seen: Connection) -> Result<Option<Verdict>, ActivityError> {
-        let recheck = self.tenant.settings().grant_recheck;
-        if recheck.is_zero() {
+        let Some(after) = self.read_back_later("looking once more").await? else {
             return Ok(Some(self.seen(&seen, &Way::Direct(writes.clone()))));
-        }
-        // Not in step with the others, so that one of them is the last to write.
-        let wait = recheck.mul_f64(self.ctx.random().mul_add(0.5, 0.75));
-        let progress = Progress { step: "looking once more", connection: &self.input.connection_qualified_name };
-        let waited = alive(self.ctx, &progress, self.ctx.clock().sleep(wait)).await;
-        waited.map_err(|stop| self.stopped_after_sending(stop))?;
-        let after = self.read_back().await?;
+        };
         if self.is_seen(&after) {
             return Ok(Some(self.seen(&after, &Way::Direct(writes.clone()))));
         }
@@ -104,5 +103,19 @@ impl Grant<'_> {
         }
         let message = format!("{} was an admin of {name} {times} times, and another writer replaced the list each time", self.user);
         Ok(Some(self.verdict(false, message, &after, Some("direct"))))
+    }
+
+    /// The connection as it is `grant_recheck` later; None if that is no time.
+    pub(super) async fn read_back_later(&self, step: &'static str) -> Result<Option<Connection>, ActivityError> {
+        let recheck = self.tenant.settings().grant_recheck;
+        if recheck.is_zero() {
+            return Ok(None);
+        }
+        // Not in step with the others, so that one of them is the last to write.
+        let wait = recheck.mul_f64(self.ctx.random().mul_add(0.5, 0.75));
+        let progress = Progress { step, connection: &self.input.connection_qualified_name };
+        let waited = alive(self.ctx, &progress, self.ctx.clock().sleep(wait)).await;
+        waited.map_err(|stop| self.stopped_after_sending(stop))?;
+        self.read_back().await.map(Some)
     }
 }

@@ -825,6 +825,31 @@ fn input_is_read_strictly_and_the_options_are_those_of_a_grant() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_read_from_a_cache_for_a_moment_is_no_refusal() {
+    let clock = clock();
+    let (written, times) = (Arc::new(Mutex::new(None)), clock.clone());
+    let server = Scripted::answering(move |request| {
+        let mut written = written.lock().expect("no panic");
+        if request.target.contains("/apikeys") {
+            return Some(Reply::ok(&json!({"records": [{"id": "token-1", "clientId": "apikey-1"}]})));
+        }
+        let now = times.monotonic();
+        if request.target.contains("/bulk/") {
+            written.get_or_insert(now);
+        }
+        let shows = written.is_some_and(|at| now.saturating_sub(at) >= Duration::from_secs(5));
+        let admins: &[&str] = if shows { &["jane", "service-account-apikey-1"] } else { &["jane"] };
+        let attributes = json!({"qualifiedName": CONNECTION, "name": "prod", "adminUsers": admins});
+        Some(Reply::ok(&json!({"entity": {"guid": "c-1", "attributes": attributes}})))
+    })
+    .await;
+    let input = json!({"connection_qualified_name": CONNECTION, "api_token_guid": "token-1", "method": "direct"});
+    let grant = TokenAdminGrant::new(server.tenants(&clock));
+    let verdict = drive(&clock, TestHost::new(clock.clone()).attempt(grant, input)).await.expect("a verdict");
+    assert!(verdict.is_passed(), "{}", verdict.message());
+}
+
+#[tokio::test]
 async fn a_token_that_another_writers_list_brought_back_is_looked_at_once_more_too() {
     let clock = clock();
     // Writes that were taken, and reads since the first of them.
