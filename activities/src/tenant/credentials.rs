@@ -194,7 +194,9 @@ impl Credentials {
         let setting = match (&self.way, &self.secret) {
             (_, Secret::File(file)) => return format!("write a secret that is valid now to {}", file.display()),
             (Way::ApiKey, Secret::Setting) => {
-                return format!("set ATLAN_API_KEY (tenants.{tenant}.api_key) to a key that is valid now");
+                // The vendor's own variable is that of the tenant `default` alone.
+                let variable = if tenant == "default" { "ATLAN_API_KEY, which is " } else { "" };
+                return format!("set {variable}tenants.{tenant}.api_key to a key that is valid now");
             }
             (Way::OAuth { .. }, Secret::Setting) => "oauth_client_secret",
             (Way::Keycloak { .. }, Secret::Setting) => "keycloak_client_secret",

@@ -78,7 +78,7 @@ fn a_worker_of_a_deployment_version_works_jobs_and_sequences_once_its_version_is
 fn a_cluster_without_a_worker_is_said_to_have_none_and_a_waiting_job_can_be_cancelled() {
     let Some((place, _cluster)) = place() else { return };
     let job = own_name();
-    let waited = place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} --job-id {job} --wait --timeout 4s"));
+    let waited = place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} --job-id {job} --wait --timeout 15s"));
     assert!(waited.code == 5 && waited.stderr.contains("no live worker runs publish_preflight on task queue"), "{waited:?}");
     let required = place.run(&format!("enqueue publish_preflight {USER} {CONNECTION} --wait --require-worker"));
     assert!(required.code == 6 && required.stderr.contains("iolaus worker"), "{required:?}");

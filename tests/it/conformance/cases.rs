@@ -113,7 +113,8 @@ async fn panics(case: Arc<Case>) {
 
 async fn start_to_close(case: Arc<Case>) {
     let worker = case.worker().await;
-    let short = |options: &mut OptionOverrides| options.start_to_close = Some(SECOND);
+    // The attempt that passes has as long: on a busy machine it needs more than a moment.
+    let short = |options: &mut OptionOverrides| options.start_to_close = Some(5 * SECOND);
     case.enqueue(with(case.job("job", [Act::Ignore, Act::Pass]), short)).await.unwrap();
     let verdict = case.verdict("job").await;
     assert_eq!((verdict.status, verdict.attempts), (Status::Passed, 2));
@@ -126,10 +127,10 @@ async fn start_to_close(case: Arc<Case>) {
 async fn heartbeat(case: Arc<Case>) {
     let worker = case.worker().await;
     // Between two beats there is time for a busy machine to be late.
-    let short = |options: &mut OptionOverrides| options.heartbeat = Some(Duration::from_secs(4));
+    let short = |options: &mut OptionOverrides| options.heartbeat = Some(Duration::from_secs(8));
     let silent = with(with(case.job("silent", [Act::Ignore]), short), |options| options.maximum_attempts = Some(1));
     case.enqueue(silent).await.unwrap();
-    case.enqueue(with(case.job("alive", [Act::Beat { every: 1, times: 6 }]), short)).await.unwrap();
+    case.enqueue(with(case.job("alive", [Act::Beat { every: 1, times: 10 }]), short)).await.unwrap();
     assert_eq!(code(&case.verdict("silent").await), "timeout.heartbeat");
     let alive = case.verdict("alive").await;
     assert_eq!((alive.status, alive.attempts), (Status::Passed, 1));

@@ -216,11 +216,11 @@ async fn drain(case: Arc<Case>) {
 
 async fn delay(case: Arc<Case>) {
     let worker = case.worker().await;
-    let request = JobRequest { delay: Some(Duration::from_secs(2)), ..case.job("job", [Act::Pass]) };
+    let request = JobRequest { delay: Some(Duration::from_secs(6)), ..case.job("job", [Act::Pass]) };
     case.enqueue(request).await.unwrap();
     assert_eq!(case.detail("job").await.job.state, JobState::Scheduled);
     let verdict = case.verdict("job").await;
-    assert!(verdict.duration_ms >= 2_000 && verdict.status == Status::Passed, "{verdict:?}");
+    assert!(verdict.duration_ms >= 6_000 && verdict.status == Status::Passed, "{verdict:?}");
     worker.drain().await;
 }
 
