@@ -129,6 +129,9 @@ impl Activity for TokenAdminGrant {
     fn validate(input: &Self::Input) -> Result<(), InputError> {
         check_qualified_name("connection_qualified_name", &input.connection_qualified_name)?;
         match input.api_token_name.as_deref() {
+            None if input.api_token_guid.is_empty() => {
+                Err(InputError::new("api_token_guid", "is missing: name the API token by it or by `api_token_name`"))
+            }
             None => check_name("api_token_guid", &input.api_token_guid),
             Some(_) if !input.api_token_guid.is_empty() => {
                 Err(InputError::new("api_token_name", "must not be given beside `api_token_guid`"))
