@@ -238,7 +238,8 @@ fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     match std::fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let resolved = std::fs::canonicalize(parent)?.join(name);
-            if std::fs::symlink_metadata(&resolved).is_ok() {
+            // Anything else was created meanwhile.
+            if std::fs::symlink_metadata(&resolved).is_ok_and(|found| found.is_symlink()) {
                 let reason = "is a symbolic link to a file that is not there".to_owned();
                 return Err(permissions::unsafe_file(&resolved, reason, "rm"));
             }

@@ -99,7 +99,14 @@ pub(super) async fn pages<T>(
         listed.total = found.total.or(listed.total);
         cut += found.cut;
         listed.unreadable += found.elements.saturating_sub(found.cut + found.rows.len());
+        let (shown, before) = (found.rows.len(), listed.rows.len());
         listed.rows.extend(found.rows.into_iter().filter(|row| seen.insert(name(row).to_owned())));
+        let have = u64::try_from(listed.rows.len() + listed.unreadable + cut).unwrap_or(u64::MAX);
+        if shown > 0 && listed.rows.len() == before && listed.total.is_none_or(|total| have < total) {
+            // The tenant answers with the same page again, whatever is asked for.
+            listed.more = true;
+            return Ok(listed);
+        }
         listed.more = match listed.total {
             // An approximate total may be too small, and then a full page shows that more may follow.
             Some(total) => u64::try_from(offset).unwrap_or(u64::MAX) < total || (!found.exact && found.more),
@@ -150,6 +157,20 @@ mod tests {
     async fn a_tenant_that_gives_less_than_its_total_is_not_asked_for_ever_and_the_rest_is_counted() {
         let (found, asked) = listed(&["a", "b"], 9, Some(7), 100).await;
         assert_eq!((found.rows.len(), found.total, found.more, asked.len()), (2, Some(7), true, 2));
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_answers_every_page_with_the_first_is_asked_once_more_and_the_rest_is_said_to_be_missing() {
+        for total in [Some(7), Some(4), None] {
+            let mut asked = 0;
+            let found = pages(100, 3, String::as_str, async |_, size| {
+                asked += 1;
+                let rows: Vec<_> = ["a", "b", "c"].into_iter().take(size).map(str::to_owned).collect();
+                Ok(Page { elements: rows.len(), total, rows, cut: 0, more: true, exact: true })
+            });
+            let found = found.await.expect("an answer");
+            assert_eq!((found.rows.len(), found.total, found.more, asked), (3, total, true, 2));
+        }
     }
 
     #[tokio::test]
