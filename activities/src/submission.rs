@@ -2,6 +2,7 @@
 //! tenant's runs show, and never repeated blindly. Shared by the activities that start runs; each keeps an [`Effort`] in its checkpoint.
 
 mod absence;
+mod already_active;
 mod cancel;
 mod creation;
 mod effort;
@@ -31,7 +32,7 @@ pub(crate) use creation::Created;
 use effort::Intent;
 pub(crate) use effort::{Effort, Obtained, Origin, User};
 use evidence::Judged;
-use failures::{explain, unseen};
+use failures::explain;
 pub(crate) use misnamed::is_misnamed;
 pub use policy::{Older, UnknownFate};
 
@@ -98,7 +99,7 @@ impl Submitter<'_> {
                 self.reconcile(effort).await?;
             } else if effort.searched_at.is_some() {
                 self.submit(effort).await?;
-            } else if let Some(obtained) = self.search(effort, None).await? {
+            } else if let Some(obtained) = self.search(effort).await? {
                 self.obtained(effort, &obtained).await?;
             }
         }
@@ -146,13 +147,7 @@ impl Submitter<'_> {
                 self.not_applied(effort).await?;
                 Err(explain(failure, effort).into())
             }
-            Submission::AlreadyActive(failure) => {
-                self.not_applied(effort).await?;
-                match self.search(effort, Some(failure)).await? {
-                    Some(obtained) => self.obtained(effort, &obtained).await.map(drop),
-                    None => Ok(()),
-                }
-            }
+            Submission::AlreadyActive(failure) => self.refused(effort, failure).await,
             Submission::UnknownFate(failure) => {
                 tracing::warn!(workflow = effort.workflow, request_id, code = %failure.code, "a submission of unknown fate; searching");
                 effort.answer_lost(self.ctx);
@@ -169,21 +164,31 @@ impl Submitter<'_> {
     async fn reconcile(&self, effort: &mut Effort) -> Result<(), ActivityError> {
         let Some(intent) = effort.intent.clone() else { return Ok(()) };
         let (mut patience, began) = (Patience::default(), self.ctx.monotonic());
+        let settings = self.tenant.settings();
+        let refused = effort.already_active.is_some();
+        let adopt = if refused { self.in_the_way() } else { Adopt::Nothing };
+        // When (monotonic) the index has had its time to show what was there as the answer came.
+        let indexed = intent.lost_at.unwrap_or(began).saturating_add(settings.index_lag.min(settings.reconcile_window));
         // Until when (monotonic) a search is waited for that proves absence, once the window is over.
         let mut until_proven = None;
-        loop {
+        let judged = loop {
             let (asked, asked_monotonic) = (self.ctx.now(), self.ctx.monotonic());
-            let nap = match self.find(effort, Adopt::Nothing, SETTLING).await? {
-                Ok((Judged::Satisfied(obtained), _)) if self.obtained(effort, &obtained).await? => return Ok(()),
-                // Another job has the better claim to it since the search began.
-                Ok((Judged::Satisfied(_), _)) => Duration::ZERO,
-                Ok((_, shown)) => {
+            let nap = match self.find(effort, adopt, SETTLING).await? {
+                Ok((Judged::Satisfied(obtained), _)) if obtained.origin == Origin::AnswerLost => {
+                    if self.obtained(effort, &obtained).await? {
+                        return Ok(());
+                    }
+                    // Another job has the better claim to it since the search began.
+                    Duration::ZERO
+                }
+                Ok((judged, _)) if asked_monotonic >= indexed && self.is_named(effort, &judged, asked).await? => return Ok(()),
+                Ok((judged, shown)) => {
                     let left = self.inconclusive_for(&intent, asked, asked_monotonic, began);
-                    match (left.is_zero(), self.doubt(effort, Adopt::Nothing, &shown)) {
-                        (true, None) => break,
+                    match (left.is_zero(), self.doubt(effort, adopt, &shown)) {
+                        (true, None) => break judged,
                         (true, Some(doubt)) => {
-                            let window = self.tenant.settings().reconcile_window;
-                            if asked_monotonic >= *until_proven.get_or_insert(asked_monotonic.saturating_add(window)) {
+                            let window = asked_monotonic.saturating_add(settings.reconcile_window);
+                            if asked_monotonic >= *until_proven.get_or_insert(window) {
                                 return Err(self.ambiguous(effort, Some(&doubt)).into());
                             }
                             RECONCILE_INTERVAL
@@ -198,6 +203,9 @@ impl Submitter<'_> {
                 }
             };
             self.nap(effort, SETTLING, nap).await?;
+        };
+        if refused {
+            return self.never_named(effort, &judged).await;
         }
         if effort.disputed.is_some() {
             return self.settle_dispute(effort).await;
@@ -226,20 +234,15 @@ impl Submitter<'_> {
         tenants.max(ours.min(began.saturating_add(window).saturating_sub(asked_monotonic)))
     }
 
-    /// Searches for a run that satisfies the effort. After a `conflict` there must be one; finding none is then a failure.
-    async fn search(&self, effort: &mut Effort, mut conflict: Option<Failure>) -> Result<Option<Obtained>, ActivityError> {
-        let (ctx, settings) = (self.ctx, self.tenant.settings());
-        let adopt = match self.rules.adopt {
-            Adopt::Nothing if conflict.is_some() => Adopt::Active,
-            // What is active is not wanted, but its name is: it is not the effect of the submission that follows.
-            adopt => adopt,
-        };
+    /// Searches for a run that satisfies the effort. Where `adopt` wants none, the search still learns which runs there are: none of these
+    /// is the effect of the submission that follows.
+    async fn search(&self, effort: &mut Effort) -> Result<Option<Obtained>, ActivityError> {
+        let (ctx, settings, adopt) = (self.ctx, self.tenant.settings(), self.rules.adopt);
         let begun = ctx.now();
-        let settled = match (&conflict, adopt) {
-            (Some(_), _) => add(begun, settings.index_lag),
+        let settled = match adopt {
             // A run that is submitted earlier would not satisfy whoever asks for the same again.
             // Later than `since` by any difference of the clocks, so that the run counts for a second try of the same.
-            (None, Adopt::Since(since, _)) => add(self.rules.begun, settings.index_lag).max(add(since, settings.clock_tolerance)),
+            Adopt::Since(since, _) => add(self.rules.begun, settings.index_lag).max(add(since, settings.clock_tolerance)),
             _ => begun,
         };
         if settled > self.rules.deadline {
@@ -254,19 +257,10 @@ impl Submitter<'_> {
                 Err(failure) => usual.max(patience.after(failure).map_err(|failure| explain(failure, effort))?),
                 Ok((judged, shown)) => match judged {
                     Judged::Satisfied(obtained) => return Ok(Some(obtained)),
-                    Judged::Older(run) => {
-                        // This is the run that was in the way.
-                        conflict = None;
-                        usual.min(self.older(effort, &run)?)
-                    }
-                    Judged::Nothing if asked >= settled => match (conflict.take(), self.doubt(effort, adopt, &shown)) {
-                        (Some(conflict), _) => {
-                            effort.saw_before(&shown, self.tenant.earliest(asked));
-                            effort.searched_at = Some(asked);
-                            return Err(unseen(effort, conflict).into());
-                        }
-                        (None, Some(doubt)) => usual.max(patience.after(self.no_proof(effort, &doubt))?),
-                        (None, None) => {
+                    Judged::Older(run) => usual.min(self.older(effort, &run)?),
+                    Judged::Nothing if asked >= settled => match self.doubt(effort, adopt, &shown) {
+                        Some(doubt) => usual.max(patience.after(self.no_proof(effort, &doubt))?),
+                        None => {
                             effort.saw_before(&shown, self.tenant.earliest(asked));
                             effort.searched_at = Some(asked);
                             return Ok(None);
@@ -340,7 +334,11 @@ impl Submitter<'_> {
         next.intent = None;
         next.obtained = Some(obtained.clone());
         if obtained.origin == Origin::AnswerLost {
-            let outcome = EffectOutcome::Applied { run: obtained.run.name.clone() };
+            let outcome = if Self::may_claim(effort, obtained) {
+                EffectOutcome::Applied { run: obtained.run.name.clone() }
+            } else {
+                EffectOutcome::NotApplied
+            };
             if !self.ctx.settle(&(self.checkpoint)(&next), &effort.key(), outcome).await? {
                 effort.of_others.insert(obtained.run.name.clone());
                 return Ok(false);

@@ -9,7 +9,7 @@ use super::{Effort, LONGEST_WAIT, MOST_SUBMISSIONS, Obtained, Progress, RECONCIL
 use crate::activity::ActivityError;
 use crate::failure::Failure;
 use crate::follow::{Patience, alive};
-use crate::tenant::{Creation, RunsShown, new_request_id};
+use crate::tenant::{Creation, Namesake, RunsShown, new_request_id};
 
 /// How a creation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,19 +23,40 @@ pub(crate) enum Created {
 /// What a search for the workflow says.
 enum Settled {
     There(Created),
+    /// It is there, and nothing shows whose it is.
+    Unclear,
     /// A search that was made late enough shows none.
     Absent,
+}
+
+/// A creation was refused because its name is taken.
+struct Taken {
+    failure: Failure,
+    /// Whether no creation had been sent before. What stands under the name is then somebody else's, or was created by an earlier arrival
+    /// of that same request, as where a proxy sends it twice.
+    is_first: bool,
 }
 
 impl Submitter<'_> {
     /// Goes on from wherever the effort stands until `workflow`, which is named as the effort says, is there or its name is taken.
     pub(crate) async fn create(&self, effort: &mut Effort, workflow: &Value) -> Result<Created, ActivityError> {
-        let mut conflict = None;
+        let mut taken: Option<Taken> = None;
         loop {
             if effort.intent.is_some() {
-                match (self.settle(effort, workflow).await?, conflict.take()) {
-                    (Settled::There(created), _) => return Ok(created),
-                    (Settled::Absent, Some(conflict)) => return Err(unseen(effort, conflict).into()),
+                let is_first = taken.as_ref().is_some_and(|taken| taken.is_first);
+                match (self.settle(effort, workflow, is_first).await?, taken.take()) {
+                    (Settled::There(Created::Ours), _) => return Ok(Created::Ours),
+                    // One of ours would be shown by now.
+                    (Settled::There(Created::Taken), _) | (Settled::Absent, Some(Taken { is_first: true, .. })) => {
+                        effort.not_applied();
+                        self.save(effort).await?;
+                        return Ok(Created::Taken);
+                    }
+                    (Settled::Unclear, _) => {
+                        let doubt = "a workflow stands under its name, and does not show whose it is or what for";
+                        return Err(self.ambiguous(effort, Some(doubt)).into());
+                    }
+                    (Settled::Absent, Some(taken)) => return Err(explain(taken.failure.with_retryable(true), effort).into()),
                     (Settled::Absent, None) if effort.submissions >= MOST_SUBMISSIONS => {
                         return Err(self.ambiguous(effort, None).into());
                     }
@@ -59,17 +80,16 @@ impl Submitter<'_> {
                     self.save(effort).await?;
                     return Err(explain(failure, effort).into());
                 }
-                Creation::Taken(_) if effort.submissions == 1 => {
-                    effort.not_applied();
-                    self.save(effort).await?;
-                    return Ok(Created::Taken);
+                Creation::Taken(failure) if effort.submissions == 1 => {
+                    effort.answer_lost(self.ctx);
+                    taken = Some(Taken { failure, is_first: true });
                 }
                 // This creation had no effect, but an earlier one may have had one at last. The intent stays: there may be a run.
                 Creation::Taken(failure) => {
                     effort.submissions -= 1;
                     effort.answer_lost(self.ctx);
                     self.save(effort).await?;
-                    conflict = Some(failure);
+                    taken = Some(Taken { failure, is_first: false });
                 }
                 Creation::UnknownFate(failure) => {
                     tracing::warn!(workflow = effort.workflow, code = %failure.code, "a creation of unknown fate; searching");
@@ -103,8 +123,9 @@ impl Submitter<'_> {
         Ok(self.ctx.effect(self.tenant.longest_effect(), created).await)
     }
 
-    /// Searches for the workflow by its name until it is found, or until a search that was made late enough shows none.
-    async fn settle(&self, effort: &mut Effort, workflow: &Value) -> Result<Settled, ActivityError> {
+    /// Searches for the workflow by its name until it is found, or until a search that was made late enough shows none. What is there after
+    /// a creation of unknown fate is ours unless it shows that it is not, and `after_conflict` it is ours only if it shows that.
+    async fn settle(&self, effort: &Effort, workflow: &Value, after_conflict: bool) -> Result<Settled, ActivityError> {
         let Some(intent) = effort.intent.clone() else { return Ok(Settled::Absent) };
         let (mut patience, began) = (Patience::default(), self.ctx.monotonic());
         loop {
@@ -114,8 +135,9 @@ impl Submitter<'_> {
             let looked =
                 alive(self.ctx, &progress, self.tenant.stands(workflow)).await.map_err(|stop| self.stopped(stop, effort))?;
             let nap = match looked {
-                Ok(Some(true)) => return Ok(Settled::There(Created::Ours)),
-                Ok(Some(false)) => return Ok(Settled::There(Created::Taken)),
+                Ok(Some(found)) if after_conflict => return Ok(self.whose(effort, &found)),
+                Ok(Some(Namesake { is_same: Some(false), .. })) => return Ok(Settled::There(Created::Taken)),
+                Ok(Some(_)) => return Ok(Settled::There(Created::Ours)),
                 Ok(None) => match self.inconclusive_for(&intent, asked, asked_monotonic, began) {
                     Duration::ZERO => return Ok(Settled::Absent),
                     left => left.min(RECONCILE_INTERVAL),
@@ -129,8 +151,19 @@ impl Submitter<'_> {
             self.nap(effort, SETTLING, nap).await?;
         }
     }
-}
 
-fn unseen(effort: &Effort, conflict: Failure) -> Failure {
-    explain(conflict.with_retryable(true), effort)
+    /// Whose a workflow is that a creation of ours met.
+    fn whose(&self, effort: &Effort, found: &Namesake) -> Settled {
+        let creator = found.workflow.creator.as_deref().filter(|creator| !creator.is_empty());
+        let user = effort.user.as_ref();
+        let is_by_another = user.zip(creator).is_some_and(|(user, by)| user.is_not(by));
+        let is_by_us = user.zip(creator).is_some_and(|(user, by)| user.is(by));
+        let is_from_before = found.workflow.created_at.is_some_and(|created| self.is_before_first(effort, created));
+        match found.is_same {
+            Some(false) => Settled::There(Created::Taken),
+            _ if is_by_another || is_from_before => Settled::There(Created::Taken),
+            None if !is_by_us => Settled::Unclear,
+            _ => Settled::There(Created::Ours),
+        }
+    }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::context::ActivityContext;
+use crate::failure::FailureSource;
 use crate::tenant::{Identity, Kind, Run, RunsShown, Tenant};
 use crate::timestamp;
 
@@ -53,6 +54,9 @@ pub(crate) struct Effort {
     /// What was answered to a submission instead of a run that can be ours, in words. Then nothing is sent again.
     #[serde(default)]
     pub(super) disputed: Option<String>,
+    /// What the newest submission was answered, if that was that a run is active.
+    #[serde(default)]
+    pub(super) already_active: Option<Refusal>,
     /// When this attempt last searched without finding a run that satisfies the effort.
     #[serde(skip)]
     pub(super) searched_at: Option<Timestamp>,
@@ -115,6 +119,14 @@ pub(super) struct Intent {
     pub(super) lost_at: Option<Duration>,
 }
 
+/// A submission was refused because a run is active.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Refusal {
+    /// The tenant's words.
+    pub(super) message: String,
+    pub(super) source: FailureSource,
+}
+
 /// The run that satisfies the effort.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Obtained {
@@ -164,6 +176,7 @@ impl Effort {
             intent: None,
             obtained: None,
             disputed: None,
+            already_active: None,
             searched_at: None,
             considered_until: None,
             of_others: BTreeSet::new(),
@@ -184,6 +197,7 @@ impl Effort {
         self.first.get_or_insert(at);
         self.newest = Some(at);
         self.intent = Some(Intent { request_id: request_id.to_owned(), at, lost_at: None });
+        self.already_active = None;
         self
     }
 
@@ -254,6 +268,11 @@ impl Effort {
         user.zip(run.creator.as_deref()).is_some_and(|(user, by)| user.is_not(by))
     }
 
+    /// Whether the tenant says that we created a run.
+    pub(super) fn is_by_us(&self, run: &Run) -> bool {
+        self.user.as_ref().zip(run.creator.as_deref()).is_some_and(|(user, by)| user.is(by))
+    }
+
     /// Whether a run was created before the first submission, on the tenant's clock.
     pub(super) fn is_from_before(&self, run: &Run) -> bool {
         self.first.zip(run.created_at).is_some_and(|(first, created)| created < first.tenants)
@@ -262,6 +281,7 @@ impl Effort {
     /// The last submission is proven to be without effect.
     pub(crate) fn not_applied(&mut self) {
         self.intent = None;
+        self.already_active = None;
         self.submissions = self.submissions.saturating_sub(1);
         if self.submissions == 0 {
             self.first = None;

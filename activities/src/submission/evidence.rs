@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use super::already_active::APPEARED;
 use super::reserve::OtherClaims;
 use super::since::{SinceBound, contradicts};
 use super::{Adopt, Effort, Obtained, Origin, PHASELESS, Progress, Submitter};
@@ -150,9 +151,10 @@ impl Submitter<'_> {
         let ours = runs.iter().filter(|run| !others.include(self.tenant, run) && self.is_evidence(effort, run));
         // The oldest is the likeliest: what came later may be another queue's.
         if let Some(run) = best(ours.rev()) {
-            let because = match (&effort.user, &run.creator) {
-                (Some(user), Some(creator)) if user.is(creator) => "an earlier submission of this job, whose answer was lost",
-                _ => "it appeared after a submission of this job whose answer was lost",
+            let because = match effort.already_active {
+                Some(_) => APPEARED,
+                None if effort.is_by_us(run) => "an earlier submission of this job, whose answer was lost",
+                None => "it appeared after a submission of this job whose answer was lost",
             };
             return satisfied(run, Origin::AnswerLost, because.to_owned());
         }
@@ -182,6 +184,7 @@ impl Submitter<'_> {
             && !run.was_skipped()
             && !effort.is_long_before(run)
             && !effort.is_of_another_user(run)
+            && !self.was_active_before(effort, run)
             && (run.created_at.is_some() || run.standing() == Standing::Active)
     }
 

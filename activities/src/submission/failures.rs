@@ -1,5 +1,6 @@
 //! How obtaining a run ends without one, in words.
 
+use super::effort::Refusal;
 use super::{Effort, Submitter};
 use crate::activity::ActivityError;
 use crate::context::Stop;
@@ -19,12 +20,15 @@ impl Submitter<'_> {
     pub(super) fn ambiguous(&self, effort: &Effort, doubt: Option<&str>) -> Failure {
         let (workflow, window) = (&effort.workflow, self.tenant.settings().reconcile_window.as_secs());
         let times = if effort.submissions == 1 { "once".to_owned() } else { format!("{} times", effort.submissions) };
-        let answer = match &effort.disputed {
-            Some(disputed) => format!("the tenant answered with {disputed}"),
-            None => "the answer was lost".to_owned(),
+        let answer = match (&effort.disputed, &effort.already_active) {
+            (Some(disputed), _) => format!("the tenant answered with {disputed}"),
+            (None, Some(_)) => "the tenant said that a run of it is active".to_owned(),
+            (None, None) => "the answer was lost".to_owned(),
         };
         let doubt = doubt.map(|doubt| format!("; {doubt}")).unwrap_or_default();
-        let message = format!("{workflow} was submitted {times}, {answer}, and no run of it has appeared within {window} s{doubt}");
+        let message = format!(
+            "{workflow} was submitted {times}, {answer}, and no run of it that can be ours has appeared within {window} s{doubt}"
+        );
         let source = FailureSource {
             operation: Some(effort.operation().to_owned()),
             request_id: effort.intent.as_ref().map(|intent| intent.request_id.clone()),
@@ -67,10 +71,10 @@ pub(super) fn what_remains(tenant: &str, effort: &Effort) -> String {
     format!("a run of {} was submitted, and whether that had an effect is not known; see `{look}`", effort.workflow)
 }
 
-pub(super) fn unseen(effort: &Effort, conflict: Failure) -> Failure {
-    let message = format!("the tenant says that a run of {} is active, but shows none: {}", effort.workflow, conflict.message);
-    let failure = Failure::new("workflow.already_active", Category::AlreadyExists, message).with_retryable(true);
-    explain(failure.after(conflict.retry_after).with_source(conflict.source), effort)
+pub(super) fn unseen(effort: &Effort, refusal: &Refusal) -> Failure {
+    let message = format!("the tenant says that a run of {} is active, but shows none: {}", effort.workflow, refusal.message);
+    let failure = Failure::new("workflow.already_active", Category::AlreadyExists, clip(message)).with_retryable(true);
+    explain(failure.with_source(refusal.source.clone()), effort)
 }
 
 pub(super) fn explain(mut failure: Failure, effort: &Effort) -> Failure {

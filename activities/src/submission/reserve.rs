@@ -48,7 +48,7 @@ impl Submitter<'_> {
         effort: &mut Effort,
         mut others: Vec<OtherEffect>,
     ) -> Result<Option<Obtained>, ActivityError> {
-        let (mut wait, mut considered) = (FIRST_WAIT, BTreeSet::new());
+        let (mut wait, mut considered, mut waited) = (FIRST_WAIT, BTreeSet::new(), false);
         loop {
             let applied_since = self.applied_since(effort).unwrap_or(Timestamp::MAX);
             for (other, run) in
@@ -64,14 +64,15 @@ impl Submitter<'_> {
             if !others.iter().any(|other| other.state == EffectState::Intent && other.at >= in_doubt) {
                 // Only now: an older intent that was still open could otherwise be applied unseen.
                 effort.considered_until = others.iter().map(|other| other.at).max().max(effort.considered_until);
-                effort.searched_at = effort.searched_at.filter(|at| until(self.ctx.now(), *at) < SEARCH_VALID);
+                // What another job's submission met or started has been there before ours.
+                effort.searched_at = effort.searched_at.filter(|at| !waited && until(self.ctx.now(), *at) < SEARCH_VALID);
                 return Ok(None);
             }
             if self.ctx.now() >= self.rules.deadline {
                 return Err(self.timed_out(effort, "another job is still submitting it").into());
             }
             self.nap(effort, WAITING, wait.mul_f64(self.ctx.random().mul_add(0.5, 0.75))).await?;
-            wait = (wait * 2).min(MAX_WAIT);
+            (wait, waited) = ((wait * 2).min(MAX_WAIT), true);
             others = self.ctx.other_effects(&effort.key(), in_doubt).await?;
         }
     }

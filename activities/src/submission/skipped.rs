@@ -15,11 +15,8 @@ impl Submitter<'_> {
     /// The run that satisfies the effort instead of one that was skipped, as soon as a search shows one; None if none has appeared in
     /// `reconcile_window`, so that having been skipped is the end.
     pub(crate) async fn instead_of(&self, effort: &mut Effort, skipped: &Run) -> Result<Option<Obtained>, ActivityError> {
-        let adopt = match self.rules.adopt {
-            // Something was active, or ours would not have been skipped.
-            Adopt::Nothing => Adopt::Active,
-            adopt => adopt,
-        };
+        // Something was active, or ours would not have been skipped.
+        let adopt = self.in_the_way();
         tracing::warn!(workflow = effort.workflow, run = skipped.name, "the run was skipped; looking for the one that was active");
         self.appears(effort, adopt, STEP).await
     }

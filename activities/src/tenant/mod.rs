@@ -101,7 +101,7 @@ pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};
 pub use token_admin::{TOKEN_ADMIN_PACKAGE, token_admin_name, token_admin_workflow};
 pub use tokens::ApiToken;
-pub use workflows::{Creation, Submission, Workflow};
+pub use workflows::{Creation, Namesake, Submission, Workflow};
 
 /// The tenants that this program knows, by name.
 pub struct Tenants {

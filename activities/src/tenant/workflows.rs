@@ -34,6 +34,15 @@ pub struct Workflow {
     pub creator: Option<String>,
 }
 
+/// What stands under the name of a workflow that is to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namesake {
+    /// Whether it was made for the same connection and token. None: its template does not show that.
+    pub is_same: Option<bool>,
+    /// What else it shows.
+    pub workflow: Workflow,
+}
+
 /// What became of a submission.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Submission {
@@ -101,12 +110,13 @@ impl Tenant {
         Ok(self.document(name, &SOURCE).await?.and_then(Document::into_workflow))
     }
 
-    /// Whether the name of `workflow` is in use, and if so, whether by `workflow` itself: false only if what is there shows that it was
-    /// made for another connection or token.
-    pub async fn stands(&self, workflow: &Value) -> Result<Option<bool>, Failure> {
-        let found = self.document(name_of(workflow), &["metadata.name", "spec.templates"]).await?;
+    /// What stands under the name of `workflow`, which may be that itself.
+    pub async fn stands(&self, workflow: &Value) -> Result<Option<Namesake>, Failure> {
+        let source = ["metadata.name", "metadata.creationTimestamp", "metadata.labels", "spec.templates"];
+        let Some(found) = self.document(name_of(workflow), &source).await? else { return Ok(None) };
         let wanted = decode_ours::<Template>(&workflow["spec"]).as_ref().and_then(made_for);
-        Ok(found.map(|found| made_for(&found.spec.0).is_none_or(|shown| Some(shown) == wanted)))
+        let is_same = made_for(&found.spec.0).map(|shown| Some(shown) == wanted);
+        Ok(found.into_workflow().map(|workflow| Namesake { is_same, workflow }))
     }
 
     async fn document(&self, name: &str, source: &[&str]) -> Result<Option<Document>, Failure> {

@@ -39,6 +39,8 @@ struct World {
     applied: Applied,
     /// Whether a creation stores the workflow and forgets to submit it.
     forgets: bool,
+    /// How often the next creation arrives; the answer is the last one's.
+    arrivals: usize,
     /// Takes the name of the next creation that is not applied.
     squatter: Option<(String, Value)>,
     on_write: Option<Box<dyn Fn() + Send>>,
@@ -105,6 +107,7 @@ impl World {
             ends: "Succeeded",
             grants: true,
             forgets: false,
+            arrivals: 1,
             squatter: None,
             on_write: None,
             helped: false,
@@ -153,7 +156,7 @@ impl World {
             "/api/meta/entity/bulk/" => self.write(request),
             "/api/service/workflows/indexsearch" => self.search_workflows(&request.body["query"]["bool"]["filter"][0]),
             "/api/service/runs/indexsearch" => self.search_runs(&request.body["query"]["bool"]["filter"][0]),
-            "/api/service/workflows" => self.create(&request.body),
+            "/api/service/workflows" => (0..std::mem::replace(&mut self.arrivals, 1)).map(|_| self.create(&request.body)).last()?,
             "/api/service/workflows/submit" => self.submit(request.body["resourceName"].as_str()?),
             _ => return None,
         })
@@ -193,6 +196,7 @@ impl World {
             self.applied.created += 1;
             let mut template = body.clone();
             template["metadata"]["creationTimestamp"] = json!(self.second().to_string());
+            template["metadata"]["labels"]["workflows.argoproj.io/creator"] = json!("u");
             self.templates.push((named.clone(), template));
             if !self.forgets {
                 self.start(&named);
@@ -648,6 +652,72 @@ async fn a_creation_that_is_found_late_is_not_made_twice() {
     assert_eq!(case.applied(), BY_PACKAGE);
 }
 
+/// A proxy sends the creation twice, and the answer is the one to the second.
+#[tokio::test]
+async fn a_creation_that_arrives_twice_is_one_workflow_and_one_run() {
+    for lag in [0, 4, 30] {
+        for death in 0..=5 {
+            let case = Case::new(|world| {
+                world.arrivals = 2;
+                world.lag = Duration::from_secs(lag);
+            })
+            .await;
+            if death > 0 {
+                case.host.die_at_save(death);
+            }
+            let verdict = case.to_the_verdict("package").await;
+            let what = format!("lag {lag}, death at {death}: {verdict:?}");
+            assert!(verdict.is_passed(), "{what}");
+            assert_eq!((fact(&verdict, "workflow"), case.applied()), (&json!(name(0)), BY_PACKAGE), "{what}");
+        }
+    }
+}
+
+/// A workflow under the name that is refused, made for the same connection and token by this user, so long before the creation.
+fn namesake(creator: &str, ago: i64) -> (String, Value) {
+    let mut workflow = crate::tenant::token_admin_workflow(&name(0), CONNECTION, TOKEN);
+    workflow["metadata"]["creationTimestamp"] = json!(Timestamp::from_second(START - ago).expect("a time").to_string());
+    workflow["metadata"]["labels"]["workflows.argoproj.io/creator"] = json!(creator);
+    (name(0), workflow)
+}
+
+#[tokio::test]
+async fn a_namesake_for_the_same_grant_is_ours_only_if_we_created_it_since_the_intent() {
+    for (creator, ago, ours) in [("u", 0, true), ("service-account-x", 0, true), ("u-jane", 0, false), ("u", 2, false)] {
+        let case = Case::new(|world| {
+            world.lag = Duration::from_secs(4);
+            world.squatter = Some(namesake(creator, ago));
+            world.creations.push_back(does(false, Reply::json(409, &json!({"message": "already exists"}))));
+        })
+        .await;
+        let verdict = case.to_the_verdict("package").await;
+        assert!(verdict.is_passed(), "{creator} {ago}: {verdict:?}");
+        assert_eq!(fact(&verdict, "workflow") == &json!(name(0)), ours, "{creator} {ago}: {verdict:?}");
+        assert_eq!(case.applied().submitted, 1, "{creator} {ago}: {verdict:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_namesake_that_does_not_show_what_it_was_made_for_is_run_only_if_we_created_it() {
+    for creator in ["u", ""] {
+        let case = Case::new(|world| {
+            let (name, mut workflow) = namesake(creator, 0);
+            workflow["spec"] = json!({});
+            world.squatter = Some((name, workflow));
+            world.creations.push_back(does(false, Reply::json(409, &json!({"message": "already exists"}))));
+        })
+        .await;
+        if creator.is_empty() {
+            let failure = case.failure("package").await;
+            assert_eq!((failure.code.as_ref(), failure.retryable), ("grant.ambiguous", false), "{failure}");
+            assert_eq!((case.applied().created, case.applied().submitted), (0, 0));
+        } else {
+            case.attempt("package").await.expect("a verdict");
+            assert_eq!((case.applied().created, case.applied().submitted), (0, 1), "one run of the workflow that is there");
+        }
+    }
+}
+
 #[tokio::test]
 async fn three_creations_without_a_trace_are_ambiguous_and_may_simply_be_asked_for_again() {
     let case = Case::new(|world| world.creations = vec![does(false, down()); 3].into()).await;
@@ -671,16 +741,18 @@ async fn a_name_that_is_taken_makes_way_for_the_next_free_second() {
         let workflow = crate::tenant::token_admin_workflow(&name(after), "default/other/1", "another");
         (name(after), workflow)
     };
-    // One that the index shows, and one that only the refusal does.
-    let case = Case::new(|world| {
-        let mut hidden = theirs(1);
-        hidden.1["metadata"]["creationTimestamp"] = json!("2027-01-01T00:00:00Z");
-        world.templates.extend([theirs(0), hidden]);
-    })
-    .await;
-    let verdict = case.attempt("package").await.expect("a verdict");
-    assert_eq!((fact(&verdict, "workflow"), case.applied()), (&json!(name(2)), BY_PACKAGE));
-    assert_eq!(case.effects_sent(), 2);
+    // One that the index shows, and one that the refusal shows first, and the index some seconds later or never.
+    for (created, waited) in [(START + 1, 5), (START + 9_999_999, 60)] {
+        let case = Case::new(|world| {
+            let mut hidden = theirs(1);
+            hidden.1["metadata"]["creationTimestamp"] = json!(Timestamp::from_second(created).expect("a time").to_string());
+            world.templates.extend([theirs(0), hidden]);
+        })
+        .await;
+        let verdict = case.attempt("package").await.expect("a verdict");
+        assert_eq!((fact(&verdict, "workflow"), case.applied()), (&json!(name(waited)), BY_PACKAGE));
+        assert_eq!(case.effects_sent(), 2);
+    }
 }
 
 #[tokio::test]

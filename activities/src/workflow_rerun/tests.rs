@@ -1,3 +1,4 @@
+mod already_active;
 mod automation;
 mod evidence;
 mod foreign;
@@ -54,8 +55,10 @@ struct World {
     slug: &'static str,
     /// The run that is said to be another app's.
     foreign: Option<&'static str>,
-    /// How often one submission arrives. A run beside an active one is skipped.
+    /// How often one submission arrives; the answer is the last one's. A run of an app beside an active one is skipped.
     arrivals: usize,
+    /// Whether a submission that arrives beside an active run is refused.
+    refuses: bool,
     /// The id of the user that we are, where the tenant tells.
     me: Option<&'static str>,
     /// By how much the times of runs are ahead of the tenant's `Date`.
@@ -134,6 +137,7 @@ impl World {
             slug: A,
             foreign: None,
             arrivals: 1,
+            refuses: false,
             me: None,
             run_skew: SignedDuration::ZERO,
             dated: true,
@@ -170,7 +174,7 @@ impl World {
             return json!({"slug": A, "run_id": name});
         }
         self.applied += 1;
-        let active_then = self.runs.iter().filter(|run| self.phase(run) == "Running").map(|run| run.name.clone()).collect();
+        let active_then = self.active();
         let created = Timestamp::from_second((self.now() + self.run_skew).as_second()).expect("a time");
         let run = FakeRun {
             creator: self.me,
@@ -186,6 +190,12 @@ impl World {
         };
         self.runs.push(run);
         shown
+    }
+
+    /// The names of the runs that are active.
+    fn active(&self) -> Vec<String> {
+        let active = |run: &&FakeRun| run.created <= self.now() && self.phase(run) == "Running";
+        self.runs.iter().filter(active).map(|run| run.name.clone()).collect()
     }
 
     fn phase(&self, run: &FakeRun) -> &'static str {
@@ -324,11 +334,15 @@ impl World {
         }
         self.arrived += 1;
         let does = self.submits.pop_front().unwrap_or(Does { applies: true, reply: None });
-        let mut shown = Value::Null;
+        let mut answer = Reply::ok(&Value::Null);
         for _ in 0..self.arrivals {
-            shown = if does.applies { self.apply() } else { Value::Null };
+            answer = if self.refuses && !self.active().is_empty() {
+                Reply::json(500, &json!({"message": "409: AE-WF-409-03 run exists"}))
+            } else {
+                Reply::ok(&if does.applies { self.apply() } else { Value::Null })
+            };
         }
-        does.reply.unwrap_or_else(|| Reply::ok(&shown))
+        does.reply.unwrap_or(answer)
     }
 
     fn search_workflows(&self, filter: &Value) -> Value {
@@ -888,7 +902,7 @@ async fn an_older_active_run_is_awaited_and_then_ours_is_submitted() {
 async fn an_older_active_run_that_shows_itself_by_a_conflict_is_awaited_too() {
     for kind in BOTH {
         let case = Case::of(kind, |world| {
-            world.submits.push_back(does(false, Reply::json(409, &json!({"code": "AE-WF-409-03"}))));
+            world.refuses = true;
             world.with_run("theirs", 600, Some((630, "Succeeded")));
             world.runs[0].seen_from = world.now() + 12.seconds();
         })

@@ -6,15 +6,15 @@ use jiff::SignedDuration;
 use crate::effects::{EffectOutcome, EffectOwner, EffectRegister, MAX_OTHER_EFFECTS};
 
 /// A job of the case's queue.
-fn job(case: &Case, queue: &Arc<EffectRegister>, id: &str) -> TestHost {
+pub(super) fn job(case: &Case, queue: &Arc<EffectRegister>, id: &str) -> TestHost {
     TestHost::in_queue(case.clock.clone(), id, queue)
 }
 
-async fn run(case: &Case, host: &TestHost, more: Value) -> Result<Verdict, ActivityError> {
+pub(super) async fn run(case: &Case, host: &TestHost, more: Value) -> Result<Verdict, ActivityError> {
     host.attempt(WorkflowRerun::new(case.tenants.clone()), case.input(&more)).await
 }
 
-async fn driven(case: &Case, host: &TestHost, more: Value) -> Verdict {
+pub(super) async fn driven(case: &Case, host: &TestHost, more: Value) -> Verdict {
     drive(&case.clock, run(case, host, more)).await.expect("a verdict")
 }
 
