@@ -13,6 +13,9 @@ use super::StoreError;
 use crate::executor::Execution;
 use crate::job::{Job, JobState, TraceContext};
 
+/// Ids and counts stay far below this, whatever a queue has lived through: a sum with one of them does not overflow.
+pub(super) const MOST: i64 = 1 << 62;
+
 /// The columns that [`job`] reads, from `jobs` as `j`.
 pub(super) const JOB_COLUMNS: &str = "j.job_id, j.run_id, j.activity, j.activity_version, j.tenant, j.state, j.priority, j.attempt, \
      j.run_at, j.enqueued_at, j.started_at, j.finished_at, j.cancel_requested_at, \
