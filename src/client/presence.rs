@@ -38,7 +38,7 @@ impl HostStatus {
             }
             let at = *known.entry((activity, tenant)).or_insert(without_worker.len());
             match without_worker.get_mut(at) {
-                Some(known) => known.jobs += count,
+                Some(known) => known.jobs = known.jobs.saturating_add(*count),
                 None => {
                     without_worker.push(WithoutWorker {
                         activity: activity.clone(),

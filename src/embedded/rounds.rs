@@ -49,14 +49,16 @@ async fn go(store: Arc<Store>, clock: Arc<QueueClock>, mut listener: Option<List
     let mut timer = store.hub().timer();
     // Beside others the writer opens its connection, and learns what is due, when it is first asked.
     store.nudge(true).await;
-    let mut round = clock.deadline(ROUND);
+    let (mut round, mut rest) = (clock.deadline(ROUND), false);
     loop {
         let due = *timer.borrow_and_update();
         let wait = due.map(|at| Duration::try_from(at.duration_since(clock.now())).unwrap_or_default());
+        // What is due and cannot be written stays due.
+        let wait = wait.map(|wait| if rest { wait.max(PAUSE) } else { wait });
         let result = tokio::select! {
             biased;
             () = woken(listener.as_ref()) => look(&store, &asked).await,
-            () = due_in(clock.as_ref(), wait) => settle_due(&store).await,
+            () = due_in(clock.as_ref(), wait) => settle_due(&store).await.map(|passes_over| rest = passes_over),
             _ = timer.changed() => Ok(()),
             () = &mut round => {
                 round = clock.deadline(ROUND);
@@ -101,12 +103,16 @@ async fn due_in(clock: &dyn Clock, wait: Option<Duration>) {
     }
 }
 
-/// Promotes and expires what is due, a bounded number in each transaction.
-async fn settle_due(store: &Store) -> Result<(), StoreError> {
+/// Promotes and expires what is due, a bounded number in each transaction. Answers whether damaged jobs were passed over.
+async fn settle_due(store: &Store) -> Result<bool, StoreError> {
     // A limit on starts may leave room again.
     store.nudge(true).await;
-    while store.write(|tx| Ok(tx.promote()? | tx.expire()?)).await? {}
-    Ok(())
+    loop {
+        let (more, passes_over) = store.write(|tx| Ok((tx.promote()? | tx.expire()?, tx.passes_over()))).await?;
+        if !more {
+            return Ok(passes_over);
+        }
+    }
 }
 
 /// Looks for what other processes did.

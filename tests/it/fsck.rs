@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use iolaus::client::{Cancelled, ListFilter};
+use iolaus::job::{Throttle, Throttles};
 use iolaus::sandbox::SandboxOptions;
 use iolaus_activities::Status;
 use rusqlite::Connection;
@@ -118,6 +120,27 @@ const DAMAGES: &[Damage] = &[
     damage("UPDATE jobs SET parent_id = 4000 WHERE job_id = 'sequence/2'", &["sequence.gone", "sequence.no_step"], "sequence*"),
     damage("UPDATE workers SET activities = 'x'", &["worker.unreadable"], "*"),
     damage("UPDATE jobs SET run_id = 'mine' WHERE job_id = 'sequence'", &["job.unreadable"], "sequence"),
+    damage("UPDATE jobs SET lease_token = 9223372036854775807 WHERE job_id = 'retried'", &["lease.token"], "retried"),
+    damage("UPDATE jobs SET lease_token = 9223372036854775807 WHERE job_id = 'dead'", &["lease.token"], "dead"),
+    damage("UPDATE jobs SET attempt = 4294967295 WHERE job_id = 'held'", &["job.unreadable"], "held"),
+    damage("UPDATE jobs SET drains = 4294967295 WHERE job_id = 'later'", &["job.unreadable"], "later"),
+    damage("UPDATE jobs SET expires_at = -9223372036854775808 WHERE job_id = 'later'", &["job.unreadable"], "later"),
+    damage("INSERT INTO pauses VALUES ('tenant', CAST(x'ff' AS TEXT), NULL, 0)", &["pause.unreadable"], ""),
+    damage("INSERT INTO pauses VALUES ('queue', 'all', NULL, 0)", &["pause.unreadable"], ""),
+    damage("INSERT INTO pauses VALUES ('tenant', 'another', CAST(x'ff' AS TEXT), 9223372036854775807)", &["pause.unreadable"], ""),
+    damage("INSERT INTO start_rates VALUES ('activity', CAST(x'ff' AS TEXT), 1.0, 0)", &["rate.unreadable"], ""),
+    damage("INSERT INTO start_rates VALUES ('tenant', 'default', -9e999, 0)", &["rate.unreadable"], ""),
+    damage("INSERT INTO start_rates VALUES ('tenant', 'default', 0.5, 9223372036854775807)", &["rate.unreadable"], ""),
+    damage("UPDATE sqlite_sequence SET seq = 9223372036854775807 WHERE name = 'jobs'", &["id.exhausted"], ""),
+    damage("UPDATE sqlite_sequence SET seq = 9223372036854775807 WHERE name = 'workers'", &["id.exhausted"], ""),
+    damage(
+        "UPDATE job_inputs SET id = 9223372036854775807 WHERE id = (SELECT id FROM jobs WHERE job_id = 'later'); \
+         UPDATE jobs SET id = 9223372036854775807 WHERE job_id = 'later'",
+        &["id.exhausted"],
+        "later",
+    ),
+    damage("UPDATE workers SET name = CAST(x'ff' AS TEXT)", &["worker.unreadable"], "*"),
+    damage("INSERT INTO worker_holds SELECT id, 'default', CAST(x'ff' AS TEXT), 1, NULL FROM workers", &["hold.unreadable"], ""),
     damage("DROP INDEX jobs_ready", &["schema.missing"], ""),
     damage("DROP INDEX effects_by_run; DROP INDEX jobs_by_job_id", &["schema.missing"], ""),
     damage("DROP INDEX jobs_due; CREATE INDEX jobs_due ON jobs(run_at)", &["schema.changed"], ""),
@@ -425,6 +448,116 @@ async fn one_row_that_cannot_be_read_sets_aside_one_job_and_the_others_run() {
         assert!(failure.suggested_action.unwrap().contains("iolaus fsck"), "{damage}");
         assert_eq!(host.client.check().await.unwrap().broken, [], "{damage}");
         worker.drain().await.unwrap();
+    }
+}
+
+/// A value that no text column may hold.
+const NOT_UTF8: &str = "CAST(x'ff41' AS TEXT)";
+/// An index that keeps row 1 from being changed: neither an attempt nor an end of that job can be written.
+const PLANTED: &str = "CREATE INDEX planted ON jobs(abs(iif(id = 1 AND state <> 'BEFORE', -9223372036854775808, 1)))";
+
+/// What is done to the first job of a queue, or to a row beside the jobs, and what `fsck` finds.
+fn damages_to_one_row() -> Vec<(String, &'static [&'static str])> {
+    let damages: &[(&str, &[&str])] = &[
+        ("UPDATE jobs SET lease_token = 9223372036854775807 WHERE id = 1", &["lease.token"]),
+        ("UPDATE jobs SET attempt = 4294967295, lease_token = 4294967295 WHERE id = 1", &["job.unreadable"]),
+        ("UPDATE jobs SET attempt = 9223372036854775807 WHERE id = 1", &["job.unreadable"]),
+        ("UPDATE jobs SET drains = 9223372036854775807 WHERE id = 1", &["job.unreadable"]),
+        ("UPDATE jobs SET activity = BAD WHERE id = 1", &["counts.wrong", "job.unreadable"]),
+        ("UPDATE jobs SET activity_version = 1099511627776 WHERE id = 1", &["job.unreadable"]),
+        ("UPDATE jobs SET slot_class = BAD WHERE id = 1", &["job.unreadable"]),
+        ("UPDATE jobs SET tenant = BAD WHERE id = 1", &["counts.wrong", "job.unreadable"]),
+        ("UPDATE jobs SET job_id = BAD WHERE id = 1", &["job.unreadable"]),
+        ("UPDATE jobs SET state = 'scheduled', tenant = BAD, run_at = 0 WHERE id = 1", &["counts.wrong", "job.unreadable"]),
+        ("UPDATE jobs SET state = 'scheduled', run_at = -9223372036854775808 WHERE id = 1", &["counts.wrong", "job.unreadable"]),
+        ("UPDATE jobs SET run_at = 9223372036854775807 WHERE id = 1", &["job.unreadable"]),
+        ("UPDATE jobs SET close_by = -9223372036854775808, expires_at = -9223372036854775808 WHERE id = 1", &["job.unreadable"]),
+        ("INSERT INTO job_verdicts VALUES (1, 'passed', NULL, '{}')", &["verdict.unreadable"]),
+        (
+            "UPDATE jobs SET expires_at = 1 WHERE id = 1; INSERT INTO job_verdicts VALUES (1, 'passed', NULL, '{}')",
+            &["verdict.unreadable"],
+        ),
+        (
+            "INSERT INTO job_inputs SELECT id + 20, input, options, labels, traceparent, NULL, NULL FROM job_inputs",
+            &["row.orphaned"],
+        ),
+        ("INSERT INTO pauses VALUES ('tenant', BAD, NULL, 0)", &["pause.unreadable"]),
+        ("INSERT INTO pauses VALUES ('tenant', 'other', BAD, 9223372036854775807)", &["pause.unreadable"]),
+        ("INSERT INTO start_rates VALUES ('tenant', BAD, 1.0, 0)", &["rate.unreadable"]),
+        ("INSERT INTO start_rates VALUES ('tenant', 'default', -9e999, 9223372036854775807)", &["rate.unreadable"]),
+        ("INSERT INTO job_counts VALUES ('probe', BAD, 'available', 1)", &["counts.wrong"]),
+        ("INSERT INTO job_counts VALUES ('probe', 'default', 'none', 1)", &["counts.wrong"]),
+        ("UPDATE job_counts SET count = 9223372036854775807", &["counts.wrong"]),
+        ("INSERT INTO job_counts VALUES ('probe', 'default', 'completed', 9223372036854775807)", &["counts.wrong"]),
+        (
+            "INSERT INTO workers(name, version, activities, beat, beat_at, started_at, timeout_ms) \
+               VALUES (BAD, BAD, '[', 9223372036854775807, 9223372036854775807, -9223372036854775808, 9223372036854775807)",
+            &["worker.unreadable"],
+        ),
+        (
+            "INSERT INTO workers(id, name, version, activities, beat_at, started_at) VALUES (7, 'w', '1', '[]', 1, 1); \
+             INSERT INTO worker_tenants VALUES (7, '['); UPDATE jobs SET expires_at = 1 WHERE id = 1",
+            &["worker.unreadable"],
+        ),
+        (
+            "INSERT INTO workers(id, name, version, activities, beat_at, started_at) VALUES (7, 'w', '1', '[]', 1, 1); \
+             INSERT INTO worker_holds VALUES (7, 'default', BAD, 9223372036854775807, 9223372036854775807); \
+             UPDATE jobs SET expires_at = 1 WHERE id = 1",
+            &["hold.unreadable"],
+        ),
+        ("INSERT INTO effects VALUES (1, BAD, BAD, BAD, BAD, BAD, 9223372036854775807)", &["effect.unreadable"]),
+        ("UPDATE sqlite_sequence SET seq = 9223372036854775807 WHERE name = 'jobs'", &["id.exhausted"]),
+        ("PLANTED available", &["schema.foreign"]),
+        ("PLANTED available; UPDATE jobs SET expires_at = 1 WHERE id = 1", &["schema.foreign"]),
+        (
+            "UPDATE jobs SET state = 'scheduled', run_at = 0 WHERE id = 1; \
+             UPDATE job_counts SET count = count - 1; INSERT INTO job_counts VALUES ('probe', 'default', 'scheduled', 1); PLANTED scheduled",
+            &["schema.foreign"],
+        ),
+    ];
+    let planted = |state: &str| (format!("PLANTED {state}"), PLANTED.replace("BEFORE", state));
+    let (available, scheduled) = (planted("available"), planted("scheduled"));
+    let filled = |sql: &str| sql.replace("BAD", NOT_UTF8).replace(&available.0, &available.1).replace(&scheduled.0, &scheduled.1);
+    damages.iter().map(|(sql, codes)| (filled(sql), *codes)).collect()
+}
+
+/// Whatever one row holds: the others run, people see the queue, new jobs are stored and run, and `fsck` finds the row.
+#[tokio::test]
+async fn one_damaged_row_of_any_table_stops_no_other_job_and_no_command() {
+    for (sql, finds) in damages_to_one_row() {
+        let mut host = TestHost::new();
+        // So that what runs and what started is read as well.
+        let throttle = Throttle { max_running: 100, max_starts_per_second: 5.0, ..Throttle::default() };
+        host.throttles = Arc::new(Throttles { tenants: [("default".to_owned(), throttle)].into(), ..Throttles::default() });
+        for n in 1..=6 {
+            host.enqueue_acts(&format!("j{n}"), [Act::Pass]).await;
+        }
+        tamper(&host.path(), &sql);
+        let mut place = Place::new();
+        place.set("IOLAUS_DATABASE__PATH", host.path());
+        let found = place.run("fsck");
+        assert_eq!(codes(&found), finds, "{sql}: {found:?}");
+        let status = place.run("status");
+        assert_eq!(status.code, 0, "{sql}: {status:?}");
+        assert_eq!(place.run("jobs list --state available --tenant default").code, 0, "{sql}");
+
+        let worker = host.worker().await;
+        for n in 2..=6 {
+            assert_eq!(host.verdict(&format!("j{n}")).await.status, Status::Passed, "{sql}: j{n}");
+        }
+        if !finds.contains(&"id.exhausted") {
+            host.enqueue_acts("after", [Act::Pass]).await;
+            assert_eq!(host.verdict("after").await.status, Status::Passed, "{sql}");
+        }
+        let first = if sql.contains("SET job_id") { "unreadable-1" } else { "j1" };
+        if sql.contains("planted") {
+            assert_eq!(host.detail(first).await.verdict, None, "{sql}: nothing can be written about it");
+        } else {
+            host.verdict(first).await;
+        }
+        host.client.status().await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        worker.drain().await.unwrap();
+        assert_eq!(place.run("fsck --repair").code, 0, "{sql}");
     }
 }
 

@@ -2,7 +2,7 @@
 //! one seek, whatever stands behind it, so that a claim does not grow with the backlog, with jobs scheduled for later, or with jobs
 //! that this worker cannot run.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +12,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
 use super::fair::{Head, fair};
-use super::rows::{self, ms};
+use super::isolation::Owned;
+use super::paused::paused;
+use super::rows::{self, Text, ms};
 use super::throttling::Throttling;
 use super::{ServedTenants, Shares, StoreError, Tx};
 use crate::executor::{self, Execution};
@@ -111,12 +113,32 @@ pub(super) struct Turns {
     after: Option<Lane>,
 }
 
+/// As stored: a claim seeks on behind a lane whose values cannot be read, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Lane {
-    pub(super) activity: String,
-    pub(super) version: u32,
-    pub(super) slot_class: String,
-    pub(super) tenant: String,
+struct Lane {
+    activity: Text,
+    version: i64,
+    slot_class: Text,
+    tenant: Text,
+}
+
+impl Lane {
+    /// Its activity, version, slot class and tenant. `None`: the rows of this lane are damaged.
+    fn readable(&self) -> Option<(&str, u32, &str, &str)> {
+        let version = u32::try_from(self.version).ok()?;
+        Some((self.activity.as_str()?, version, self.slot_class.as_str()?, self.tenant.as_str()?))
+    }
+}
+
+/// What is found of jobs that may be claimed.
+#[derive(Debug, Default)]
+struct Found {
+    /// Those to claim.
+    ids: Vec<i64>,
+    /// There may be more for this worker.
+    more: bool,
+    /// Those whose activity, version, slot class or tenant cannot be read.
+    unreadable: Vec<i64>,
 }
 
 /// Whether a claim could find anything at all. Two seeks, no lock.
@@ -135,7 +157,9 @@ pub(super) fn next_timer(conn: &Connection) -> Result<Option<Timestamp>, StoreEr
            SELECT (SELECT run_at FROM jobs WHERE state IN ('scheduled', 'retryable') ORDER BY run_at LIMIT 1) AS due, \
                   (SELECT expires_at FROM jobs WHERE expires_at IS NOT NULL ORDER BY expires_at LIMIT 1) AS expires)",
     )?;
-    Ok(statement.query_row([], |row| rows::optional_time(row, 0))?)
+    // What is not a time is due at once, or never: others still have their time.
+    let due: Option<i64> = statement.query_row([], |row| row.get(0))?;
+    Ok(due.map(rows::nearest))
 }
 
 /// Promotes what is due and closes what is past its time, then takes leases for a worker. The second answer is whether there
@@ -149,17 +173,20 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, turns: &mut Turns) 
         return Ok((Vec::new(), false));
     }
     let mut throttling = Throttling::new(&request.throttles, tx.now);
-    let (ids, more) = match &request.scope {
+    let Found { ids, more, unreadable } = match &request.scope {
         ClaimScope::Any => choose(tx, request, turns, &mut throttling)?,
         ClaimScope::Job(job_id) => one(tx, request, job_id, &mut throttling)?,
     };
+    for id in unreadable {
+        tx.set_aside_isolated(id, "what a claim reads of it cannot be read")?;
+    }
     throttling.store(tx.conn)?;
     if let Some(at) = throttling.next_start() {
         tx.after.next_start = Some(tx.after.next_start.map_or(at, |other| at.min(other)));
     }
     let (chosen, mut jobs) = (ids.len(), Vec::with_capacity(ids.len()));
     for id in ids {
-        jobs.extend(lease(tx, request.worker_id, id)?);
+        jobs.extend(tx.isolated(id, |tx| lease(tx, request.worker_id, id))?.flatten());
     }
     let passed_over = jobs.len() < chosen;
     Ok((jobs, more || passed_over))
@@ -169,35 +196,29 @@ impl Tx<'_> {
     /// Makes due jobs available. True when there may be more.
     pub(crate) fn promote(&mut self) -> Result<bool, StoreError> {
         let limit = self.maintenance.limit().min(PROMOTIONS);
-        let mut statement = self.conn.prepare_cached(PROMOTE)?;
-        let due = statement.query_map(params![ms(self.now), limit], |row| {
-            Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, rows::parsed(row, 3)?))
-        })?;
-        let due = due.collect::<rusqlite::Result<Vec<(i64, _, _, JobState)>>>()?;
-        let mut promote = self.conn.prepare_cached("UPDATE jobs SET state = 'available' WHERE id = ?1")?;
-        for (id, activity, tenant, state) in &due {
-            promote.execute([id])?;
-            self.counts.moved(activity, tenant, Some(*state), Some(JobState::Available));
+        let (due, looked_at) = self.owned(PROMOTE, params![ms(self.now), limit])?;
+        let mut promoted = 0;
+        for Owned { id, activity, tenant, state } in &due {
+            let done = self.isolated(*id, |tx| {
+                tx.conn.prepare_cached("UPDATE jobs SET state = 'available' WHERE id = ?1")?.execute([id])?;
+                tx.counts.moved(activity, tenant, Some(*state), Some(JobState::Available));
+                Ok(())
+            })?;
+            promoted += usize::from(done.is_some());
         }
-        let promoted = due.len();
         self.after.timers |= promoted > 0;
         self.after.ready |= promoted > 0;
         // A process that only waits may be the one that promotes.
         self.after.wake_others |= promoted > 0;
-        Ok(self.maintenance.took(promoted, limit))
+        Ok(self.maintenance.took(looked_at, limit) && promoted > 0)
     }
 }
 
 /// The ids to claim: by priority, and within a priority by turns of the tenants.
-fn choose(
-    tx: &Tx<'_>,
-    request: &ClaimRequest,
-    turns: &mut Turns,
-    throttling: &mut Throttling<'_>,
-) -> Result<(Vec<i64>, bool), StoreError> {
+fn choose(tx: &Tx<'_>, request: &ClaimRequest, turns: &mut Turns, throttling: &mut Throttling<'_>) -> Result<Found, StoreError> {
     let (conn, paused) = (tx.conn, paused(tx.conn)?);
     let mut tenants = Names::default();
-    let mut heads: Vec<Head> = Vec::new();
+    let (mut heads, mut unreadable): (Vec<Head>, Vec<i64>) = (Vec::new(), Vec::new());
     let begin = turns.after.take();
     let mut more = begin.is_some();
     let mut lane = match &begin {
@@ -207,19 +228,24 @@ fn choose(
     for looked in 0..MAX_LANES {
         let Some(current) = lane.take_if(|_| looked < LANES || heads.is_empty()) else { break };
         turns.after = Some(current.clone());
-        let waits = current.slot_class == SlotClass::Waits.as_str();
+        let Some((activity, version, slot_class, tenant)) = current.readable() else {
+            let found = lane_heads(tx, &current, CLAIMS.saturating_sub(unreadable.len()))?;
+            unreadable.extend(found.into_iter().map(|(id, ..)| id));
+            lane = next_lane(conn, &current)?;
+            continue;
+        };
+        let waits = slot_class == SlotClass::Waits.as_str();
         let shares = request.shares(waits);
-        let is_paused =
-            paused.contains(&("activity", current.activity.as_str())) || paused.contains(&("tenant", current.tenant.as_str()));
-        let takes = request.runs(&current.activity, current.version) && request.serves(&current.tenant);
-        if !is_paused && takes && !shares.is_held(&current.tenant) {
-            let may_start = throttling.room(conn, &tx.counts, &current.activity, &current.tenant)?;
-            let free = shares.room(&current.tenant).min(CLAIMS).min(may_start);
-            let tenant = tenants.position(&current.tenant);
+        let is_paused = paused.contains(&("activity", activity)) || paused.contains(&("tenant", tenant));
+        let takes = request.runs(activity, version) && request.serves(tenant);
+        if !is_paused && takes && !shares.is_held(tenant) {
+            let may_start = throttling.room(conn, &tx.counts, activity, tenant)?;
+            let free = shares.room(tenant).min(CLAIMS).min(may_start);
+            let tenant = tenants.position(tenant);
             // A lane without room costs no look into it.
-            let found = if free > 0 { lane_heads(conn, &current, free)? } else { Vec::new() };
+            let found = if free > 0 { lane_heads(tx, &current, free)? } else { Vec::new() };
             more |= found.len() == free;
-            let activity: Rc<str> = current.activity.as_str().into();
+            let activity: Rc<str> = activity.into();
             let head = |(id, priority, run_at)| Head { id, priority, run_at, tenant, waits, activity: activity.clone() };
             heads.extend(found.into_iter().map(head));
         }
@@ -234,7 +260,7 @@ fn choose(
     let may_start = |activity: &str, tenant: &str| throttling.take(activity, tenant);
     let chosen = fair(heads, &tenants.names, turns.turn, request.work.clone(), request.waits.clone(), may_start);
     more |= chosen.len() < found;
-    Ok((chosen, more))
+    Ok(Found { ids: chosen, more, unreadable })
 }
 
 /// Tenants that have jobs, each with a number.
@@ -252,21 +278,6 @@ impl Names {
         self.names.push(tenant.to_owned());
         self.positions.insert(tenant.to_owned(), self.names.len() - 1);
         self.names.len() - 1
-    }
-}
-
-pub(super) fn paused(conn: &Connection) -> Result<Paused, StoreError> {
-    let mut statement = conn.prepare_cached("SELECT kind, name FROM pauses")?;
-    let rows =
-        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<HashSet<(String, String)>>>()?;
-    Ok(Paused(rows))
-}
-
-pub(super) struct Paused(HashSet<(String, String)>);
-
-impl Paused {
-    pub(super) fn contains(&self, (kind, name): &(&str, &str)) -> bool {
-        !self.0.is_empty() && self.0.contains(&((*kind).to_owned(), (*name).to_owned()))
     }
 }
 
@@ -290,7 +301,7 @@ const HEADS: &str = "SELECT id, priority, run_at FROM jobs INDEXED BY jobs_ready
      AND activity_version = ?2 AND slot_class = ?3 AND tenant = ?4 ORDER BY priority, run_at, id LIMIT ?5";
 const PROMOTE: &str = "SELECT id, activity, tenant, state FROM jobs WHERE state IN ('scheduled', 'retryable') AND run_at <= ?1 \
      ORDER BY run_at LIMIT ?2";
-const ONE: &str = "SELECT id, activity, activity_version, tenant, slot_class FROM jobs WHERE id = ( \
+const ONE: &str = "SELECT activity, activity_version, slot_class, tenant, id FROM jobs WHERE id = ( \
        SELECT max(id) FROM ( \
          SELECT id FROM jobs WHERE job_id = ?1 AND state = 'available' \
          UNION ALL SELECT id FROM jobs WHERE state = 'available' \
@@ -307,38 +318,39 @@ fn next_lane(conn: &Connection, after: &Lane) -> Result<Option<Lane>, StoreError
 }
 
 fn lane(row: &rusqlite::Row<'_>) -> rusqlite::Result<Lane> {
-    Ok(Lane { activity: row.get(0)?, version: row.get(1)?, slot_class: row.get(2)?, tenant: row.get(3)? })
+    let (activity, slot_class, tenant) = (Text::read(row, 0)?, Text::read(row, 2)?, Text::read(row, 3)?);
+    Ok(Lane { activity, version: row.get(1)?, slot_class, tenant })
 }
 
-fn lane_heads(conn: &Connection, lane: &Lane, limit: usize) -> Result<Vec<(i64, i64, i64)>, StoreError> {
-    let mut statement = conn.prepare_cached(HEADS)?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let heads = statement.query_map(params![lane.activity, lane.version, lane.slot_class, lane.tenant, limit], |row| {
+fn lane_heads(tx: &Tx<'_>, lane: &Lane, limit: usize) -> Result<Vec<(i64, i64, i64)>, StoreError> {
+    let mut statement = tx.conn.prepare_cached(HEADS)?;
+    let most = i64::try_from(limit.saturating_add(tx.passed_over.len())).unwrap_or(i64::MAX);
+    let heads = statement.query_map(params![lane.activity, lane.version, lane.slot_class, lane.tenant, most], |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?))
     })?;
-    Ok(heads.collect::<rusqlite::Result<_>>()?)
+    let mut heads = heads.collect::<rusqlite::Result<Vec<_>>>()?;
+    heads.retain(|(id, ..)| !tx.passed_over.contains(*id));
+    heads.truncate(limit);
+    Ok(heads)
 }
 
 /// One job that is due, or the step that is due of one sequence.
-fn one(
-    tx: &Tx<'_>,
-    request: &ClaimRequest,
-    job_id: &JobId,
-    throttling: &mut Throttling<'_>,
-) -> Result<(Vec<i64>, bool), StoreError> {
+fn one(tx: &Tx<'_>, request: &ClaimRequest, job_id: &JobId, throttling: &mut Throttling<'_>) -> Result<Found, StoreError> {
     let conn = tx.conn;
     let mut statement = conn.prepare_cached(ONE)?;
-    let found = statement.query_row([job_id.as_str()], |row| {
-        let waits = row.get_ref(4)?.as_str()? == SlotClass::Waits.as_str();
-        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, u32>(2)?, row.get::<_, String>(3)?, waits))
-    });
-    let Some((id, activity, version, tenant, waits)) = found.optional()? else { return Ok((Vec::new(), false)) };
+    let found = statement.query_row([job_id.as_str()], |row| Ok((lane(row)?, row.get(4)?))).optional()?;
+    let Some((lane, id)) = found.filter(|(_, id)| !tx.passed_over.contains(*id)) else { return Ok(Found::default()) };
+    let Some((activity, version, slot_class, tenant)) = lane.readable() else {
+        return Ok(Found { unreadable: vec![id], ..Found::default() });
+    };
     let paused = paused(conn)?;
-    let is_paused = paused.contains(&("activity", activity.as_str())) || paused.contains(&("tenant", tenant.as_str()));
-    let mine = !is_paused && request.runs(&activity, version);
+    let is_paused = paused.contains(&("activity", activity)) || paused.contains(&("tenant", tenant));
+    let mine = !is_paused && request.runs(activity, version);
+    let waits = slot_class == SlotClass::Waits.as_str();
     // The slot is still that of the step before until its attempt has left.
-    let room = request.shares(waits).room(&tenant) > 0 && throttling.room(conn, &tx.counts, &activity, &tenant)? > 0;
-    Ok((if mine && room && throttling.take(&activity, &tenant) { vec![id] } else { Vec::new() }, mine && !room))
+    let room = request.shares(waits).room(tenant) > 0 && throttling.room(conn, &tx.counts, activity, tenant)? > 0;
+    let ids = if mine && room && throttling.take(activity, tenant) { vec![id] } else { Vec::new() };
+    Ok(Found { ids, more: mine && !room, unreadable: Vec::new() })
 }
 
 /// Takes the lease; `None` if the job has expired, or if what is stored of it does not decode, which closes it.

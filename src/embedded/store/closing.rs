@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use iolaus_activities::{FailureRecord, TimeoutKind, clip, timestamp};
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{ErrorCode, OptionalExtension, params};
 use serde_json::Value;
 
+use super::isolation::Owned;
 use super::rows::{self, ms, to_json};
 use super::{StoreError, Tx};
 use crate::embedded::hub::Closed;
@@ -105,9 +106,16 @@ impl Tx<'_> {
         let Some(parent): Option<Option<i64>> = closed else { return Ok(false) };
         let verdict = &closing.verdict;
         let code = verdict.failure.as_ref().map(|failure| failure.code.as_str());
-        self.conn
-            .prepare_cached("INSERT INTO job_verdicts(id, status, code, verdict) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![id, verdict.status.as_str(), code, closing.json()])?;
+        let mut insert = self.conn.prepare_cached("INSERT INTO job_verdicts(id, status, code, verdict) VALUES (?1, ?2, ?3, ?4)")?;
+        let stored = insert.execute(params![id, verdict.status.as_str(), code, closing.json()]);
+        if matches!(&stored, Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)) {
+            // Only a damaged file has a verdict of an open execution: how it ends now is what is known of it.
+            tracing::error!(row = id, job_id = verdict.job_id, hint = "iolaus fsck", "a verdict of an open job was replaced");
+            self.conn.prepare_cached("DELETE FROM job_verdicts WHERE id = ?1")?.execute([id])?;
+            insert.execute(params![id, verdict.status.as_str(), code, closing.json()])?;
+        } else {
+            stored?;
+        }
         if let (JobState::Discarded, Some(failure), 1..) = (closing.state, &verdict.failure, verdict.attempts) {
             self.note_failure(id, token, verdict.attempts, failure)?;
         }
@@ -200,27 +208,32 @@ impl Tx<'_> {
     pub(crate) fn expire(&mut self) -> Result<bool, StoreError> {
         let (now, limit) = (ms(self.now), self.maintenance.limit());
         let ids = self.ids("SELECT id FROM jobs WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2", params![now, limit])?;
+        let mut closed = 0;
         for id in &ids {
-            let Some(stored) = self.load_or_set_aside(*id, None)? else { continue };
-            let whole = stored.execution.close_by.is_some_and(|at| at <= self.now);
-            let kind = if whole { TimeoutKind::ScheduleToClose } else { TimeoutKind::ScheduleToStart };
-            let mut failure = executor::timed_out(kind);
-            let tenant = &stored.execution.tenant;
-            let why = match self.what_held(tenant)? {
-                None => self.not_served(tenant)?,
-                held => held,
-            };
-            if let Some(why) = why {
-                failure.message = clip(failure.message + &why);
-            }
-            let closing = if stored.cancel_requested {
-                self.not_undone(*id, &stored, &failure)?
-            } else {
-                Arc::new(executor::discarded(&stored.execution, &failure, self.now))
-            };
-            self.close(*id, stored.token, stored.state, &closing)?;
+            closed += usize::from(self.isolated(*id, |tx| tx.expire_one(*id))?.is_some());
         }
-        Ok(self.maintenance.took(ids.len(), limit))
+        Ok(self.maintenance.took(ids.len(), limit) && closed > 0)
+    }
+
+    fn expire_one(&mut self, id: i64) -> Result<(), StoreError> {
+        let Some(stored) = self.load_or_set_aside(id, None)? else { return Ok(()) };
+        let whole = stored.execution.close_by.is_some_and(|at| at <= self.now);
+        let kind = if whole { TimeoutKind::ScheduleToClose } else { TimeoutKind::ScheduleToStart };
+        let mut failure = executor::timed_out(kind);
+        let tenant = &stored.execution.tenant;
+        let why = match self.what_held(tenant)? {
+            None => self.not_served(tenant)?,
+            held => held,
+        };
+        if let Some(why) = why {
+            failure.message = clip(failure.message + &why);
+        }
+        let closing = if stored.cancel_requested {
+            self.not_undone(id, &stored, &failure)?
+        } else {
+            Arc::new(executor::discarded(&stored.execution, &failure, self.now))
+        };
+        self.close(id, stored.token, stored.state, &closing).map(drop)
     }
 
     /// What to add for people about a job that waited too long while a worker held its tenant back.
@@ -230,7 +243,8 @@ impl Tx<'_> {
              ORDER BY h.since LIMIT 1",
         )?;
         let held = statement.query_row([tenant], |row| {
-            let (worker, since, reason): (String, _, String) = (row.get(0)?, timestamp::format(rows::time(row, 1)?), row.get(2)?);
+            let (worker, reason) = (rows::lossy(row, 0)?, rows::lossy(row, 2)?);
+            let since = timestamp::format(rows::nearest_time(row, 1)?);
             Ok(format!("; worker {worker} asks nothing of tenant {tenant} since {since}: {reason}"))
         });
         Ok(held.optional()?)
@@ -240,20 +254,14 @@ impl Tx<'_> {
     /// may be more.
     pub(crate) fn prune(&mut self, before: Timestamp) -> Result<bool, StoreError> {
         let limit = self.maintenance.limit();
-        let mut statement = self.conn.prepare_cached(OLD)?;
-        let old = statement.query_map(params![ms(before), limit], |row| {
-            Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, rows::parsed(row, 3)?))
-        })?;
-        let old = old.collect::<rusqlite::Result<Vec<(i64, _, _, JobState)>>>()?;
-        let mut more = self.maintenance.took(old.len(), limit);
-        for (id, activity, tenant, state) in &old {
-            // Its steps may go now.
-            more |= self.conn.prepare_cached("SELECT 1 FROM jobs WHERE parent_id = ?1")?.exists([id])?;
-            for table in ["job_inputs", "job_checkpoints", "job_verdicts", "job_failures", "jobs"] {
-                self.conn.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([id])?;
-            }
-            self.counts.moved(activity, tenant, Some(*state), None);
+        let (old, looked_at) = self.owned(OLD, params![ms(before), limit])?;
+        let (mut more, mut forgotten) = (self.maintenance.took(looked_at, limit), 0);
+        for one in &old {
+            let steps = self.isolated(one.id, |tx| tx.forget(one))?;
+            forgotten += usize::from(steps.is_some());
+            more |= steps.unwrap_or(false);
         }
+        more &= forgotten > 0;
         if !old.is_empty() {
             // One step gives back one page.
             let mut vacuum = self.conn.prepare_cached("PRAGMA incremental_vacuum(256)")?;
@@ -261,6 +269,16 @@ impl Tx<'_> {
             while pages.next()?.is_some() {}
         }
         Ok(more)
+    }
+
+    /// True if there are steps of it, which may go now.
+    fn forget(&mut self, Owned { id, activity, tenant, state }: &Owned) -> Result<bool, StoreError> {
+        let has_steps = self.conn.prepare_cached("SELECT 1 FROM jobs WHERE parent_id = ?1")?.exists([id])?;
+        for table in ["job_inputs", "job_checkpoints", "job_verdicts", "job_failures", "jobs"] {
+            self.conn.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([id])?;
+        }
+        self.counts.moved(activity, tenant, Some(*state), None);
+        Ok(has_steps)
     }
 
     pub(super) fn ids(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<i64>, StoreError> {

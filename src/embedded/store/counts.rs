@@ -45,11 +45,13 @@ impl Counts {
 
     /// Adds the changes to the table.
     pub(super) fn store(&self, conn: &Connection) -> Result<(), StoreError> {
+        // Within what can be added to, whatever is stored.
         for ((activity, tenant), changes) in &self.0 {
             for (state, change) in JobState::ALL.iter().zip(changes).filter(|(_, change)| **change != 0) {
                 conn.prepare_cached(
                     "INSERT INTO job_counts(activity, tenant, state, count) VALUES (?1, ?2, ?3, ?4) \
-                     ON CONFLICT(activity, tenant, state) DO UPDATE SET count = count + excluded.count",
+                     ON CONFLICT(activity, tenant, state) DO UPDATE SET count = \
+                       max(-4611686018427387904, min(count, 4611686018427387904)) + excluded.count",
                 )?
                 .execute(params![activity, tenant, state.as_str(), change])?;
             }
@@ -67,9 +69,12 @@ pub(super) const COUNTS: &str = "SELECT activity, tenant, state, count FROM job_
 /// How many executions stand where.
 pub(crate) fn counts(conn: &Connection) -> Result<Vec<StateCount>, StoreError> {
     let mut statement = conn.prepare_cached(COUNTS)?;
-    let counts = statement.query_map([], |row| {
-        let count: i64 = row.get(3)?;
-        Ok(StateCount { activity: row.get(0)?, tenant: row.get(1)?, state: parsed(row, 2)?, count: count.unsigned_abs() })
-    })?;
-    Ok(counts.collect::<rusqlite::Result<_>>()?)
+    let mut stored = statement.query([])?;
+    let mut counts = Vec::new();
+    while let Some(row) = stored.next()? {
+        // A row that cannot be read counts nothing: iolaus fsck finds it, and counts again.
+        let (Ok(activity), Ok(tenant), Ok(state)) = (row.get(0), row.get(1), parsed(row, 2)) else { continue };
+        counts.push(StateCount { activity, tenant, state, count: row.get::<_, i64>(3)?.unsigned_abs() });
+    }
+    Ok(counts)
 }

@@ -172,11 +172,11 @@ fn effects(conn: &Connection, sql: &str, params: &[(&str, &dyn ToSql)]) -> Resul
 }
 
 fn effect(row: &Row<'_>) -> rusqlite::Result<OtherEffect> {
-    let run: Option<String> = row.get(2)?;
+    // One that cannot be read is in the way all the same: what it stands for may have been done.
     Ok(OtherEffect {
-        owner: EffectOwner { job_id: row.get(0)?, run_id: row.get(1)? },
-        state: run.map_or(EffectState::Intent, |run| EffectState::Applied { run }),
-        at: rows::time(row, 3)?,
+        owner: EffectOwner { job_id: rows::lossy(row, 0)?, run_id: rows::lossy(row, 1)? },
+        state: rows::optional_lossy(row, 2)?.map_or(EffectState::Intent, |run| EffectState::Applied { run }),
+        at: rows::nearest_time(row, 3)?,
     })
 }
 

@@ -163,9 +163,10 @@ impl Tx<'_> {
                 place.parent,
             ])?;
         let id = self.conn.last_insert_rowid();
+        // Only a damaged file has an input under a new id; it would keep every job from being stored.
         self.conn
             .prepare_cached(
-                "INSERT INTO job_inputs(id, input, options, labels, traceparent, tracestate) VALUES (?1,?2,?3,?4,?5,?6)",
+                "INSERT OR REPLACE INTO job_inputs(id, input, options, labels, traceparent, tracestate) VALUES (?1,?2,?3,?4,?5,?6)",
             )?
             .execute(params![id, stored.input, stored.options, stored.labels, job.trace.traceparent, job.trace.tracestate])?;
         self.counts.moved(&job.activity, &job.tenant, None, Some(state));

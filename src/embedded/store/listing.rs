@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use statements::{CLOSED, COUNT_RUNNING, DELAYED_OR_DEAD, EVERY, NEWEST, OWNED, OWNED_STATES, READY, READY_KIND, RUNNING};
 
 use super::StoreError;
-use super::rows::parsed;
+use super::rows::{Text, parsed};
 use crate::client::{ListFilter, RetryFilter};
 use crate::job::JobState;
 
@@ -130,8 +130,9 @@ fn lanes(conn: &Connection, filter: &ListFilter) -> Result<Vec<Lane>, StoreError
     let mut rows = statement.query(params_from_iter(values))?;
     let mut lanes: Vec<Lane> = Vec::new();
     while let Some(row) = rows.next()? {
-        let (activity, tenant): (String, String) = (row.get(0)?, row.get(1)?);
-        let (state, count): (JobState, i64) = (parsed(row, 2)?, row.get(3)?);
+        // A count that cannot be read says nothing about which rows there are.
+        let (Ok(activity), Ok(tenant)) = (row.get::<_, String>(0), row.get::<_, String>(1)) else { continue };
+        let (Ok(state), count): (_, i64) = (parsed::<JobState>(row, 2), row.get(3)?) else { continue };
         if lanes.last().is_none_or(|last| last.activity != activity || last.tenant != tenant) {
             lanes.push(Lane { activity, tenant, wanted: Vec::new(), others: 0 });
         }
@@ -139,7 +140,7 @@ fn lanes(conn: &Connection, filter: &ListFilter) -> Result<Vec<Lane>, StoreError
         if has(&filter.states, Some(state)) {
             lane.wanted.push((state, count));
         } else {
-            lane.others += count;
+            lane.others = lane.others.saturating_add(count);
         }
     }
     lanes.retain(|lane| !lane.wanted.is_empty());
@@ -238,9 +239,9 @@ impl<'c> Planner<'c> {
 
 fn ready(conn: &Connection, lane: &Lane) -> Result<Vec<i64>, StoreError> {
     let (mut kinds, mut ready) = (conn.prepare_cached(READY_KIND)?, conn.prepare_cached(READY)?);
-    let (mut ids, mut kind) = (Vec::new(), (i64::MIN, String::new()));
+    let (mut ids, mut kind) = (Vec::new(), (i64::MIN, Text::default()));
     loop {
-        let next = kinds.query_row(params![lane.activity, kind.0, kind.1], |row| Ok((row.get(0)?, row.get(1)?)));
+        let next = kinds.query_row(params![lane.activity, kind.0, kind.1], |row| Ok((row.get(0)?, Text::read(row, 1)?)));
         let Some(next) = next.optional()? else { break };
         kind = next;
         let of_kind = ready.query_map(params![lane.activity, kind.0, kind.1, lane.tenant], |row| row.get(0))?;
@@ -258,7 +259,9 @@ fn running(conn: &Connection, most: i64) -> Result<Option<ByOwner>, StoreError> 
     let mut statement = conn.prepare_cached(RUNNING)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        running.entry((row.get(1)?, row.get(2)?)).or_default().push(row.get(0)?);
+        // No filter selects what cannot be read.
+        let (Ok(activity), Ok(tenant)) = (row.get(1), row.get(2)) else { continue };
+        running.entry((activity, tenant)).or_default().push(row.get(0)?);
     }
     for ids in running.values_mut() {
         ids.sort_unstable();
@@ -326,7 +329,7 @@ impl Stream {
             if only_closed && !met {
                 let next = closed.query_row([before], |row| row.get::<_, i64>(0)).optional()?;
                 let Some(next) = next else { return Ok(found) };
-                before = next + 1;
+                before = next.saturating_add(1);
             }
         }
     }

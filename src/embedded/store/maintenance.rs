@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::closing::OLD;
-use super::rows::ms;
+use super::rows::{self, ms};
 use super::workers::{WorkerBeat, milliseconds};
 use super::{StoreError, Tx};
 
@@ -73,7 +73,7 @@ impl Tx<'_> {
                 if now.saturating_sub(at) < timeout {
                     return Ok(());
                 }
-                times + 1
+                times.saturating_add(1)
             }
             // Another beat, or the clock was set back.
             _ => 1,
@@ -108,7 +108,8 @@ fn silent_workers(conn: &Connection, now: Timestamp) -> Result<Vec<Silent>, Stor
          FROM workers w LEFT JOIN silent_workers s ON s.worker_id = w.id WHERE abs(?1 - w.beat_at) > w.timeout_ms LIMIT ?2",
     )?;
     let silent = statement.query_map(params![ms(now), SILENT], |row| {
-        let beat = WorkerBeat { id: row.get(0)?, name: row.get(1)?, beat: row.get(2)?, timeout: milliseconds(row.get(3)?) };
+        let beat =
+            WorkerBeat { id: row.get(0)?, name: rows::lossy(row, 1)?, beat: row.get(2)?, timeout: milliseconds(row.get(3)?) };
         let seen = match row.get(4)? {
             Some(seen) => Some((seen, row.get(5)?, row.get(6)?)),
             None => None,

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::StoreError;
 use super::claim::MAX_LANES;
-use super::rows::{optional_time, time};
+use super::rows::{Text, at_ms, optional_time};
 
 /// Since when the oldest job of each activity and tenant is due.
 pub(crate) fn oldest_due_of_each(conn: &Connection) -> Result<BTreeMap<(String, String), Timestamp>, StoreError> {
@@ -17,7 +17,9 @@ pub(crate) fn oldest_due_of_each(conn: &Connection) -> Result<BTreeMap<(String, 
     for _ in 0..MAX_HEADS {
         let Some(Head { activity, version, slot_class, tenant, priority, at }) = head else { break };
         head = next.query_row(params![activity, version, slot_class, tenant, priority], Head::of).optional()?;
-        let of = oldest.entry((activity, tenant)).or_insert(at);
+        // A damaged row hides itself, and not those behind it.
+        let (Some(activity), Some(tenant), Ok(at)) = (activity.as_str(), tenant.as_str(), at_ms(at)) else { continue };
+        let of = oldest.entry((activity.to_owned(), tenant.to_owned())).or_insert(at);
         *of = at.min(*of);
     }
     Ok(oldest)
@@ -28,18 +30,18 @@ const MAX_HEADS: usize = 2 * MAX_LANES;
 
 /// The job that is due for longest among those of a lane and a priority.
 struct Head {
-    activity: String,
-    version: u32,
-    slot_class: String,
-    tenant: String,
+    activity: Text,
+    version: i64,
+    slot_class: Text,
+    tenant: Text,
     priority: i64,
-    at: Timestamp,
+    at: i64,
 }
 
 impl Head {
     fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        let (activity, version, slot_class, tenant) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-        Ok(Self { activity, version, slot_class, tenant, priority: row.get(4)?, at: time(row, 5)? })
+        let (activity, slot_class, tenant) = (Text::read(row, 0)?, Text::read(row, 2)?, Text::read(row, 3)?);
+        Ok(Self { activity, version: row.get(1)?, slot_class, tenant, priority: row.get(4)?, at: row.get(5)? })
     }
 }
 
@@ -74,8 +76,14 @@ pub(crate) fn longest_running(conn: &Connection) -> Result<Vec<(String, Timestam
         "SELECT activity, min(started_at) FROM jobs INDEXED BY jobs_running \
          WHERE state = 'running' AND worker_id IS NOT NULL AND started_at IS NOT NULL GROUP BY activity",
     )?;
-    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, optional_time(row, 1)?)))?;
-    Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().filter_map(|(activity, at)| Some((activity, at?))).collect())
+    let mut rows = statement.query([])?;
+    let mut running = Vec::new();
+    while let Some(row) = rows.next()? {
+        if let (Ok(activity), Ok(Some(at))) = (row.get(0), optional_time(row, 1)) {
+            running.push((activity, at));
+        }
+    }
+    Ok(running)
 }
 
 #[cfg(test)]

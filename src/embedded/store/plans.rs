@@ -42,7 +42,7 @@ const BOUNDED: [(&str, &str); 18] = [
     ("SELECT id FROM jobs WHERE id < ?1 ORDER BY id DESC LIMIT ?2", "every row of the range is wanted"),
     ("SELECT id, activity, tenant, state FROM jobs WHERE id < ?1 ORDER BY id DESC LIMIT ?2", "every row of the range is wanted"),
     ("SELECT id FROM job_verdicts WHERE id < ?1 ORDER BY id DESC LIMIT 1", "one row"),
-    ("SELECT id FROM job_inputs WHERE id >= ?1 AND id < ?2 ORDER BY id", "fsck reads everything"),
+    ("SELECT id FROM job_inputs WHERE id >= ?1 AND id <= ?2 ORDER BY id", "fsck reads everything"),
     ("WITH RECURSIVE ends(low, high)", "a sample"),
     ("SELECT id FROM jobs ORDER BY id DESC LIMIT ?1", "a sample"),
     ("SELECT id FROM jobs ORDER BY id LIMIT ?1", "a sample"),

@@ -121,17 +121,18 @@ pub(crate) fn workers(conn: &Connection, now: Timestamp) -> Result<Vec<WorkerSta
          FROM workers w LEFT JOIN worker_tenants t ON t.worker_id = w.id ORDER BY id",
     )?;
     let workers = statement.query_map([], |row| {
-        let last_beat = time(row, 4)?;
+        // A row that is damaged in part is shown as far as it can be read, and hides no other.
+        let last_beat = rows::nearest_time(row, 4)?;
         Ok(WorkerStatus {
-            name: row.get(0)?,
-            version: row.get(1)?,
-            activities: json(row, 2)?,
-            tenants: optional_json(row, 6)?,
-            started_at: time(row, 3)?,
+            name: rows::lossy(row, 0)?,
+            version: rows::lossy(row, 1)?,
+            activities: json(row, 2).unwrap_or_default(),
+            tenants: optional_json(row, 6).unwrap_or_else(|_| Some(Vec::new())),
+            started_at: rows::nearest_time(row, 3)?,
             last_beat,
             running: count(row, 5)?,
             live: workers::is_live(last_beat, now, workers::milliseconds(row.get(7)?)),
-            job_id: row.get(8)?,
+            job_id: rows::optional_lossy(row, 8)?,
         })
     })?;
     Ok(workers.collect::<rusqlite::Result<_>>()?)
@@ -141,8 +142,9 @@ pub(crate) fn workers(conn: &Connection, now: Timestamp) -> Result<Vec<WorkerSta
 pub(crate) fn pauses(conn: &Connection) -> Result<Vec<Pause>, StoreError> {
     let mut statement = conn.prepare_cached("SELECT kind, name, reason, paused_at FROM pauses ORDER BY kind, name")?;
     let pauses = statement.query_map([], |row| {
-        let kind = if row.get_ref(0)?.as_str()? == "tenant" { PauseKind::Tenant } else { PauseKind::Activity };
-        Ok(Pause { kind, name: row.get(1)?, reason: row.get(2)?, paused_at: time(row, 3)? })
+        let kind = if rows::lossy(row, 0)? == PauseKind::Tenant.as_str() { PauseKind::Tenant } else { PauseKind::Activity };
+        let (name, reason) = (rows::lossy(row, 1)?, rows::optional_lossy(row, 2)?);
+        Ok(Pause { kind, name, reason, paused_at: rows::nearest_time(row, 3)? })
     })?;
     Ok(pauses.collect::<rusqlite::Result<_>>()?)
 }
@@ -154,11 +156,11 @@ pub(crate) fn holds(conn: &Connection) -> Result<Vec<TenantHold>, StoreError> {
     )?;
     let holds = statement.query_map([], |row| {
         Ok(TenantHold {
-            tenant: row.get(0)?,
-            worker: row.get(1)?,
-            reason: row.get(2)?,
-            since: time(row, 3)?,
-            until: optional_time(row, 4)?,
+            tenant: rows::lossy(row, 0)?,
+            worker: rows::lossy(row, 1)?,
+            reason: rows::lossy(row, 2)?,
+            since: rows::nearest_time(row, 3)?,
+            until: optional_time(row, 4).unwrap_or_default(),
         })
     })?;
     Ok(holds.collect::<rusqlite::Result<_>>()?)

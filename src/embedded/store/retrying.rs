@@ -3,13 +3,15 @@
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::enqueue::Retried;
+use super::isolation::lies_in_a_row;
 use super::listing::{self, DeadLane};
 use super::rows::parsed;
-use super::{StoreError, Tx};
+use super::{StoreError, Tx, unreadable};
 use crate::client::{Enqueued, RetryFilter, RetryPage, RetrySkipped, Target};
 use crate::job::{JobId, JobState, RunId};
 use crate::telemetry;
 
+const NOT_RETRIED: &str = "a job that cannot be read is not retried";
 /// Dead executions that one transaction looks at.
 const LOOKS: i64 = 256;
 
@@ -50,7 +52,11 @@ impl Tx<'_> {
         let next = last.map(|after| Cursor { after, ..cursor });
         let mut page = RetryPage { retried: Vec::new(), skipped: Vec::new(), next_cursor: None };
         for job in dead.into_iter().filter(|job| job.matches(filter)) {
-            self.retry_dead(job, filter, &mut page)?;
+            let row = job.id;
+            match self.within_savepoint(|tx| tx.retry_dead(job, filter, &mut page))? {
+                Err(error) if lies_in_a_row(&error) => tracing::error!(row, %error, hint = "iolaus fsck", NOT_RETRIED),
+                done => done?,
+            }
         }
         Ok((page, next))
     }
@@ -80,9 +86,12 @@ impl Tx<'_> {
     /// The next dead executions of any activity and tenant, and the last that was looked at.
     fn dead(&self, cursor: Cursor) -> Result<(Vec<Dead>, Option<i64>), StoreError> {
         let mut statement = self.conn.prepare_cached(&format!("{DEAD} {NEXT_DEAD}"))?;
-        let dead = statement.query_map(params![cursor.after, cursor.up_to, LOOKS], Dead::read)?;
-        let dead = dead.collect::<rusqlite::Result<Vec<_>>>()?;
-        let last = dead.last().map(|last| last.id);
+        let mut rows = statement.query(params![cursor.after, cursor.up_to, LOOKS])?;
+        let (mut dead, mut last) = (Vec::new(), None);
+        while let Some(row) = rows.next()? {
+            last = Some(row.get(0)?);
+            dead.extend(Dead::readable(row)?);
+        }
         Ok((dead, last))
     }
 
@@ -98,7 +107,7 @@ impl Tx<'_> {
         let mut statement = self.conn.prepare_cached(&format!("{DEAD} {ONE_DEAD}"))?;
         let mut dead = Vec::new();
         for id in &ids {
-            dead.extend(statement.query_row([id], Dead::read).optional()?);
+            dead.extend(statement.query_row([id], |row| Ok(Dead::readable(row))).optional()?.transpose()?.flatten());
         }
         Ok((dead, ids.last().copied()))
     }
@@ -124,6 +133,18 @@ impl Dead {
             tenant: row.get(5)?,
             code: row.get(6)?,
         })
+    }
+
+    /// `None`, and a line in the log: it cannot be read, and the others are retried.
+    fn readable(row: &Row<'_>) -> Result<Option<Self>, StoreError> {
+        let error = match Self::read(row).map_err(StoreError::from) {
+            Ok(dead) => return Ok(Some(dead)),
+            Err(error) => error,
+        };
+        let problem = unreadable::problem(&error).ok_or(error)?;
+        let id: i64 = row.get(0)?;
+        tracing::error!(row = id, problem, hint = "iolaus fsck", NOT_RETRIED);
+        Ok(None)
     }
 
     fn matches(&self, filter: &RetryFilter) -> bool {

@@ -5,13 +5,16 @@ use std::str::FromStr;
 
 use iolaus_activities::{ActivityOptions, SlotClass};
 use jiff::Timestamp;
-use rusqlite::types::{FromSqlError, Type};
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::types::{FromSqlError, ToSqlOutput, Type, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 use serde::de::DeserializeOwned;
 
 use super::StoreError;
 use crate::executor::Execution;
 use crate::job::{Job, JobState, TraceContext};
+
+/// Ids and counts stay far below this, whatever a queue has lived through: a sum with one of them does not overflow.
+pub(super) const MOST: i64 = 1 << 62;
 
 /// The columns that [`job`] reads, from `jobs` as `j`.
 pub(super) const JOB_COLUMNS: &str = "j.job_id, j.run_id, j.activity, j.activity_version, j.tenant, j.state, j.priority, j.attempt, \
@@ -33,7 +36,8 @@ pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         started_at: optional_time(row, 10)?,
         finished_at: optional_time(row, 11)?,
         cancel_requested: row.get::<_, Option<i64>>(12)?.is_some(),
-        worker: row.get(13)?,
+        // A worker's row, which says nothing about whether this one is sound.
+        worker: optional_lossy(row, 13)?,
         stalled_since: optional_time(row, 14)?,
         paused: None,
     })
@@ -129,6 +133,46 @@ pub(super) fn optional_time(row: &Row<'_>, column: usize) -> rusqlite::Result<Op
     match row.get::<_, Option<i64>>(column)? {
         Some(_) => time(row, column).map(Some),
         None => Ok(None),
+    }
+}
+
+/// The time in a row that only people look at, and that no other row may depend on: one that is not a time is the nearest that is.
+pub(super) fn nearest_time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+    Ok(nearest(row.get_ref(column)?.as_i64().unwrap_or_default()))
+}
+
+/// The time that is nearest to what is stored.
+pub(super) fn nearest(stored: i64) -> Timestamp {
+    at_ms(stored.clamp(ms(Timestamp::MIN), ms(Timestamp::MAX))).unwrap_or_default()
+}
+
+/// A text, with replacement characters where it is not UTF-8.
+pub(super) fn lossy(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes().unwrap_or_default()).into_owned())
+}
+
+pub(super) fn optional_lossy(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
+    if row.get_ref(column)? == ValueRef::Null { Ok(None) } else { lossy(row, column).map(Some) }
+}
+
+/// A text as it is stored, UTF-8 or not, so that a search can go on after one that is not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Text(Vec<u8>);
+
+impl Text {
+    pub(super) fn read(row: &Row<'_>, column: usize) -> rusqlite::Result<Self> {
+        Ok(Self(row.get_ref(column)?.as_bytes()?.to_vec()))
+    }
+
+    /// `None` if it is not UTF-8.
+    pub(super) fn as_str(&self) -> Option<&str> {
+        str::from_utf8(&self.0).ok()
+    }
+}
+
+impl ToSql for Text {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(&self.0)))
     }
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, ffi, params};
 
-use super::rows::ms;
+use super::rows::{lossy, ms};
 use super::{StoreError, dying};
 use crate::embedded::{Durability, permissions};
 
@@ -198,7 +198,7 @@ fn migrate_within(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
         // upgraded, and writes nothing more.
         let other: Option<String> = conn
             .query_row("SELECT version FROM workers WHERE abs(?1 - beat_at) < ?2 LIMIT 1", params![ms(now), SILENT_FOR_MS], |row| {
-                row.get(0)
+                lossy(row, 0)
             })
             .optional()?;
         if let Some(version) = other {

@@ -56,7 +56,7 @@ fn any_worker(conn: &Connection) -> Result<bool, StoreError> {
 fn is_served(conn: &Connection, tenant: &str) -> Result<bool, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT 1 FROM workers w LEFT JOIN worker_tenants t ON t.worker_id = w.id \
-         WHERE w.job_id IS NULL AND (t.tenants IS NULL OR EXISTS (SELECT 1 FROM json_each(t.tenants) WHERE value = ?1)) LIMIT 1",
+         WHERE w.job_id IS NULL AND (t.tenants IS NULL OR EXISTS (SELECT 1 FROM json_each(iif(json_valid(t.tenants), t.tenants, '[]')) WHERE value = ?1)) LIMIT 1",
     )?;
     Ok(statement.exists([tenant])?)
 }

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::StoreError;
-use super::claim::{ClaimRequest, ClaimScope, Claimed, Paused, paused};
+use super::claim::{ClaimRequest, ClaimScope, Claimed};
+use super::paused::{Paused, paused};
 use crate::executor::Execution;
 use crate::job::NewJob;
 

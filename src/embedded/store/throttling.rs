@@ -33,16 +33,19 @@ impl Running {
         let mut running = HashMap::new();
         let mut add = |activity: &str, tenant: &str, jobs: i64| {
             if activity != SEQUENCE && jobs != 0 {
-                *running.entry((PauseKind::Activity.as_str(), activity.to_owned())).or_default() += jobs;
-                *running.entry((PauseKind::Tenant.as_str(), tenant.to_owned())).or_default() += jobs;
+                for key in [(PauseKind::Activity.as_str(), activity), (PauseKind::Tenant.as_str(), tenant)] {
+                    let sum: &mut i64 = running.entry((key.0, key.1.to_owned())).or_default();
+                    *sum = sum.saturating_add(jobs);
+                }
             }
         };
         let mut statement = conn.prepare_cached(RUNNING)?;
-        let stored =
-            statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)))?;
-        for row in stored {
-            let (activity, tenant, jobs) = row?;
-            add(&activity, &tenant, jobs);
+        let mut stored = statement.query([])?;
+        while let Some(row) = stored.next()? {
+            // What cannot be read names no activity and no tenant.
+            if let (Ok(activity), Ok(tenant)) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str()) {
+                add(activity, tenant, row.get(2)?);
+            }
         }
         for (activity, tenant, jobs) in counts.running_changed() {
             add(activity, tenant, jobs);
@@ -82,7 +85,7 @@ impl Bucket {
         let (tokens, at) = stored.unwrap_or((most, now));
         #[expect(clippy::cast_precision_loss, reason = "a bucket is full long before that matters")]
         let seconds = now.saturating_sub(at).max(0) as f64 / 1000.0;
-        Self { rate, tokens: (tokens + seconds * rate).min(most) }
+        Self { rate, tokens: (tokens.max(0.0) + seconds * rate).min(most) }
     }
 
     /// Whole starts.
@@ -219,6 +222,7 @@ mod tests {
             (5.0, Some((0.0, 1_000)), 9_000_000, 5),
             (5.0, Some((2.0, 9_000)), 1_000, 2),
             (0.5, Some((0.0, 0)), 1_999, 0),
+            (5.0, Some((f64::NEG_INFINITY, 0)), 200, 1),
             (0.5, Some((0.0, 0)), 2_000, 1),
             (5.0, Some((0.0, i64::MIN)), i64::MAX, 5),
         ] {

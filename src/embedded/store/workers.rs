@@ -70,7 +70,9 @@ impl Tx<'_> {
 
     /// Renews a worker's row; false if it was declared dead.
     pub(crate) fn beat(&mut self, worker_id: i64) -> Result<bool, StoreError> {
-        let mut statement = self.conn.prepare_cached("UPDATE workers SET beat = beat + 1, beat_at = ?2 WHERE id = ?1")?;
+        // Only whether it changes has a meaning, and it must be able to, whatever is stored.
+        let mut statement =
+            self.conn.prepare_cached("UPDATE workers SET beat = (beat & 4611686018427387903) + 1, beat_at = ?2 WHERE id = ?1")?;
         Ok(statement.execute(params![worker_id, ms(self.now)])? > 0)
     }
 
@@ -126,15 +128,16 @@ impl Tx<'_> {
         }
         let limit = self.maintenance.limit();
         let ids = self.ids("SELECT id FROM jobs WHERE state = 'running' AND worker_id = ?1 LIMIT ?2", params![seen.id, limit])?;
+        let mut taken = 0;
         for id in &ids {
-            self.take_from_dead(*id, &seen.name)?;
+            taken += usize::from(self.isolated(*id, |tx| tx.take_from_dead(*id, &seen.name))?.is_some());
         }
-        let more = self.maintenance.took(ids.len(), limit);
+        let more = self.maintenance.took(ids.len(), limit) && taken > 0;
         if !more {
             self.unregister_worker(seen.id)?;
         }
         self.after.wake_others = true;
-        Ok((ids.len(), more))
+        Ok((taken, more))
     }
 
     fn take_from_dead(&mut self, id: i64, worker: &str) -> Result<(), StoreError> {
@@ -171,7 +174,7 @@ impl Tx<'_> {
 pub(crate) fn beats(conn: &Connection) -> Result<Vec<WorkerBeat>, StoreError> {
     let mut statement = conn.prepare_cached("SELECT id, name, beat, timeout_ms FROM workers")?;
     let beats = statement.query_map([], |row| {
-        Ok(WorkerBeat { id: row.get(0)?, name: row.get(1)?, beat: row.get(2)?, timeout: milliseconds(row.get(3)?) })
+        Ok(WorkerBeat { id: row.get(0)?, name: rows::lossy(row, 1)?, beat: row.get(2)?, timeout: milliseconds(row.get(3)?) })
     })?;
     Ok(beats.collect::<rusqlite::Result<_>>()?)
 }
@@ -182,7 +185,7 @@ pub(crate) fn cancel_requests(conn: &Connection, worker_id: i64) -> Result<Vec<(
         "SELECT j.id, i.cancel_reason FROM jobs j JOIN job_inputs i ON i.id = j.id \
          WHERE j.state = 'running' AND j.worker_id = ?1 AND j.cancel_requested_at IS NOT NULL",
     )?;
-    let requests = statement.query_map([worker_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let requests = statement.query_map([worker_id], |row| Ok((row.get(0)?, rows::optional_lossy(row, 1)?)))?;
     Ok(requests.collect::<rusqlite::Result<_>>()?)
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::claim::{self, Claimed, Claimer};
 use super::counts::Counts;
 use super::in_use::InUse;
+use super::isolation::{PassedOver, execute, lies_in_a_row};
 use super::maintenance::Maintenance;
 use super::opening::{First, Opened};
 use super::operation::{Kind, Operation, Run};
@@ -45,6 +46,10 @@ pub(crate) struct Tx<'c> {
     pub(super) max_deaths: u32,
     /// What it may still do beside what it was asked for.
     pub(super) maintenance: Maintenance,
+    /// Each job that it does something about is kept from the others.
+    pub(super) isolates: bool,
+    /// Jobs that it leaves alone.
+    pub(super) passed_over: PassedOver,
     /// Slots of this process that are free for what is stored now, if nobody waits for them.
     pub(super) starting: Option<Starting>,
 }
@@ -54,7 +59,8 @@ impl<'c> Tx<'c> {
         // To the millisecond, as it is stored.
         let now = rows::at_ms(rows::ms(now)).unwrap_or(now);
         let (after, counts, plans, maintenance) = Default::default();
-        Self { conn, now, jitter, after, counts, plans, max_deaths: MAX_DEATHS, maintenance, starting: None }
+        let (isolates, passed_over) = Default::default();
+        Self { conn, now, jitter, after, counts, plans, max_deaths: MAX_DEATHS, maintenance, isolates, passed_over, starting: None }
     }
 }
 
@@ -73,7 +79,7 @@ enum Apart {
 
 /// Why the operations of a transaction did not all run.
 enum Undone {
-    /// One of them failed, and nothing kept it from the others.
+    /// One of them failed, or the claim that follows them, and nothing kept it from the others.
     One,
     /// The transaction is gone.
     All(StoreError),
@@ -105,6 +111,8 @@ pub(super) struct Writer {
     free_left: usize,
     /// When a limit on starts leaves room for a job that waits.
     next_start: Option<Timestamp>,
+    /// Jobs that cannot be written.
+    passed_over: PassedOver,
     /// Let go of after the connection.
     _in_use: Arc<InUse>,
 }
@@ -135,6 +143,7 @@ impl Writer {
             turns: claim::Turns::default(),
             free_left: 0,
             next_start: None,
+            passed_over: PassedOver::default(),
             _in_use: in_use,
         };
         let started = match connection {
@@ -281,8 +290,11 @@ impl Writer {
         }
         dying::point();
         execute(&self.conn, "BEGIN IMMEDIATE")?;
+        self.passed_over.renew(self.clock.monotonic());
+        let maybe_ready = self.maybe_ready;
         let mut ran = self.run_within(batch, refused, Apart::Together);
         if matches!(ran, Err(Undone::One)) && !self.conn.is_autocommit() {
+            self.maybe_ready = maybe_ready;
             execute(&self.conn, "ROLLBACK")?;
             execute(&self.conn, "BEGIN IMMEDIATE")?;
             ran = self.run_within(batch, refused, Apart::Savepoints);
@@ -312,6 +324,8 @@ impl Writer {
         let mut tx = Tx::new(&self.conn, self.clock.now(), self.clock.random());
         tx.plans = self.plans.clone();
         tx.max_deaths = self.max_deaths;
+        tx.isolates = apart == Apart::Savepoints;
+        tx.passed_over = self.passed_over.clone();
         if apart == Apart::Together && !self.maybe_ready {
             tx.starting = Some(Starting::on(self.claimers.iter().map(|claimer| claimer.request())));
         }
@@ -323,9 +337,16 @@ impl Writer {
             None => Starting::on(self.claimers.iter().map(|claimer| claimer.request())).into_workers(),
         };
         let free: usize = workers.iter().flatten().map(|worker| worker.request.free() + worker.jobs.len()).sum();
-        let claimed = claim_for(&mut tx, &self.claimers, workers, &mut self.maybe_ready, &mut self.turns)?;
+        let (claimed, failed) = claim_for(&mut tx, &self.claimers, workers, &mut self.maybe_ready, &mut self.turns)?;
+        if let Some(error) = failed {
+            self.hub.metrics().claim_failed();
+            if let Some(repeated) = self.hub.log_due(&error, self.clock.monotonic()) {
+                tracing::error!(%error, repeated, hint = "iolaus fsck", "no jobs could be claimed");
+            }
+        }
         self.free_left = free.saturating_sub(claimed.iter().map(|(_, _, jobs)| jobs.len()).sum());
         tx.counts.store(tx.conn)?;
+        self.passed_over = tx.passed_over;
         Ok((tx.after, claimed))
     }
 
@@ -337,16 +358,17 @@ impl Writer {
     }
 }
 
-/// Claims for each worker that has free slots, if there may be anything to claim, beside what it was given already.
+/// Claims for each worker that has free slots, if there may be anything to claim, beside what it was given already. With savepoints, an
+/// error that lies in the rows undoes a claim and not what was asked for beside it, and is answered.
 fn claim_for(
     tx: &mut Tx<'_>,
     claimers: &[Arc<dyn Claimer>],
     workers: Vec<Option<Starter>>,
     maybe_ready: &mut bool,
     turns: &mut claim::Turns,
-) -> Result<Vec<Claims>, StoreError> {
+) -> Result<(Vec<Claims>, Option<StoreError>), Undone> {
     let look = std::mem::take(maybe_ready) || tx.after.ready;
-    let mut claimed = Vec::new();
+    let (mut claimed, mut failed) = (Vec::new(), None);
     for (claimer, worker) in claimers.iter().zip(workers) {
         let Some(Starter { request, mut jobs }) = worker else {
             // It comes back as soon as it has a free slot.
@@ -354,9 +376,23 @@ fn claim_for(
             continue;
         };
         if look && request.free() > 0 {
-            let (more_jobs, more) = claim::claim(tx, &request, turns)?;
-            *maybe_ready |= more;
-            jobs.extend(more_jobs);
+            let found = if tx.isolates {
+                tx.within_savepoint(|tx| claim::claim(tx, &request, turns))?
+            } else {
+                claim::claim(tx, &request, turns)
+            };
+            match found {
+                Ok((more_jobs, more)) => {
+                    *maybe_ready |= more;
+                    jobs.extend(more_jobs);
+                }
+                Err(error) if tx.conn.is_autocommit() || !lies_in_a_row(&error) => return Err(Undone::All(error)),
+                Err(_) if !tx.isolates => return Err(Undone::One),
+                Err(error) => {
+                    *maybe_ready = true;
+                    failed = Some(error);
+                }
+            }
         } else {
             *maybe_ready |= look;
         }
@@ -364,7 +400,7 @@ fn claim_for(
             claimed.push((claimer.clone(), request.worker_id, jobs));
         }
     }
-    Ok(claimed)
+    Ok((claimed, failed))
 }
 
 /// Runs one operation.
@@ -374,23 +410,6 @@ fn apply(tx: &mut Tx<'_>, run: &mut dyn Run, refusal: &mut Option<StoreError>, a
     if apart == Apart::Together {
         return guarded(tx).map_err(|error| if tx.conn.is_autocommit() { Undone::All(error) } else { Undone::One });
     }
-    let (counts, mark) = (tx.counts.clone(), tx.after.mark());
-    execute(tx.conn, "SAVEPOINT operation")?;
-    match guarded(tx) {
-        Ok(()) => execute(tx.conn, "RELEASE operation")?,
-        // The whole transaction is gone, as when the disk is full.
-        Err(error) if tx.conn.is_autocommit() => return Err(Undone::All(error)),
-        Err(error) => {
-            execute(tx.conn, "ROLLBACK TO operation")?;
-            execute(tx.conn, "RELEASE operation")?;
-            tx.counts = counts;
-            tx.after.undo(&mark);
-            *refusal = Some(error);
-        }
-    }
+    *refusal = tx.within_savepoint(guarded)?.err();
     Ok(())
-}
-
-fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
-    conn.prepare_cached(sql)?.execute([]).map(drop)
 }

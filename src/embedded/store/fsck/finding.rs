@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::row::JobRow;
+use crate::embedded::store::rows::Text;
 
 /// Findings of one code that are kept. The rest is counted; a repair takes as many in each pass.
 const KEPT: usize = 5_000;
@@ -82,8 +83,29 @@ pub(super) enum Fix {
     Reindex(String),
     /// Runs these statements, which make an index or a trigger what the schema of this build says.
     Schema(String),
-    /// Ids go on after this one.
-    NextId(i64),
+    /// The row of `pauses` or `start_rates` with this key goes.
+    DeleteNamed {
+        table: &'static str,
+        kind: Text,
+        name: Text,
+    },
+    /// What a worker shows of this tenant goes.
+    DeleteHold {
+        worker: i64,
+        tenant: Text,
+    },
+    /// A pause stays, as of now and without a reason.
+    Pause {
+        kind: Text,
+        name: Text,
+    },
+    /// Ids of this table go on after this one.
+    NextId {
+        table: &'static str,
+        after: i64,
+    },
+    /// An execution gets this id.
+    Renumber(i64),
 }
 
 impl Fix {
@@ -98,11 +120,13 @@ impl Fix {
             Self::Rescue => "counts the attempt as lost (worker.lost) and lets the job go on",
             Self::Advance => "opens the next step, or closes the sequence",
             Self::Set { .. } => "sets the column right",
-            Self::Delete { .. } => "deletes the row",
+            Self::Delete { .. } | Self::DeleteNamed { .. } | Self::DeleteHold { .. } => "deletes the row",
+            Self::Pause { .. } => "keeps the pause, as of now and without a reason",
             Self::Counts => "counts again",
             Self::Reindex(_) => "builds the indexes of the table again",
             Self::Schema(_) => "makes the schema what this version defines",
-            Self::NextId(_) => "moves the next id past those that were used",
+            Self::NextId { .. } => "lets ids go on after those that are there",
+            Self::Renumber(_) => "gives the execution an id after the others",
         }
     }
 }

@@ -6,8 +6,9 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::finding::{Finding, Findings, Fix};
 use super::row::JobRow;
+use crate::embedded::store::StoreError;
+use crate::embedded::store::rows::{self, MOST};
 use crate::embedded::store::unreadable::input_problem;
-use crate::embedded::store::{StoreError, rows};
 use crate::job::{JobState, SEQUENCE, limits};
 use crate::sequence::Definition;
 
@@ -111,6 +112,12 @@ impl<'c> Judge<'c> {
         if job.lease_token < job.attempt {
             let message = format!("its lease token is {} after {} attempts", job.lease_token, job.attempt);
             let fix = Fix::Set { table: "jobs", column: "lease_token", value: Some(job.attempt) };
+            self.add("lease.token", "jobs", message, fix, job);
+        } else if job.lease_token > MOST {
+            let message = format!("its lease token is {}, and the next claim cannot add to it", job.lease_token);
+            let sql = "SELECT max(lease_token) FROM job_failures WHERE id = ?1 AND lease_token <= ?2";
+            let failed: Option<i64> = self.conn.prepare_cached(sql)?.query_row([job.id, MOST], |row| row.get(0))?;
+            let fix = Fix::Set { table: "jobs", column: "lease_token", value: Some(job.attempt.max(failed.unwrap_or(0))) };
             self.add("lease.token", "jobs", message, fix, job);
         }
         let is_claimed = state == JobState::Running && job.activity != SEQUENCE;

@@ -251,7 +251,7 @@ fn tasks(conn: &Connection, parts: i64) -> VecDeque<Task> {
             if to >= high {
                 break;
             }
-            tasks.push_back(Task::Range(from, to));
+            tasks.push_back(Task::Range(from, to.saturating_sub(1)));
             from = to;
         }
     }

@@ -69,7 +69,7 @@ fn refuse_live_workers(conn: &Connection, options: &FsckOptions, clock: &dyn Clo
         // One whose row does not decode is no reason to leave the file as it is.
         let Ok(beat_at) = rows::time(row, 1) else { continue };
         if workers::is_live(beat_at, clock.now(), options.worker_timeout) {
-            return Err(StoreError::LiveWorker { name: row.get(0)? });
+            return Err(StoreError::LiveWorker { name: rows::lossy(row, 0)? });
         }
     }
     Ok(())
@@ -220,14 +220,35 @@ impl Tx<'_> {
                 };
                 Ok(self.conn.execute(&sql, [id]).map(drop)?)
             }
-            Fix::NextId(used) => {
-                let moved = self.conn.execute("UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'jobs'", [used])?;
+            Fix::DeleteNamed { table, kind, name } => {
+                let sql = format!("DELETE FROM {table} WHERE kind = ?1 AND name = ?2");
+                Ok(self.conn.execute(&sql, params![kind, name]).map(drop)?)
+            }
+            Fix::DeleteHold { worker, tenant } => {
+                let sql = "DELETE FROM worker_holds WHERE worker_id = ?1 AND tenant = ?2";
+                Ok(self.conn.execute(sql, params![worker, tenant]).map(drop)?)
+            }
+            Fix::Pause { kind, name } => {
+                let sql = "UPDATE pauses SET reason = NULL, paused_at = ?3 WHERE kind = ?1 AND name = ?2";
+                Ok(self.conn.execute(sql, params![kind, name, ms(self.now)]).map(drop)?)
+            }
+            Fix::NextId { table, after } => {
+                let moved = self.conn.execute("UPDATE sqlite_sequence SET seq = ?2 WHERE name = ?1", params![table, after])?;
                 if moved == 0 {
-                    self.conn.execute("INSERT INTO sqlite_sequence(name, seq) VALUES ('jobs', ?1)", [used])?;
+                    self.conn.execute("INSERT INTO sqlite_sequence(name, seq) VALUES (?1, ?2)", params![table, after])?;
                 }
                 Ok(())
             }
+            Fix::Renumber(to) => self.renumber(id, *to),
         }
+    }
+
+    /// No attempt knows the execution by its old id: no worker lives.
+    fn renumber(&mut self, id: i64, to: i64) -> Result<(), StoreError> {
+        for table in ["jobs", "job_inputs", "job_checkpoints", "job_verdicts", "job_failures"] {
+            self.conn.execute(&format!("UPDATE {table} SET id = ?2 WHERE id = ?1"), [id, to])?;
+        }
+        Ok(self.conn.execute("UPDATE jobs SET parent_id = ?2 WHERE parent_id = ?1", [id, to]).map(drop)?)
     }
 
     fn set_aside_if(&mut self, id: i64, closes: bool, why: String) -> Result<(), StoreError> {

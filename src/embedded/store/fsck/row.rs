@@ -50,7 +50,7 @@ impl JobRow {
             activity: reader.text(3, "activity")?,
             tenant: reader.text(6, "tenant")?,
             state: None,
-            attempt: reader.count(9, "attempt")?,
+            attempt: reader.counter(9, "attempt")?,
             lease_token: reader.number(11, "lease_token")?.unwrap_or_default(),
             worker_id: reader.number(12, "worker_id")?,
             parent_id: reader.number(13, "parent_id")?,
@@ -60,8 +60,10 @@ impl JobRow {
             finished_at: reader.time(19, "finished_at")?,
             unreadable: Vec::new(),
         };
-        for (column, name) in [(4, "activity_version"), (8, "priority"), (10, "drains"), (21, "undo_attempts"), (22, "deaths")] {
-            reader.count(column, name)?;
+        reader.number_from_0(4, "activity_version", u32::MAX)?;
+        reader.number_from_0(8, "priority", u32::MAX)?;
+        for (column, name) in [(10, "drains"), (21, "undo_attempts"), (22, "deaths")] {
+            reader.counter(column, name)?;
         }
         reader.required_time(14, "run_at")?;
         reader.time(16, "close_by")?;
@@ -80,6 +82,11 @@ impl JobRow {
         let mut statement = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1"))?;
         let mut found = statement.query([id])?;
         Ok(found.next()?.map(Self::read).transpose()?)
+    }
+
+    /// Whether a column holds something, readable or not.
+    pub(crate) fn has<T>(&self, value: Option<T>, column: &str) -> bool {
+        value.is_some() || self.unreadable.iter().any(|(unreadable, _)| *unreadable == column)
     }
 
     /// Whether it should be open: its state says so, or, where that is not readable, the time of its end is missing.
@@ -120,10 +127,14 @@ impl Reader<'_> {
         }
     }
 
-    /// A number that is counted from 0.
-    fn count(&mut self, column: usize, name: &'static str) -> rusqlite::Result<i64> {
+    /// A number that is counted up from 0, and must be able to be.
+    fn counter(&mut self, column: usize, name: &'static str) -> rusqlite::Result<i64> {
+        self.number_from_0(column, name, u32::MAX - 1)
+    }
+
+    fn number_from_0(&mut self, column: usize, name: &'static str, most: u32) -> rusqlite::Result<i64> {
         let value = self.number(column, name)?.unwrap_or(-1);
-        if u32::try_from(value).is_err() {
+        if u32::try_from(value).ok().is_none_or(|value| value > most) {
             self.unreadable.push((name, format!("{value} is out of range")));
             return Ok(0);
         }

@@ -33,9 +33,9 @@ impl Counted {
 
     fn add(&mut self, job: &JobRow) {
         self.executions += 1;
-        self.expiring += i64::from(job.expires_at.is_some());
+        self.expiring += i64::from(job.has(job.expires_at, "expires_at"));
         self.running += i64::from(job.state == Some(JobState::Running));
-        self.ended += i64::from(job.finished_at.is_some());
+        self.ended += i64::from(job.has(job.finished_at, "finished_at"));
         self.steps += i64::from(job.parent_id.is_some());
         let Some(position) = JobState::ALL.iter().position(|state| Some(*state) == job.state) else { return };
         let key = (job.activity.clone(), job.tenant.clone());
@@ -77,11 +77,16 @@ impl<'s> Cursor<'s> {
 
     /// Steps over what belongs to an execution before this one, and answers with the row of this one.
     fn seek(&mut self, id: i64, found: &mut Findings) -> rusqlite::Result<Option<&Row<'s>>> {
-        while let Some(orphan) = self.id.filter(|orphan| *orphan < id) {
+        self.pass(found, |orphan| orphan < id)?;
+        Ok(if self.id == Some(id) { self.rows.get() } else { None })
+    }
+
+    fn pass(&mut self, found: &mut Findings, is_passed: impl Fn(i64) -> bool) -> rusqlite::Result<()> {
+        while let Some(orphan) = self.id.filter(|orphan| is_passed(*orphan)) {
             found.add(orphaned(self.table, orphan));
             self.advance()?;
         }
-        Ok(if self.id == Some(id) { self.rows.get() } else { None })
+        Ok(())
     }
 }
 
@@ -89,10 +94,10 @@ fn orphaned(table: &'static str, id: i64) -> Finding {
     Finding::new("row.orphaned", table, "it belongs to no execution", delete(table)).at(id)
 }
 
-/// Checks the executions with `from <= id < to`, and the rows beside them.
+/// Checks the executions with `from <= id <= to`, and the rows beside them.
 pub(super) fn range(conn: &Connection, from: i64, to: i64) -> Result<(Findings, Counted), StoreError> {
     let select = |columns: &str, table: &str, order: &str| {
-        conn.prepare(&format!("SELECT {columns} FROM {table} WHERE id >= ?1 AND id < ?2 ORDER BY {order}"))
+        conn.prepare(&format!("SELECT {columns} FROM {table} WHERE id >= ?1 AND id <= ?2 ORDER BY {order}"))
     };
     let (mut jobs, mut inputs) = (select(COLUMNS, "jobs", "id")?, select(INPUT_COLUMNS, "job_inputs", "id")?);
     let mut checkpoints = select(CHECKPOINT_COLUMNS, "job_checkpoints", "id")?;
@@ -128,7 +133,7 @@ pub(super) fn range(conn: &Connection, from: i64, to: i64) -> Result<(Findings, 
         }
     }
     for cursor in [&mut inputs, &mut checkpoints, &mut verdicts, &mut failures] {
-        cursor.seek(i64::MAX, &mut judge.found)?;
+        cursor.pass(&mut judge.found, |_| true)?;
     }
     Ok((judge.found, counted))
 }

@@ -6,7 +6,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::finding::{Finding, Findings, Fix};
 use super::scan::Counted;
-use crate::embedded::store::{StoreError, rows};
+use crate::client::PauseKind;
+use crate::embedded::store::StoreError;
+use crate::embedded::store::rows::{self, MOST, Text, lossy};
 use crate::job::JobState;
 
 /// Every index of `jobs`, and the condition that its entries meet.
@@ -149,20 +151,26 @@ pub(super) fn small(conn: &Connection, oldest_kept: i64) -> Result<(Findings, Ve
         }
     }
     workers(conn, &mut found)?;
-    next_id(conn, &mut found)?;
+    holds(conn, &mut found)?;
+    pauses(conn, &mut found)?;
+    start_rates(conn, &mut found)?;
+    for table in ["jobs", "workers"] {
+        next_id(conn, table, &mut found)?;
+    }
     effects(conn, oldest_kept, &mut found)?;
     Ok((found, stored_counts(conn)?))
 }
 
 fn workers(conn: &Connection, found: &mut Findings) -> Result<(), StoreError> {
-    let mut statement = conn.prepare("SELECT w.id, w.activities, t.tenants, w.beat_at, w.started_at FROM workers w LEFT JOIN worker_tenants t ON t.worker_id = w.id")?;
+    let mut statement = conn.prepare("SELECT w.id, w.activities, t.tenants, w.beat_at, w.started_at, w.name, w.version, w.job_id FROM workers w LEFT JOIN worker_tenants t ON t.worker_id = w.id")?;
     let mut workers = statement.query([])?;
     while let Some(row) = workers.next()? {
         let tenants = row.get_ref(2)?.as_str().map_or(Ok(Vec::new()), serde_json::from_str::<Vec<String>>);
         let decodes = rows::json::<Vec<String>>(row, 1).is_ok()
             && tenants.is_ok()
             && rows::time(row, 3).is_ok()
-            && rows::time(row, 4).is_ok();
+            && rows::time(row, 4).is_ok()
+            && [5, 6, 7].iter().all(|column| is_text_or_null(row, *column));
         if !decodes {
             let fix = Fix::Delete { table: "workers", key: "id", lease_token: None };
             found.add(Finding::new("worker.unreadable", "workers", "the worker's row does not decode", fix).at(row.get(0)?));
@@ -171,15 +179,85 @@ fn workers(conn: &Connection, found: &mut Findings) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// An id is never used again: leases are fenced by it.
-fn next_id(conn: &Connection, found: &mut Findings) -> Result<(), StoreError> {
-    let (last, used): (Option<i64>, Option<i64>) =
-        conn.query_row("SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), (SELECT max(id) FROM jobs)", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
-    if let Some(used) = used.filter(|used| last.is_none_or(|last| last < *used)) {
-        let message = format!("the last id that was given is {}, and row {used} is there", last.unwrap_or_default());
-        found.add(Finding::new("id.reusable", "sqlite_sequence", message, Fix::NextId(used)));
+/// What workers show of tenants.
+fn holds(conn: &Connection, found: &mut Findings) -> Result<(), StoreError> {
+    let mut statement = conn
+        .prepare("SELECT tenant, reason, since, until, worker_id FROM worker_holds WHERE worker_id IN (SELECT id FROM workers)")?;
+    let mut holds = statement.query([])?;
+    while let Some(row) = holds.next()? {
+        let texts = [0, 1].iter().all(|column| is_text_or_null(row, *column));
+        if !texts || rows::time(row, 2).is_err() || rows::optional_time(row, 3).is_err() {
+            let (worker, tenant) = (row.get(4)?, Text::read(row, 0)?);
+            let message = format!("what worker {worker} shows of tenant {} does not decode", lossy(row, 0)?);
+            found.add(Finding::new("hold.unreadable", "worker_holds", message, Fix::DeleteHold { worker, tenant }));
+        }
+    }
+    Ok(())
+}
+
+/// A pause that names nothing pauses nothing; one that does stays, whatever else is wrong with it.
+fn pauses(conn: &Connection, found: &mut Findings) -> Result<(), StoreError> {
+    let mut statement = conn.prepare("SELECT kind, name, reason, paused_at FROM pauses")?;
+    let mut pauses = statement.query([])?;
+    while let Some(row) = pauses.next()? {
+        let (kind, name) = (Text::read(row, 0)?, Text::read(row, 1)?);
+        let what = format!("{} {}", lossy(row, 0)?, lossy(row, 1)?);
+        let (problem, fix) = if !names_something(&kind, &name) {
+            ("names neither an activity nor a tenant", Fix::DeleteNamed { table: "pauses", kind, name })
+        } else if !is_text_or_null(row, 2) || rows::time(row, 3).is_err() {
+            ("has a reason or a time that does not decode", Fix::Pause { kind, name })
+        } else {
+            continue;
+        };
+        found.add(Finding::new("pause.unreadable", "pauses", format!("the pause of {what} {problem}"), fix));
+    }
+    Ok(())
+}
+
+/// Without its row an activity or a tenant has all its starts.
+fn start_rates(conn: &Connection, found: &mut Findings) -> Result<(), StoreError> {
+    let mut statement = conn.prepare("SELECT kind, name, tokens, at FROM start_rates")?;
+    let mut rates = statement.query([])?;
+    while let Some(row) = rates.next()? {
+        let (kind, name) = (Text::read(row, 0)?, Text::read(row, 1)?);
+        let tokens = row.get::<_, f64>(2).is_ok_and(|tokens| tokens.is_finite() && tokens >= 0.0);
+        if !names_something(&kind, &name) || !tokens || rows::time(row, 3).is_err() {
+            let message = format!("the starts that {} {} has left do not decode", lossy(row, 0)?, lossy(row, 1)?);
+            let fix = Fix::DeleteNamed { table: "start_rates", kind, name };
+            found.add(Finding::new("rate.unreadable", "start_rates", message, fix));
+        }
+    }
+    Ok(())
+}
+
+fn names_something(kind: &Text, name: &Text) -> bool {
+    let kinds = [PauseKind::Activity, PauseKind::Tenant].map(PauseKind::as_str);
+    kind.as_str().is_some_and(|kind| kinds.contains(&kind)) && name.as_str().is_some()
+}
+
+fn is_text_or_null(row: &Row<'_>, column: usize) -> bool {
+    row.get::<_, Option<String>>(column).is_ok()
+}
+
+/// An id is never used again: leases are fenced by it. And there must be further ones.
+fn next_id(conn: &Connection, table: &'static str, found: &mut Findings) -> Result<(), StoreError> {
+    let sql = format!(
+        "SELECT (SELECT seq FROM sqlite_sequence WHERE name = '{table}'), (SELECT max(id) FROM {table} WHERE id <= {MOST})"
+    );
+    let (last, used): (Option<i64>, Option<i64>) = conn.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let used = used.unwrap_or_default();
+    if last.unwrap_or_default() < used {
+        let message = format!("the last id of {table} that was given is {}, and row {used} is there", last.unwrap_or_default());
+        found.add(Finding::new("id.reusable", "sqlite_sequence", message, Fix::NextId { table, after: used }));
+    }
+    if let Some(last) = last.filter(|last| *last > MOST) {
+        let message = format!("the last id of {table} that was given is {last}, which leaves none");
+        found.add(Finding::new("id.exhausted", "sqlite_sequence", message, Fix::NextId { table, after: used }));
+    }
+    let given = last.filter(|last| *last <= MOST).unwrap_or_default().max(used);
+    for (n, id) in (1..).zip(ids(conn, &format!("SELECT id FROM {table} WHERE id > {MOST} ORDER BY id"))?) {
+        let fix = if table == "jobs" { Fix::Renumber(given + n) } else { Fix::Delete { table, key: "id", lease_token: None } };
+        found.add(Finding::new("id.exhausted", table, "its id leaves none for those that follow", fix).at(id));
     }
     Ok(())
 }
@@ -188,7 +266,7 @@ fn next_id(conn: &Connection, found: &mut Findings) -> Result<(), StoreError> {
 fn effects(conn: &Connection, oldest_kept: i64, found: &mut Findings) -> Result<(), StoreError> {
     let mut statement = conn.prepare(
         "SELECT e.id, e.job_id, e.run_id, e.tenant, e.at, \
-                (SELECT j.tenant FROM jobs j WHERE j.job_id = e.job_id AND j.run_id = e.run_id) FROM effects e",
+                (SELECT j.tenant FROM jobs j WHERE j.job_id = e.job_id AND j.run_id = e.run_id), e.key, e.run FROM effects e",
     )?;
     let mut effects = statement.query([])?;
     while let Some(row) = effects.next()? {
@@ -196,6 +274,8 @@ fn effects(conn: &Connection, oldest_kept: i64, found: &mut Findings) -> Result<
         let (at, tenant): (i64, Option<String>) = (row.get(4)?, row.get(5).unwrap_or_default());
         let (code, problem) = if rows::at_ms(at).is_err() {
             ("effect.unreadable", format!("{at} is not a time"))
+        } else if ![1, 2, 3, 6, 7].iter().all(|column| is_text_or_null(row, *column)) {
+            ("effect.unreadable", "a text of it is not UTF-8".to_owned())
         } else {
             match tenant {
                 Some(tenant) if tenant != text(3)? => {
@@ -249,11 +329,6 @@ pub(super) fn counts(stored: Vec<StoredCount>, counted: &Counted) -> Findings {
         JobState::ALL.iter().zip(left).for_each(|(state, there)| compare(activity, tenant, state.as_str(), 0, *there));
     }
     found
-}
-
-/// A text, with replacement characters where it is not UTF-8.
-fn lossy(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
-    Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes().unwrap_or_default()).into_owned())
 }
 
 /// How many entries an index has, by the name of the index. A job that is missing in one is never found by it.
