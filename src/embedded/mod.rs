@@ -60,7 +60,7 @@ pub struct EmbeddedOptions {
     pub allow_network_filesystem: bool,
     /// A worker whose beat has not changed for this long is dead.
     pub worker_timeout: Duration,
-    /// Closed executions are kept this long.
+    /// Closed executions are kept this long, or longer where the workers of the queue keep them longer.
     pub retention: Duration,
     /// What a commit outlives.
     pub durability: Durability,
@@ -153,9 +153,9 @@ impl Embedded {
         if self.maintained.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (now, before) = (self.clock.now(), self.clock.now().checked_sub(self.options.retention).ok());
-        let done = match self.store.read(move |conn| store::needs_maintenance(conn, now, before)).await {
-            Ok(true) => self.store.write(move |tx| tx.maintain(before)).await,
+        let (now, retention) = (self.clock.now(), self.options.retention);
+        let done = match self.store.read(move |conn| store::needs_maintenance(conn, now, retention)).await {
+            Ok(true) => self.store.write(move |tx| tx.maintain(retention)).await,
             looked => looked.map(drop),
         };
         if let Err(error) = done {
