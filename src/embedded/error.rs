@@ -113,6 +113,15 @@ pub(super) enum StoreError {
         /// Its log.
         log: PathBuf,
     },
+    /// What says which files the processes of the queue use is not there.
+    #[error(
+        "{} was emptied or overwritten, and no process that uses the queue has written it again for 10 s",
+        path.display()
+    )]
+    RecordLost {
+        /// The file `-open`.
+        path: PathBuf,
+    },
     /// Another process keeps the write lock.
     #[error("{} holds the write lock and has not released it for 10 s", Holder::name(holder.as_ref()))]
     Locked {
@@ -231,6 +240,8 @@ impl StoreError {
              files of a queue in use";
         const APART: &str = "end every process of this queue, by whatever name it has it, then start them again with one and the same path; \
              one whose files were deleted ends on its own within seconds";
+        const RECORD: &str =
+            "continue the processes of this queue that are stopped (`kill -CONT`), or end all of them and start them again";
         const CUT: &str =
             "stop every process that uses it, then start them again; what was cut off is lost, and iolaus fsck checks the rest";
         const DAMAGED: &str = "the file is damaged: stop every process that uses it, keep a copy, and put a backup back or try `sqlite3 FILE .recover`; \
@@ -255,6 +266,7 @@ impl StoreError {
             Self::NoDatabase | Self::Foreign => Some(OTHER),
             Self::Replaced { .. } | Self::Removed => Some(AGAIN),
             Self::Apart { .. } => Some(APART),
+            Self::RecordLost { .. } => Some(RECORD),
             Self::Missing => Some("set IOLAUS_DATABASE__PATH to the queue's file; the first job that is enqueued creates it"),
             Self::OldSchema { .. } => Some("iolaus status upgrades it; then run this again"),
             Self::LiveWorker { .. } => Some(

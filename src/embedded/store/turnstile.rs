@@ -13,7 +13,8 @@ use super::StoreError;
 use crate::embedded::files::StateDirectory;
 
 const PAUSE: Duration = Duration::from_millis(5);
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long opening waits for another process.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The length of the note in the lock file.
 const NOTE: usize = 96;
 
