@@ -113,6 +113,14 @@ pub(super) enum StoreError {
         /// Its log.
         log: PathBuf,
     },
+    /// Another program has locked the database.
+    #[error("{} has a lock on {} (flock) and has not released it for 10 s", Holder::name(holder.as_ref()), path.display())]
+    LockedByOther {
+        /// The database.
+        path: PathBuf,
+        /// The program, where the system tells.
+        holder: Option<Holder>,
+    },
     /// What says which files the processes of the queue use is not there.
     #[error(
         "{} was emptied or overwritten, and no process that uses the queue has written it again for 10 s",
@@ -240,6 +248,8 @@ impl StoreError {
              files of a queue in use";
         const APART: &str = "end every process of this queue, by whatever name it has it, then start them again with one and the same path; \
              one whose files were deleted ends on its own within seconds";
+        const OTHER_LOCK: &str = "end that program, or let it wait; to copy a queue in use, let sqlite3 do it (`sqlite3 FILE \".backup COPY\"`): \
+             that needs no lock of its own";
         const RECORD: &str =
             "continue the processes of this queue that are stopped (`kill -CONT`), or end all of them and start them again";
         const CUT: &str =
@@ -266,6 +276,7 @@ impl StoreError {
             Self::NoDatabase | Self::Foreign => Some(OTHER),
             Self::Replaced { .. } | Self::Removed => Some(AGAIN),
             Self::Apart { .. } => Some(APART),
+            Self::LockedByOther { .. } => Some(OTHER_LOCK),
             Self::RecordLost { .. } => Some(RECORD),
             Self::Missing => Some("set IOLAUS_DATABASE__PATH to the queue's file; the first job that is enqueued creates it"),
             Self::OldSchema { .. } => Some("iolaus status upgrades it; then run this again"),

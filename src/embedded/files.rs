@@ -60,6 +60,7 @@ impl StateDirectory {
         for suffix in ["", "-wal", "-shm", "-journal"] {
             if let Some(entry) = Entry::at(&place.handle, place.name(suffix))? {
                 entry.check_file(&place.path(suffix), &place.owner)?;
+                entry.make_private(&place.handle, &place.name(suffix), &place.path(suffix));
             }
         }
         if let Some(file) = file {
@@ -168,6 +169,7 @@ impl StateDirectory {
         let entry = Entry::of(&file)?;
         self.owner.take(&file, &entry)?;
         entry.check_file(&path, &self.owner)?;
+        entry.make_private(&self.handle, &self.name(suffix), &path);
         Ok(file)
     }
 

@@ -12,6 +12,7 @@ mod execute;
 mod files;
 mod filesystem;
 mod hub;
+mod lock_table;
 mod log_limit;
 mod permissions;
 mod queue_clock;

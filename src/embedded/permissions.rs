@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
+use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 
 use super::error::StoreError;
 use super::files::FileId;
@@ -24,6 +25,8 @@ pub(super) fn unsafe_file(path: &Path, reason: String, fix: &str) -> StoreError 
 const WRITABLE: u32 = 0o022;
 /// Writable by every user. A group may be the orchestrator's own.
 const WRITABLE_BY_ALL: u32 = 0o002;
+/// What the group and all others may do with a file.
+const OF_OTHERS: u32 = 0o077;
 /// In such a directory only the owner of a file may replace it.
 const STICKY: u32 = 0o1000;
 
@@ -157,6 +160,19 @@ impl Entry {
         Err(StoreError::Unsafe { path: path.to_owned(), reason, fix })
     }
 
+    /// Takes the rights of the group and of others away from a file of ours, as a new one has none: who may read it may also lock it.
+    pub(super) fn make_private(&self, directory: &File, name: &OsStr, path: &Path) {
+        // One with another name may be another file of ours.
+        if self.mode & OF_OTHERS == 0 || self.links > 1 {
+            return;
+        }
+        match rustix::fs::chmodat(directory, name, Mode::from_raw_mode(0o600), AtFlags::empty()) {
+            Ok(()) => tracing::info!(file = %path.display(), mode = format!("{:04o}", self.mode & 0o7777), "made private again"),
+            // It is root's, or its file system has no modes.
+            Err(error) => tracing::debug!(%error, file = %path.display(), "could not be made private"),
+        }
+    }
+
     fn check_owner(&self, path: &Path, owner: &Owner) -> Result<(), StoreError> {
         if owner.trusts(self.uid) {
             return Ok(());
@@ -274,6 +290,12 @@ fn is_mounted(_: &File, _: &OsStr) -> bool {
 pub(super) fn birth(path: &Path) -> Option<i64> {
     let created = std::fs::symlink_metadata(path).ok()?.created().ok()?;
     created.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos().try_into().ok()
+}
+
+/// Whether another process has locked a part of this file with fcntl(2), as SQLite does.
+pub(super) fn has_record_lock(file: &File) -> io::Result<bool> {
+    let any = Flock { start: 0, length: 0, pid: None, typ: FlockType::WriteLock, offset_type: FlockOffsetType::Set };
+    Ok(fcntl_getlk(file, &any)?.is_some())
 }
 
 /// Which file this is.

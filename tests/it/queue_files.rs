@@ -10,7 +10,7 @@ use iolaus::embedded::{Embedded, EmbeddedOptions};
 use iolaus::sandbox::SandboxOptions;
 use iolaus_activities::Status;
 
-use crate::cli::harness::{CONNECTION, Place, Ran, USER};
+use crate::cli::harness::{CONNECTION, Place, Ran, Running, USER};
 use crate::support::host::{TestHost, observe, probe_job, target};
 use crate::support::probe::Act;
 use crate::support::skip::{Need, skip};
@@ -53,6 +53,48 @@ fn a_queue_that_other_users_can_write_to_is_refused_with_the_command_that_fixes_
             assert!(!said.contains("writable for") && !said.contains("be writable"), "it is too writable already: {ran:?}");
         }
         set_mode(path, private);
+    }
+    assert_eq!(place.stored(), 1);
+}
+
+#[test]
+fn files_that_other_users_can_read_are_made_private_again() {
+    let place = Place::with_tenant(SandboxOptions::default());
+    let mut worker = place.start("worker");
+    worker.until("the worker is ready");
+    let files = ["", "-wal", "-shm", "-open", "-turn", "-write"].map(|suffix| beside(&place, suffix));
+    for file in &files {
+        set_mode(file.clone(), 0o644);
+    }
+    assert_eq!(enqueue(&place, "before").code, 0);
+    for file in &files {
+        assert_eq!(fs::metadata(file).unwrap().mode() & 0o7777, 0o600, "{file:?}");
+    }
+    assert_eq!(worker.terminate().code, 0);
+}
+
+#[test]
+fn another_program_that_has_the_database_locked_is_waited_for_and_named() {
+    let place = Place::new();
+    assert_eq!(enqueue(&place, "before").code, 0);
+    // This test stands for a backup script that holds a lock with flock(1).
+    let file = fs::File::open(place.database()).unwrap();
+    for shared in [false, true] {
+        if shared {
+            file.lock_shared().unwrap()
+        } else {
+            file.lock().unwrap()
+        }
+        let me = format!("process {} (", std::process::id());
+        let waiting = ["jobs list", "doctor", "fsck"].map(|command| place.start(command));
+        for ran in waiting.map(Running::end) {
+            refused(&ran, &[&me, "has a lock on", "iolaus.db", "for 10 s", "end that program"]);
+            assert!(!format!("{ran:?}").contains("deleted or replaced"), "{ran:?}");
+        }
+        let waiting = place.start("jobs list");
+        file.unlock().unwrap();
+        let ran = waiting.end();
+        assert_eq!(ran.code, 0, "{ran:?}");
     }
     assert_eq!(place.stored(), 1);
 }

@@ -82,7 +82,11 @@ impl InUse {
                         return Err(other_log(place));
                     }
                     place.create_database()?;
-                    if self.lock_database(place, Beside::None)? {
+                    let locked = self.lock_database(place, Beside::None);
+                    if locked.is_err() {
+                        self.file.unlock()?;
+                    }
+                    if locked? {
                         self.file.set_len(0)?;
                         if let Some(identity) = place.identity()? {
                             // Without a time no process joins: it only says whose log this is, should this process end before it says more.
@@ -122,8 +126,14 @@ impl InUse {
     pub(super) fn join(&self, place: &StateDirectory, now: &Identity, clock: &QueueClock) -> Result<bool, StoreError> {
         // A record without a time of this machine is left to `enter`, which makes another one if no process is here.
         let is_of_these = |recorded: &Record| recorded.identity == *now && recorded.boot() == Some(boot_id());
-        if !self.recorded().is_some_and(|recorded| is_of_these(&recorded)) || !self.try_share(place)? {
+        if !self.recorded().is_some_and(|recorded| is_of_these(&recorded)) {
             return Ok(false);
+        }
+        match self.try_share(place) {
+            Ok(true) => {}
+            // `enter` waits for that one.
+            Ok(false) | Err(StoreError::LockedByOther { .. }) => return Ok(false),
+            Err(error) => return Err(error),
         }
         // Read again: before the lock was shared another process may have come first, and started the time anew.
         let recorded = self.recorded().filter(is_of_these);
@@ -223,8 +233,13 @@ impl InUse {
 
     fn try_share(&self, place: &StateDirectory) -> Result<bool, StoreError> {
         match self.file.try_lock_shared() {
-            Ok(()) if self.lock_database(place, Beside::Others)? => Ok(true),
-            Ok(()) => self.leave().map(|()| false),
+            Ok(()) => {
+                let locked = self.lock_database(place, Beside::Others);
+                if !matches!(locked, Ok(true)) {
+                    self.leave()?;
+                }
+                locked
+            }
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
@@ -244,7 +259,7 @@ fn repeat<T>(place: &Arc<StateDirectory>, mut attempt: impl FnMut() -> Result<T,
             Err(refusal) => refusal,
         };
         let patience = match &refusal {
-            StoreError::RecordLost { .. } => PATIENCE,
+            StoreError::RecordLost { .. } | StoreError::LockedByOther { .. } => PATIENCE,
             StoreError::Removed => REMOVED_PATIENCE,
             _ => return Err(refusal),
         };
