@@ -233,7 +233,11 @@ impl StoreError {
                 .into(),
             );
         }
-        if let Self::Locked { holder: Some(Holder { process, .. }) } | Self::Stuck { holder: Some(Holder { process, .. }) } = self {
+        if let Self::Locked { holder: Some(holder) } | Self::Stuck { holder: Some(holder) } = self {
+            let Holder { process, is_seen, .. } = holder;
+            if !is_seen {
+                return Some("if a process of this queue is stopped, as in another container, continue or end it".into());
+            }
             return Some(format!("if that process is stopped, continue it with `kill -CONT {process}`, or end it").into());
         }
         self.constant_hint().map(Cow::Borrowed)

@@ -55,7 +55,7 @@ fn lock(line: &str, inode: u64) -> Option<Lock> {
 pub(super) fn other_program(locks: &[Lock]) -> Option<Holder> {
     let users: BTreeSet<u32> = locks.iter().filter(|lock| lock.kind != LockKind::Whole).map(|lock| lock.process).collect();
     let other = locks.iter().find(|lock| lock.kind == LockKind::Whole && !users.contains(&lock.process))?;
-    Some(Holder { process: other.process, command: command(other.process) })
+    Some(Holder { process: other.process, command: command(other.process), is_seen: true })
 }
 
 /// The name of a process's program.
@@ -85,6 +85,6 @@ mod tests {
         assert_eq!(other_program(&ours), None);
         assert_eq!(other_program(&[lock(8, LockKind::Read(1))]), None);
         let theirs = [&ours[..], &[lock(u32::MAX, LockKind::Whole)]].concat();
-        assert_eq!(other_program(&theirs), Some(Holder { process: u32::MAX, command: "process".into() }));
+        assert_eq!(other_program(&theirs), Some(Holder { process: u32::MAX, command: "process".into(), is_seen: true }));
     }
 }

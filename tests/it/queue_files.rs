@@ -279,21 +279,34 @@ fn root_leaves_nothing_in_the_queue_of_a_user_that_the_user_cannot_use() {
 
 #[test]
 fn reads_need_no_write_lock_and_a_write_names_the_process_that_holds_it() {
-    let place = Place::with_tenant(SandboxOptions::default());
+    let mut place = Place::with_tenant(SandboxOptions::default());
     let mut worker = place.start("worker");
     worker.until("the worker is ready");
     assert_eq!(enqueue(&place, "before").code, 0);
     assert_eq!(place.run("jobs wait before").code, 0);
     // This test stands for a process that was stopped in the middle of a write.
+    let me = std::process::id();
     let lock = fs::File::options().read(true).write(true).open(beside(&place, "-write")).unwrap();
     lock.lock().unwrap();
-    lock.write_all_at(format!("{:<95}\n", "4711 iolaus execute").as_bytes(), 0).unwrap();
+    lock.write_all_at(format!("{:<95}\n", format!("{me} iolaus execute")).as_bytes(), 0).unwrap();
     for command in ["status", "jobs list", "jobs show before", "jobs wait before"] {
         let ran = place.run(command);
         assert_eq!(ran.code, 0, "{command}: {ran:?}");
     }
-    refused(&place.run("jobs cancel before"), &["process 4711 (iolaus execute)", "the write lock", "kill -CONT 4711"]);
+    refused(
+        &place.run("jobs cancel before"),
+        &[&format!("process {me} (iolaus execute)"), "the write lock", &format!("kill -CONT {me}")],
+    );
+    // And for a program that only locks one of the files: the worker, which had the lock last, is not blamed.
     lock.unlock().unwrap();
+    let before = place.run("enqueue publish_preflight user_id=u connection_qualified_name=default/a/1 --delay 1h --job-id held");
+    assert_eq!(before.code, 0, "{before:?}");
+    place.set("IOLAUS_DATABASE__WRITE_TIMEOUT", "2s");
+    for suffix in ["-write", "-turn"] {
+        let lock = fs::File::options().read(true).write(true).open(beside(&place, suffix)).unwrap();
+        lock.lock().unwrap();
+        refused(&place.run("jobs cancel held"), &[&format!("process {me} (")]);
+    }
     assert_eq!(enqueue(&place, "after").code, 0);
     assert_eq!(place.run("jobs wait after").code, 0);
     drop(worker);
