@@ -197,9 +197,16 @@ pub(crate) fn place_warnings(path: &Path) -> Vec<(String, String)> {
         let message = format!("{} is writable by every user (mode {mode:04o}), who can replace the queue in it", above.display());
         (message, format!("chmod o-w {}", shell_word(&above.to_string_lossy())))
     });
+    let shared = permissions::mode_where_others_create(directory).map(|mode| {
+        let message = format!(
+            "{} is writable by other users (mode {mode:04o}), who can keep the queue from being opened by a file of theirs beside it",
+            directory.display()
+        );
+        (message, "set database.path to a file in a directory of your own (mode 0700)".to_owned())
+    });
     let theirs = StateDirectory::open(&path).and_then(|place| place.check_may_work()).err();
     let theirs = theirs.filter(|error| matches!(error, StoreError::Unsafe { .. }));
-    open.chain(theirs.map(|error| (error.to_string(), error.hint().unwrap_or_default().into_owned()))).collect()
+    open.chain(shared).chain(theirs.map(|error| (error.to_string(), error.hint().unwrap_or_default().into_owned()))).collect()
 }
 
 /// Measures the disk of a queue's file. Blocks for most of a second.

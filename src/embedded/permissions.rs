@@ -114,7 +114,7 @@ impl Entry {
     }
 
     pub(super) fn check_directory(&self, path: &Path, owner: &Owner) -> Result<(), StoreError> {
-        self.check_owner(path, owner)?;
+        self.check_owner(path, owner, |user, word| format!("chown {user} {word}"))?;
         if self.mode & WRITABLE != 0 && self.mode & STICKY == 0 {
             return Err(writable(path, self.mode));
         }
@@ -126,9 +126,22 @@ impl Entry {
             let what = if self.kind == FileType::Symlink { "is a symbolic link" } else { "is not an ordinary file" };
             return Err(unsafe_file(path, what.to_owned(), "ls -l"));
         }
-        self.check_owner(path, owner)?;
+        // What another user has written may be planted: as a journal or a log, it would be merged with the database.
+        self.check_owner(path, owner, |user, word| {
+            format!("ls -l {word}; if that user may decide what jobs run here, chown {user} {word}, and else rm {word}")
+        })?;
         if self.mode & WRITABLE != 0 {
             return Err(writable(path, self.mode));
+        }
+        Ok(())
+    }
+
+    /// Refuses a file beside the database that has other names: what is written to it would be written to another file.
+    pub(super) fn check_own_name(&self, path: &Path) -> Result<(), StoreError> {
+        if self.links > 1 {
+            let reason =
+                format!("has {} names (hard links), and what is written to it would be written to another file", self.links);
+            return Err(unsafe_file(path, reason, "find / -xdev -samefile"));
         }
         Ok(())
     }
@@ -173,13 +186,15 @@ impl Entry {
         }
     }
 
-    fn check_owner(&self, path: &Path, owner: &Owner) -> Result<(), StoreError> {
+    /// `fix`: the command for the user that it should belong to, and its path.
+    fn check_owner(&self, path: &Path, owner: &Owner, fix: impl FnOnce(u32, &str) -> String) -> Result<(), StoreError> {
         if owner.trusts(self.uid) {
             return Ok(());
         }
         let (theirs, us) = (self.uid, owner.us.as_raw());
         let reason = format!("belongs to the user with the id {theirs}, and this process runs as {us}");
-        Err(unsafe_file(path, reason, &format!("chown {}", owner.user.as_raw())))
+        let fix = fix(owner.user.as_raw(), &iolaus_activities::shell_word(&path.to_string_lossy()));
+        Err(StoreError::Unsafe { path: path.to_owned(), reason, fix })
     }
 }
 
@@ -264,6 +279,12 @@ pub(super) fn denied(path: &Path) -> Option<StoreError> {
         Err(error @ (Errno::ACCESS | Errno::PERM)) => Some(refused(error.into(), path)),
         _ => None,
     }
+}
+
+/// The mode of a directory in which other users can create files, if it is one.
+pub(super) fn mode_where_others_create(directory: &Path) -> Option<u32> {
+    let mode = std::fs::metadata(directory).ok()?.mode() & 0o7777;
+    (mode & WRITABLE != 0).then_some(mode)
 }
 
 /// The directories above one that every user may write to: there it can be replaced. A sticky one is none of them.

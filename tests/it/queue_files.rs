@@ -123,6 +123,27 @@ fn a_link_beside_the_database_is_not_followed_and_what_it_points_to_stays_as_it_
 }
 
 #[test]
+fn a_hard_link_beside_the_database_is_refused_and_its_other_file_stays_as_it_is() {
+    let place = Place::new();
+    assert_eq!(enqueue(&place, "before").code, 0);
+    let key = place.file("key", "a private key");
+    for name in ["-wal", "-shm", "-journal", "-turn", "-write", "-open"] {
+        let (link, aside) = (beside(&place, name), place.database().with_file_name("aside"));
+        let was_there = fs::rename(&link, &aside).is_ok();
+        fs::hard_link(&key, &link).unwrap();
+        for command in ["status", "doctor", "enqueue publish_preflight user_id=u connection_qualified_name="] {
+            refused(&place.run(command), &[name, "has 2 names (hard links)", "find / -xdev -samefile"]);
+        }
+        fs::remove_file(&link).unwrap();
+        if was_there {
+            fs::rename(&aside, &link).unwrap();
+        }
+    }
+    assert_eq!(fs::read(&key).unwrap(), b"a private key");
+    assert_eq!((enqueue(&place, "after").code, place.stored()), (0, 2));
+}
+
+#[test]
 fn files_in_the_wake_directory_that_are_none_of_ours_stay() {
     let place = Place::new();
     assert_eq!(enqueue(&place, "before").code, 0);
