@@ -63,9 +63,6 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
             && let Some(victim) = victim(&connections)
         {
             connections.remove(victim).abort.abort();
-        } else if full {
-            // Every connection is being answered; the new one is closed.
-            continue;
         }
         // A descriptor is free once its task is gone. Waiting for each by itself would let the queue of the kernel overflow.
         while tasks.len().saturating_sub(connections.len()) > most / CLOSING_SHARE
@@ -93,10 +90,11 @@ fn most_connections(configured: usize, descriptors: Option<u64>) -> usize {
     configured.min(share).max(1)
 }
 
-/// The connection to close for a new one: the oldest that has sent no complete request, else the oldest that is idle.
+/// The connection to close for a new one: the oldest that has sent no complete request, else the oldest that is idle, else the oldest. One
+/// that asks without end is never idle, and a few hundred of these must not keep a probe out.
 fn victim(connections: &[Connection]) -> Option<usize> {
     let oldest = |wanted: Phase| connections.iter().position(|connection| *connection.phase.borrow() == wanted);
-    oldest(Phase::First).or_else(|| oldest(Phase::Idle))
+    oldest(Phase::First).or_else(|| oldest(Phase::Idle)).or_else(|| (!connections.is_empty()).then_some(0))
 }
 
 fn id_of(ended: Result<(Id, ()), tokio::task::JoinError>) -> Id {

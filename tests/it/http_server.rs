@@ -33,12 +33,13 @@ const LIMITS: Limits = Limits {
     idle_timeout: Duration::from_secs(60),
 };
 
-/// Ready once it is given leave, so that a request can be kept open.
-struct Gate(Semaphore);
+/// Ready once it is given leave, so that a request can be kept open. The second counts who has asked.
+struct Gate(Semaphore, Semaphore);
 
 #[async_trait]
 impl Readiness for Gate {
     async fn ready(&self) -> Result<(), String> {
+        self.1.add_permits(1);
         self.0.acquire().await.map_err(|error| error.to_string())?.forget();
         Ok(())
     }
@@ -46,7 +47,7 @@ impl Readiness for Gate {
 
 fn server(limits: Limits) -> (Server, Arc<ManualClock>, Arc<Gate>) {
     let clock = Arc::new(ManualClock::at("2026-11-27T00:00:00Z".parse().unwrap()));
-    let gate = Arc::new(Gate(Semaphore::new(0)));
+    let gate = Arc::new(Gate(Semaphore::new(0), Semaphore::new(0)));
     let bound = Bound::to(SocketAddr::from(([127, 0, 0, 1], 0)), limits).unwrap();
     (bound.serve(gate.clone(), Meters::new(), clock.clone()), clock, gate)
 }
@@ -112,7 +113,7 @@ async fn a_request_that_is_not_answered_in_time_is_cut_after_request_timeout() {
 }
 
 #[tokio::test]
-async fn for_a_new_connection_the_oldest_without_a_request_is_closed_then_an_idle_one_and_never_one_that_is_answered() {
+async fn for_a_new_connection_the_oldest_without_a_request_is_closed_then_an_idle_one_and_not_one_that_is_answered() {
     let _watched = Watched::new();
     let (server, _clock, gate) = server(Limits { max_connections: 3, ..LIMITS });
     let mut idle = connect(&server, WHOLE).await;
@@ -127,6 +128,22 @@ async fn for_a_new_connection_the_oldest_without_a_request_is_closed_then_an_idl
     assert!(is_closed(&mut idle).await, "it was the oldest idle one");
     gate.0.add_permits(1);
     until(&mut asked, "ready").await;
+}
+
+#[tokio::test]
+async fn a_new_connection_is_answered_where_all_others_are_being_answered() {
+    let _watched = Watched::new();
+    let (server, _clock, gate) = server(Limits { max_connections: 2, ..LIMITS });
+    let mut busy = Vec::new();
+    for _ in 0..2 {
+        busy.push(connect(&server, b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n").await);
+        gate.1.acquire().await.unwrap().forget();
+    }
+    let mut probe = connect(&server, WHOLE).await;
+    until(&mut probe, "alive").await;
+    assert!(is_closed(&mut busy[0]).await, "it was the oldest");
+    gate.0.add_permits(1);
+    until(&mut busy[1], "ready").await;
 }
 
 /// Whether a probe is answered within the time that an orchestrator gives it.
