@@ -160,7 +160,7 @@ async fn queue(app: &App) -> Vec<Finding> {
         Err(error) => return vec![broken(error)],
     }
     let health = match host.client().check().await {
-        Ok(health) => storage::health(&health),
+        Ok(health) => storage::health(&health, app.config.database.retention),
         Err(error) => return vec![broken(error)],
     };
     let writable = Finding::new("queue", State::Ok, format!("{} is writable", host.client().place()));

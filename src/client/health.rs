@@ -1,5 +1,7 @@
 //! What a quick look at a host's storage found.
 
+use std::time::Duration;
+
 use jiff::SignedDuration;
 
 /// How the storage of a host is. A host that keeps nothing itself has nothing to say.
@@ -13,6 +15,8 @@ pub struct Health {
     pub log: Option<LogSize>,
     /// How far the machine's wall clock is ahead of the queue's time; negative when it is behind.
     pub wall_clock_ahead: SignedDuration,
+    /// How long the workers keep closed executions, where they have recorded it.
+    pub retention: Option<Duration>,
 }
 
 /// An execution that breaks a promise.

@@ -194,7 +194,8 @@ impl JobClient for EmbeddedClient {
                 run_id: finding.run_id.unwrap_or_default(),
                 message: finding.message,
             });
-            Ok(Health { sampled, broken: broken.collect(), log: Some(wal::look(&path, limit)), wall_clock_ahead })
+            let (log, retention) = (Some(wal::look(&path, limit)), store::retention_of_workers(conn)?);
+            Ok(Health { sampled, broken: broken.collect(), log, wall_clock_ahead, retention })
         });
         let health = looked.await.map_err(|error| self.fail(error))?;
         self.host.store.check_space().map_err(|error| self.fail(error))?;

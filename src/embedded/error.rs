@@ -113,6 +113,23 @@ pub(super) enum StoreError {
         /// Its log.
         log: PathBuf,
     },
+    /// Another program has locked the database.
+    #[error("{} has a lock on {} (flock) and has not released it for 10 s", Holder::name(holder.as_ref()), path.display())]
+    LockedByOther {
+        /// The database.
+        path: PathBuf,
+        /// The program, where the system tells.
+        holder: Option<Holder>,
+    },
+    /// What says which files the processes of the queue use is not there.
+    #[error(
+        "{} was emptied or overwritten, and no process that uses the queue has written it again for 10 s",
+        path.display()
+    )]
+    RecordLost {
+        /// The file `-open`.
+        path: PathBuf,
+    },
     /// Another process keeps the write lock.
     #[error("{} holds the write lock and has not released it for 10 s", Holder::name(holder.as_ref()))]
     Locked {
@@ -225,7 +242,11 @@ impl StoreError {
                 .into(),
             );
         }
-        if let Self::Locked { holder: Some(Holder { process, .. }) } | Self::Stuck { holder: Some(Holder { process, .. }) } = self {
+        if let Self::Locked { holder: Some(holder) } | Self::Stuck { holder: Some(holder) } = self {
+            let Holder { process, is_seen, .. } = holder;
+            if !is_seen {
+                return Some("if a process of this queue is stopped, as in another container, continue or end it".into());
+            }
             return Some(format!("if that process is stopped, continue it with `kill -CONT {process}`, or end it").into());
         }
         self.constant_hint().map(Cow::Borrowed)
@@ -243,6 +264,10 @@ impl StoreError {
              files of a queue in use";
         const APART: &str = "end every process of this queue, by whatever name it has it, then start them again with one and the same path; \
              one whose files were deleted ends on its own within seconds";
+        const OTHER_LOCK: &str = "end that program, or let it wait; to copy a queue in use, let sqlite3 do it (`sqlite3 FILE \".backup COPY\"`): \
+             that needs no lock of its own";
+        const RECORD: &str =
+            "continue the processes of this queue that are stopped (`kill -CONT`), or end all of them and start them again";
         const CUT: &str =
             "stop every process that uses it, then start them again; what was cut off is lost, and iolaus fsck checks the rest";
         const DAMAGED: &str = "the file is damaged: stop every process that uses it, keep a copy, and put a backup back or try `sqlite3 FILE .recover`; \
@@ -269,6 +294,8 @@ impl StoreError {
             Self::NoDatabase | Self::Foreign => Some(OTHER),
             Self::Replaced { .. } | Self::Removed => Some(AGAIN),
             Self::Apart { .. } => Some(APART),
+            Self::LockedByOther { .. } => Some(OTHER_LOCK),
+            Self::RecordLost { .. } => Some(RECORD),
             Self::Missing => Some("set IOLAUS_DATABASE__PATH to the queue's file; the first job that is enqueued creates it"),
             Self::OldSchema { .. } => Some("iolaus status upgrades it; then run this again"),
             Self::LiveWorker { .. } => Some(

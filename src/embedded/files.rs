@@ -60,6 +60,10 @@ impl StateDirectory {
         for suffix in ["", "-wal", "-shm", "-journal"] {
             if let Some(entry) = Entry::at(&place.handle, place.name(suffix))? {
                 entry.check_file(&place.path(suffix), &place.owner)?;
+                if !suffix.is_empty() {
+                    entry.check_own_name(&place.path(suffix))?;
+                }
+                entry.make_private(&place.handle, &place.name(suffix), &place.path(suffix));
             }
         }
         if let Some(file) = file {
@@ -168,6 +172,10 @@ impl StateDirectory {
         let entry = Entry::of(&file)?;
         self.owner.take(&file, &entry)?;
         entry.check_file(&path, &self.owner)?;
+        if !suffix.is_empty() {
+            entry.check_own_name(&path)?;
+        }
+        entry.make_private(&self.handle, &self.name(suffix), &path);
         Ok(file)
     }
 

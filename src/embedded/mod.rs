@@ -13,6 +13,7 @@ mod execute;
 mod files;
 mod filesystem;
 mod hub;
+mod lock_table;
 mod log_limit;
 mod permissions;
 mod queue_clock;
@@ -61,7 +62,7 @@ pub struct EmbeddedOptions {
     pub allow_network_filesystem: bool,
     /// A worker whose beat has not changed for this long is dead.
     pub worker_timeout: Duration,
-    /// Closed executions are kept this long.
+    /// Closed executions are kept this long, or longer where the workers of the queue keep them longer.
     pub retention: Duration,
     /// What a commit outlives.
     pub durability: Durability,
@@ -154,9 +155,9 @@ impl Embedded {
         if self.maintained.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (now, before) = (self.clock.now(), self.clock.now().checked_sub(self.options.retention).ok());
-        let done = match self.store.read(move |conn| store::needs_maintenance(conn, now, before)).await {
-            Ok(true) => self.store.write(move |tx| tx.maintain(before)).await,
+        let (now, retention) = (self.clock.now(), self.options.retention);
+        let done = match self.store.read(move |conn| store::needs_maintenance(conn, now, retention)).await {
+            Ok(true) => self.store.write(move |tx| tx.maintain(retention)).await,
             looked => looked.map(drop),
         };
         if let Err(error) = done {
@@ -197,9 +198,16 @@ pub(crate) fn place_warnings(path: &Path) -> Vec<(String, String)> {
         let message = format!("{} is writable by every user (mode {mode:04o}), who can replace the queue in it", above.display());
         (message, format!("chmod o-w {}", shell_word(&above.to_string_lossy())))
     });
+    let shared = permissions::mode_where_others_create(directory).map(|mode| {
+        let message = format!(
+            "{} is writable by other users (mode {mode:04o}), who can keep the queue from being opened by a file of theirs beside it",
+            directory.display()
+        );
+        (message, "set database.path to a file in a directory of your own (mode 0700)".to_owned())
+    });
     let theirs = StateDirectory::open(&path).and_then(|place| place.check_may_work()).err();
     let theirs = theirs.filter(|error| matches!(error, StoreError::Unsafe { .. }));
-    open.chain(theirs.map(|error| (error.to_string(), error.hint().unwrap_or_default().into_owned()))).collect()
+    open.chain(shared).chain(theirs.map(|error| (error.to_string(), error.hint().unwrap_or_default().into_owned()))).collect()
 }
 
 /// Measures the disk of a queue's file. Blocks for most of a second.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
+use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 
 use super::error::StoreError;
 use super::files::FileId;
@@ -24,6 +25,8 @@ pub(super) fn unsafe_file(path: &Path, reason: String, fix: &str) -> StoreError 
 const WRITABLE: u32 = 0o022;
 /// Writable by every user. A group may be the orchestrator's own.
 const WRITABLE_BY_ALL: u32 = 0o002;
+/// What the group and all others may do with a file.
+const OF_OTHERS: u32 = 0o077;
 /// In such a directory only the owner of a file may replace it.
 const STICKY: u32 = 0o1000;
 
@@ -111,7 +114,7 @@ impl Entry {
     }
 
     pub(super) fn check_directory(&self, path: &Path, owner: &Owner) -> Result<(), StoreError> {
-        self.check_owner(path, owner)?;
+        self.check_owner(path, owner, |user, word| format!("chown {user} {word}"))?;
         if self.mode & WRITABLE != 0 && self.mode & STICKY == 0 {
             return Err(writable(path, self.mode));
         }
@@ -123,9 +126,22 @@ impl Entry {
             let what = if self.kind == FileType::Symlink { "is a symbolic link" } else { "is not an ordinary file" };
             return Err(unsafe_file(path, what.to_owned(), "ls -l"));
         }
-        self.check_owner(path, owner)?;
+        // What another user has written may be planted: as a journal or a log, it would be merged with the database.
+        self.check_owner(path, owner, |user, word| {
+            format!("ls -l {word}; if that user may decide what jobs run here, chown {user} {word}, and else rm {word}")
+        })?;
         if self.mode & WRITABLE != 0 {
             return Err(writable(path, self.mode));
+        }
+        Ok(())
+    }
+
+    /// Refuses a file beside the database that has other names: what is written to it would be written to another file.
+    pub(super) fn check_own_name(&self, path: &Path) -> Result<(), StoreError> {
+        if self.links > 1 {
+            let reason =
+                format!("has {} names (hard links), and what is written to it would be written to another file", self.links);
+            return Err(unsafe_file(path, reason, "find / -xdev -samefile"));
         }
         Ok(())
     }
@@ -157,13 +173,28 @@ impl Entry {
         Err(StoreError::Unsafe { path: path.to_owned(), reason, fix })
     }
 
-    fn check_owner(&self, path: &Path, owner: &Owner) -> Result<(), StoreError> {
+    /// Takes the rights of the group and of others away from a file of ours, as a new one has none: who may read it may also lock it.
+    pub(super) fn make_private(&self, directory: &File, name: &OsStr, path: &Path) {
+        // One with another name may be another file of ours.
+        if self.mode & OF_OTHERS == 0 || self.links > 1 {
+            return;
+        }
+        match rustix::fs::chmodat(directory, name, Mode::from_raw_mode(0o600), AtFlags::empty()) {
+            Ok(()) => tracing::info!(file = %path.display(), mode = format!("{:04o}", self.mode & 0o7777), "made private again"),
+            // It is root's, or its file system has no modes.
+            Err(error) => tracing::debug!(%error, file = %path.display(), "could not be made private"),
+        }
+    }
+
+    /// `fix`: the command for the user that it should belong to, and its path.
+    fn check_owner(&self, path: &Path, owner: &Owner, fix: impl FnOnce(u32, &str) -> String) -> Result<(), StoreError> {
         if owner.trusts(self.uid) {
             return Ok(());
         }
         let (theirs, us) = (self.uid, owner.us.as_raw());
         let reason = format!("belongs to the user with the id {theirs}, and this process runs as {us}");
-        Err(unsafe_file(path, reason, &format!("chown {}", owner.user.as_raw())))
+        let fix = fix(owner.user.as_raw(), &iolaus_activities::shell_word(&path.to_string_lossy()));
+        Err(StoreError::Unsafe { path: path.to_owned(), reason, fix })
     }
 }
 
@@ -250,6 +281,12 @@ pub(super) fn denied(path: &Path) -> Option<StoreError> {
     }
 }
 
+/// The mode of a directory in which other users can create files, if it is one.
+pub(super) fn mode_where_others_create(directory: &Path) -> Option<u32> {
+    let mode = std::fs::metadata(directory).ok()?.mode() & 0o7777;
+    (mode & WRITABLE != 0).then_some(mode)
+}
+
 /// The directories above one that every user may write to: there it can be replaced. A sticky one is none of them.
 pub(super) fn replaceable_by_all(directory: &Path) -> Vec<(PathBuf, u32)> {
     let mode = |path: &Path| std::fs::metadata(path).map_or(0, |above| above.mode() & 0o7777);
@@ -274,6 +311,12 @@ fn is_mounted(_: &File, _: &OsStr) -> bool {
 pub(super) fn birth(path: &Path) -> Option<i64> {
     let created = std::fs::symlink_metadata(path).ok()?.created().ok()?;
     created.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos().try_into().ok()
+}
+
+/// Whether another process has locked a part of this file with fcntl(2), as SQLite does.
+pub(super) fn has_record_lock(file: &File) -> io::Result<bool> {
+    let any = Flock { start: 0, length: 0, pid: None, typ: FlockType::WriteLock, offset_type: FlockOffsetType::Set };
+    Ok(fcntl_getlk(file, &any)?.is_some())
 }
 
 /// Which file this is.

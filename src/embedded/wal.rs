@@ -1,6 +1,8 @@
 //! Watches the write-ahead log. It is shortened when no one reads an older state of the file; a reader that never ends makes it grow
 //! without bound, and only an operator can end that reader.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use iolaus_activities::Clock;
 
 use super::files;
+use super::lock_table::{self, LockKind};
 use crate::client::LogSize;
 
 /// At most one warning in this time.
@@ -57,32 +60,17 @@ impl WalWatch {
 }
 
 /// The other processes that read the file at this moment, where the system tells.
-#[cfg(target_os = "linux")]
 fn readers(database: &Path) -> Vec<String> {
-    use std::os::unix::fs::MetadataExt as _;
     let Ok(shared) = std::fs::metadata(files::path_beside(database, "shm")) else { return Vec::new() };
-    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    let pids: std::collections::BTreeSet<u32> = locks.lines().filter_map(|line| reader(line, shared.ino())).collect();
-    let name = |pid: u32| {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        format!("{} (pid {pid})", if name.is_empty() { "process" } else { name.trim_end() })
-    };
-    pids.into_iter().filter(|pid| *pid != std::process::id()).map(name).collect()
+    let locks = lock_table::locks(shared.ino()).into_iter();
+    let reading = locks.filter(|lock| is_reading(lock.kind)).map(|lock| lock.process);
+    let pids: BTreeSet<u32> = reading.filter(|pid| *pid != std::process::id()).collect();
+    pids.into_iter().map(|pid| format!("{} (pid {pid})", lock_table::command(pid))).collect()
 }
 
-#[cfg(not(target_os = "linux"))]
-fn readers(_: &Path) -> Vec<String> {
-    Vec::new()
-}
-
-/// The process that holds a read lock of this inode, if that is what a line of `/proc/locks` says:
-/// `1: POSIX  ADVISORY  READ 4321 08:01:1234 123 123`.
-#[cfg(target_os = "linux")]
-fn reader(line: &str, inode: u64) -> Option<u32> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let [_, _, _, "READ", pid, file, start, _] = words[..] else { return None };
-    let of_file = file.rsplit(':').next()?.parse::<u64>().ok()? == inode;
-    (of_file && READ_LOCKS.contains(&start.parse().ok()?)).then_some(pid.parse().ok()?)
+/// Whether this lock of the shared memory is one of who reads.
+fn is_reading(kind: LockKind) -> bool {
+    matches!(kind, LockKind::Read(byte) if READ_LOCKS.contains(&byte))
 }
 
 #[cfg(test)]
@@ -105,13 +93,10 @@ mod tests {
         assert!(watch.check(&database));
     }
 
-    #[cfg(target_os = "linux")]
     #[test]
     fn who_reads_is_found_by_its_lock_on_the_shared_memory() {
-        assert_eq!(reader("1: POSIX  ADVISORY  READ 4321 fe:01:1234 124 124", 1234), Some(4321));
-        assert_eq!(reader("1: POSIX  ADVISORY  READ 4321 fe:01:1234 128 128", 1234), None, "every connection has this lock");
-        assert_eq!(reader("1: POSIX  ADVISORY  WRITE 4321 fe:01:1234 124 124", 1234), None);
-        assert_eq!(reader("1: POSIX  ADVISORY  READ 4321 fe:01:99 124 124", 1234), None);
-        assert_eq!(reader("1: -> POSIX  ADVISORY  READ 4321 fe:01:1234 124 124", 1234), None, "it waits for the lock");
+        assert!(is_reading(LockKind::Read(124)));
+        assert!(!is_reading(LockKind::Read(128)), "every connection has this lock");
+        assert!(!is_reading(LockKind::Write) && !is_reading(LockKind::Whole));
     }
 }

@@ -7,12 +7,15 @@ use iolaus::client::{Missing, PauseKind};
 use iolaus::embedded::{Backlog, Executed, execute, fill};
 use iolaus::intake::{JobRequest, OptionOverrides};
 use iolaus::job::JobState;
+use iolaus::sandbox::SandboxOptions;
 use iolaus_activities::Status;
 
+use crate::cli::harness::Place;
 use crate::support::host::{TestHost, probe_job, target};
 use crate::support::probe::Act;
 
 const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const EXPIRED: &str = "SELECT count(*) FROM jobs WHERE state = 'available' AND expires_at IS NOT NULL";
 
 /// A queue whose jobs have all waited too long.
@@ -133,6 +136,82 @@ async fn an_enqueue_deletes_old_executions_and_closes_expired_ones_where_no_work
     assert_eq!(host.sql::<i64>("SELECT count(*) FROM jobs WHERE job_id = 'old'"), 0);
     assert_eq!(host.sql::<String>("SELECT state FROM jobs WHERE job_id = 'late'"), "discarded");
     host.client.cancel(target("next"), None).await.unwrap();
+}
+
+const OLD: &str = "SELECT count(*) FROM jobs WHERE job_id = 'old'";
+const RECORDED: &str = "SELECT CAST(value AS INTEGER) / 86400000 FROM meta WHERE name = 'retention_ms'";
+
+/// A queue whose worker kept closed executions for so long, and has drained.
+async fn kept_for(retention: Duration) -> TestHost {
+    let host = TestHost::with_worker_timeout(10 * SECOND).keeping(retention);
+    let worker = host.worker().await;
+    host.enqueue_acts("old", [Act::Pass]).await;
+    host.verdict_now("old").await;
+    worker.drain().await.unwrap();
+    host
+}
+
+#[tokio::test]
+async fn a_process_that_works_no_queue_keeps_closed_executions_as_long_as_the_workers_do() {
+    let host = kept_for(30 * DAY).await;
+    host.clock.advance_without_waiting(8 * DAY);
+    let other = host.another_keeping(7 * DAY);
+    other.enqueue_acts("next", [Act::Pass]).await;
+    assert_eq!(host.sql::<i64>(OLD), 1, "an enqueue deleted what the workers keep");
+    // One that works a single job, and lives long enough to delete something.
+    let job = host.admit(probe_job("own", [Act::Gate])).unwrap();
+    let executing = execute(&other.embedded, other.worker_options(), job, std::future::pending());
+    let passing = async {
+        host.probe.started.notified().await;
+        for _ in 0..70 {
+            host.pass(SECOND).await;
+        }
+        host.probe.gate.add_permits(1);
+    };
+    let (executed, ()) = tokio::join!(executing, passing);
+    assert!(matches!(executed.unwrap(), Executed::Verdict(_)));
+    assert_eq!((host.sql::<i64>(OLD), host.sql::<i64>(RECORDED)), (1, 30), "an execute is no worker of the queue");
+    host.clock.advance_without_waiting(23 * DAY);
+    host.another_keeping(7 * DAY).enqueue_acts("later", [Act::Pass]).await;
+    assert_eq!(host.sql::<i64>(OLD), 0, "it is older than anyone keeps it");
+    for job in ["next", "later"] {
+        host.client.cancel(target(job), None).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_file_says_the_longest_retention_of_the_workers_that_live_and_that_of_the_last_one() {
+    let host = kept_for(30 * DAY).await;
+    let short = host.another_keeping(7 * DAY);
+    let worker = host.worker().await;
+    let hasty = short.worker().await;
+    for _ in 0..5 {
+        host.pass(SECOND).await;
+    }
+    assert_eq!(host.sql::<i64>(RECORDED), 30, "the one that keeps longer lives");
+    worker.drain().await.unwrap();
+    hasty.drain().await.unwrap();
+    short.worker().await.drain().await.unwrap();
+    assert_eq!(host.sql::<i64>(RECORDED), 7, "the setting was lowered");
+    host.clock.advance_without_waiting(8 * DAY);
+    short.another().enqueue_acts("next", [Act::Pass]).await;
+    assert_eq!(host.sql::<i64>(OLD), 0);
+    host.client.cancel(target("next"), None).await.unwrap();
+}
+
+#[test]
+fn doctor_warns_of_a_retention_that_is_not_that_of_the_workers() {
+    let mut place = Place::with_tenant(SandboxOptions::default());
+    let mut worker = place.start("worker");
+    worker.until("the worker is ready");
+    let same = place.run("doctor");
+    assert!(same.code == 0 && !same.stdout.contains("database.retention"), "{same:?}");
+    place.set("IOLAUS_DATABASE__RETENTION", "60s");
+    let other = place.run("doctor");
+    let said = "database.retention is 1m here and 7d for the workers of this queue";
+    assert!(other.code == 0 && other.stdout.contains(said), "{other:?}");
+    assert_eq!(place.run("fsck").code, 0);
+    assert_eq!(worker.terminate().code, 0);
 }
 
 #[tokio::test]

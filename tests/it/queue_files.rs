@@ -10,7 +10,7 @@ use iolaus::embedded::{Embedded, EmbeddedOptions};
 use iolaus::sandbox::SandboxOptions;
 use iolaus_activities::Status;
 
-use crate::cli::harness::{CONNECTION, Place, Ran, USER};
+use crate::cli::harness::{CONNECTION, Place, Ran, Running, USER};
 use crate::support::host::{TestHost, observe, probe_job, target};
 use crate::support::probe::Act;
 use crate::support::skip::{Need, skip};
@@ -58,6 +58,48 @@ fn a_queue_that_other_users_can_write_to_is_refused_with_the_command_that_fixes_
 }
 
 #[test]
+fn files_that_other_users_can_read_are_made_private_again() {
+    let place = Place::with_tenant(SandboxOptions::default());
+    let mut worker = place.start("worker");
+    worker.until("the worker is ready");
+    let files = ["", "-wal", "-shm", "-open", "-turn", "-write"].map(|suffix| beside(&place, suffix));
+    for file in &files {
+        set_mode(file.clone(), 0o644);
+    }
+    assert_eq!(enqueue(&place, "before").code, 0);
+    for file in &files {
+        assert_eq!(fs::metadata(file).unwrap().mode() & 0o7777, 0o600, "{file:?}");
+    }
+    assert_eq!(worker.terminate().code, 0);
+}
+
+#[test]
+fn another_program_that_has_the_database_locked_is_waited_for_and_named() {
+    let place = Place::new();
+    assert_eq!(enqueue(&place, "before").code, 0);
+    // This test stands for a backup script that holds a lock with flock(1).
+    let file = fs::File::open(place.database()).unwrap();
+    for shared in [false, true] {
+        if shared {
+            file.lock_shared().unwrap()
+        } else {
+            file.lock().unwrap()
+        }
+        let me = format!("process {} (", std::process::id());
+        let waiting = ["jobs list", "doctor", "fsck"].map(|command| place.start(command));
+        for ran in waiting.map(Running::end) {
+            refused(&ran, &[&me, "has a lock on", "iolaus.db", "for 10 s", "end that program"]);
+            assert!(!format!("{ran:?}").contains("deleted or replaced"), "{ran:?}");
+        }
+        let waiting = place.start("jobs list");
+        file.unlock().unwrap();
+        let ran = waiting.end();
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+    assert_eq!(place.stored(), 1);
+}
+
+#[test]
 fn a_link_beside_the_database_is_not_followed_and_what_it_points_to_stays_as_it_is() {
     let place = Place::new();
     assert_eq!(enqueue(&place, "before").code, 0);
@@ -77,6 +119,27 @@ fn a_link_beside_the_database_is_not_followed_and_what_it_points_to_stays_as_it_
     }
     let left: Vec<_> = fs::read_dir(&keys).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["id_rsa"]);
+    assert_eq!((enqueue(&place, "after").code, place.stored()), (0, 2));
+}
+
+#[test]
+fn a_hard_link_beside_the_database_is_refused_and_its_other_file_stays_as_it_is() {
+    let place = Place::new();
+    assert_eq!(enqueue(&place, "before").code, 0);
+    let key = place.file("key", "a private key");
+    for name in ["-wal", "-shm", "-journal", "-turn", "-write", "-open"] {
+        let (link, aside) = (beside(&place, name), place.database().with_file_name("aside"));
+        let was_there = fs::rename(&link, &aside).is_ok();
+        fs::hard_link(&key, &link).unwrap();
+        for command in ["status", "doctor", "enqueue publish_preflight user_id=u connection_qualified_name="] {
+            refused(&place.run(command), &[name, "has 2 names (hard links)", "find / -xdev -samefile"]);
+        }
+        fs::remove_file(&link).unwrap();
+        if was_there {
+            fs::rename(&aside, &link).unwrap();
+        }
+    }
+    assert_eq!(fs::read(&key).unwrap(), b"a private key");
     assert_eq!((enqueue(&place, "after").code, place.stored()), (0, 2));
 }
 
@@ -237,21 +300,34 @@ fn root_leaves_nothing_in_the_queue_of_a_user_that_the_user_cannot_use() {
 
 #[test]
 fn reads_need_no_write_lock_and_a_write_names_the_process_that_holds_it() {
-    let place = Place::with_tenant(SandboxOptions::default());
+    let mut place = Place::with_tenant(SandboxOptions::default());
     let mut worker = place.start("worker");
     worker.until("the worker is ready");
     assert_eq!(enqueue(&place, "before").code, 0);
     assert_eq!(place.run("jobs wait before").code, 0);
     // This test stands for a process that was stopped in the middle of a write.
+    let me = std::process::id();
     let lock = fs::File::options().read(true).write(true).open(beside(&place, "-write")).unwrap();
     lock.lock().unwrap();
-    lock.write_all_at(format!("{:<95}\n", "4711 iolaus execute").as_bytes(), 0).unwrap();
+    lock.write_all_at(format!("{:<95}\n", format!("{me} iolaus execute")).as_bytes(), 0).unwrap();
     for command in ["status", "jobs list", "jobs show before", "jobs wait before"] {
         let ran = place.run(command);
         assert_eq!(ran.code, 0, "{command}: {ran:?}");
     }
-    refused(&place.run("jobs cancel before"), &["process 4711 (iolaus execute)", "the write lock", "kill -CONT 4711"]);
+    refused(
+        &place.run("jobs cancel before"),
+        &[&format!("process {me} (iolaus execute)"), "the write lock", &format!("kill -CONT {me}")],
+    );
+    // And for a program that only locks one of the files: the worker, which had the lock last, is not blamed.
     lock.unlock().unwrap();
+    let before = place.run("enqueue publish_preflight user_id=u connection_qualified_name=default/a/1 --delay 1h --job-id held");
+    assert_eq!(before.code, 0, "{before:?}");
+    place.set("IOLAUS_DATABASE__WRITE_TIMEOUT", "2s");
+    for suffix in ["-write", "-turn"] {
+        let lock = fs::File::options().read(true).write(true).open(beside(&place, suffix)).unwrap();
+        lock.lock().unwrap();
+        refused(&place.run("jobs cancel held"), &[&format!("process {me} (")]);
+    }
     assert_eq!(enqueue(&place, "after").code, 0);
     assert_eq!(place.run("jobs wait after").code, 0);
     drop(worker);

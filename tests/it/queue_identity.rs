@@ -99,6 +99,32 @@ fn one_file_of_a_queue_is_removed_under_a_worker_which_ends_and_no_job_is_lost()
 }
 
 #[test]
+fn a_record_that_was_emptied_or_overwritten_in_place_is_written_again_by_those_who_have_the_queue_open() {
+    let (place, worker) = with_worker();
+    let path = beside(&place, "-open");
+    let record = fs::read(&path).unwrap();
+    // The log of another one: a copy that was written over it.
+    let words: Vec<&str> = std::str::from_utf8(&record).unwrap().split_whitespace().collect();
+    let older = format!("{:<256}", [&[words[0], "1:1", "1:2"], &words[3..]].concat().join(" "));
+    for (n, spoiled) in [String::new(), "xx".repeat(100), older].into_iter().enumerate() {
+        for command in [format!("enqueue publish_preflight {USER} {CONNECTION} --delay 1h --job-id n-{n}"), "fsck".into()] {
+            fs::write(&path, &spoiled).unwrap();
+            let ran = place.run(&command);
+            assert_eq!(ran.code, 0, "{spoiled:?}: {ran:?}");
+            assert!(fs::read(&path).unwrap() == record, "{spoiled:?} was not written again after {command}");
+        }
+    }
+    // As long as no one can write it, what is said is true.
+    worker.send(Signal::STOP);
+    fs::write(&path, "").unwrap();
+    refused(&place.run("status"), &["iolaus.db-open", "was emptied or overwritten", "kill -CONT"]);
+    worker.send(Signal::CONT);
+    assert_eq!(place.run("status").code, 0);
+    assert_eq!(worker.terminate().code, 0);
+    assert_sound(&place, &["before", "n-0", "n-1", "n-2"]);
+}
+
+#[test]
 fn a_database_with_two_names_is_refused_by_both_of_them() {
     let mut place = Place::new();
     assert_eq!(enqueue(&place, "before").code, 0);

@@ -69,6 +69,37 @@ fn a_directory_above_the_queue_that_every_user_can_write_to_is_warned_of() {
 }
 
 #[test]
+fn a_directory_in_which_others_can_create_files_is_warned_of_and_a_planted_file_is_not_to_be_taken_over_unseen() {
+    let place = place();
+    let directory = place.database().parent().unwrap().to_owned();
+    assert_eq!(place.shell("exec $IOLAUS enqueue $JOB", "").code, 0);
+    fs::set_permissions(&directory, Permissions::from_mode(0o1777)).unwrap();
+    let ran = place.run("doctor");
+    assert!(ran.code == 0 && ran.stdout.contains("writable by other users") && ran.stdout.contains("database.path"), "{ran:?}");
+    fs::set_permissions(&directory, Permissions::from_mode(0o700)).unwrap();
+    let script = r#"
+        [ "$(id -u)" = 0 ] || exit 77
+        for file in iolaus.db-journal iolaus.db-wal iolaus.db-open; do
+            at=.local/state/iolaus/$file; [ ! -e $at ] || mv $at aside
+            echo planted > $at; chown 12345 $at
+            $IOLAUS jobs list; [ $? = 6 ] || exit 99
+            rm $at; [ ! -e aside ] || mv aside $at
+        done
+        $IOLAUS jobs list
+    "#;
+    let ran = place.shell(script, "");
+    if ran.code == 77 {
+        skip(Need::Root, "a file that another user planted beside the database: this is not run by root");
+        return;
+    }
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for file in ["journal", "wal", "open"] {
+        let path = directory.canonicalize().unwrap().join(format!("iolaus.db-{file}"));
+        assert!(ran.stderr.contains(&format!("hint: ls -l {}; if that user may decide", path.display())), "{file}: {ran:?}");
+    }
+}
+
+#[test]
 fn a_file_of_the_queue_that_may_not_be_opened_is_named() {
     let place = place();
     let script = r#"

@@ -1,5 +1,8 @@
 //! What `doctor` says about the queue's file and its disk. It looks at a bounded sample; `iolaus fsck` reads every row.
 
+use std::time::Duration;
+
+use iolaus_activities::duration;
 use jiff::SignedDuration;
 
 use crate::cli::App;
@@ -10,11 +13,12 @@ use crate::embedded::{DiskSpeed, describe_step};
 /// Broken rows that are named one by one.
 const NAMED: usize = 5;
 
-/// What a sample of the rows shows, and the log.
-pub(super) fn health(health: &Health) -> Vec<Finding> {
+/// What a sample of the rows shows, and the log. `own` is the retention that is configured here.
+pub(super) fn health(health: &Health, own: Duration) -> Vec<Finding> {
     let mut findings = rows(health);
     findings.extend(health.log.as_ref().map(log));
     findings.extend(step(health.wall_clock_ahead));
+    findings.extend(health.retention.and_then(|recorded| retention(own, recorded)));
     findings
 }
 
@@ -48,6 +52,22 @@ fn step(ahead: SignedDuration) -> Option<Finding> {
         Finding::new("clock", State::Warn, message).hint(
             "no job starts or ends earlier or later for it; to show right times, restart all processes of the queue together",
         ),
+    )
+}
+
+/// What is said where this process and the workers are told different times to keep closed jobs.
+fn retention(own: Duration, workers: Duration) -> Option<Finding> {
+    if own == workers {
+        return None;
+    }
+    let (longer, own, workers) = (own.max(workers), duration::format(own), duration::format(workers));
+    let message = format!(
+        "database.retention is {own} here and {workers} for the workers of this queue; from here, closed jobs are deleted after {}",
+        duration::format(longer)
+    );
+    Some(
+        Finding::new("retention", State::Warn, message)
+            .hint(format!("give both the same configuration; workers that are restarted with {own} record that")),
     )
 }
 
@@ -108,7 +128,7 @@ mod tests {
         let row =
             |n: usize| BrokenRow { code: "input.missing", job_id: format!("j{n}"), run_id: "r".into(), message: "no row".into() };
         let log = Some(LogSize { bytes: 1, limit: 2, readers: Vec::new() });
-        let found = health(&Health { sampled: 40, broken: (0..9).map(row).collect(), log, ..Health::default() });
+        let found = health(&Health { sampled: 40, broken: (0..9).map(row).collect(), log, ..Health::default() }, Duration::ZERO);
         assert_eq!(found.iter().filter(|finding| finding.state == State::Fail).count(), NAMED + 1);
         assert!(found[0].message.contains("job j0") && found[NAMED].message.contains("4 more of 40"), "{found:?}");
     }

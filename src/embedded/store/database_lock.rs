@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::StoreError;
 use crate::embedded::files::{FileId, StateDirectory};
-use crate::embedded::{filesystem, permissions};
+use crate::embedded::{filesystem, lock_table, permissions};
 
 /// The databases that this process has locked.
 static LOCKED: Mutex<BTreeMap<FileId, Locked>> = Mutex::new(BTreeMap::new());
@@ -37,7 +37,8 @@ pub(super) enum Beside {
 }
 
 impl DatabaseLock {
-    /// Locks the database. None if another process is in the way, or the file was replaced at this moment.
+    /// Locks the database. None if another process of the queue is in the way, or the file was replaced at this moment; an error if
+    /// another program is.
     pub(super) fn take(place: &StateDirectory, beside: Beside) -> Result<Option<Self>, StoreError> {
         // Elsewhere, and over a network, such a lock is one of fcntl and keeps SQLite out.
         if !cfg!(target_os = "linux") || filesystem::network_kind(place.directory()).is_some() {
@@ -64,7 +65,7 @@ impl DatabaseLock {
             Beside::Others => file.try_lock_shared(),
         };
         match taken {
-            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::WouldBlock) => return check_ours(place, &file, id).map(|()| None),
             Err(TryLockError::Error(error)) => return Err(error.into()),
             // Linux makes it a shared one in one step.
             Ok(()) if beside == Beside::None => file.lock_shared()?,
@@ -73,6 +74,21 @@ impl DatabaseLock {
         locked.insert(id, Locked { files: vec![file], members: 1 });
         Ok(Some(Self { id: Some(id) }))
     }
+}
+
+/// Refuses a lock that no process of the queue holds. Each of those has the database open with SQLite, too, which keeps a lock of its own
+/// on it from the first read to the end; only the moment between the two is not told apart, and is soon over.
+fn check_ours(place: &StateDirectory, file: &File, id: FileId) -> Result<(), StoreError> {
+    let locks = lock_table::locks(id.1);
+    let other = |holder| Err(StoreError::LockedByOther { path: place.database().to_owned(), holder });
+    if let Some(holder) = lock_table::other_program(&locks) {
+        return other(Some(holder));
+    }
+    // The table does not show the processes of other containers, but the system knows of their locks.
+    if locks.is_empty() && !permissions::has_record_lock(file)? {
+        return other(None);
+    }
+    Ok(())
 }
 
 impl Drop for DatabaseLock {

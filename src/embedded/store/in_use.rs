@@ -9,18 +9,24 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use iolaus_activities::{Clock as _, SystemClock};
 
 use super::StoreError;
 use super::database_lock::{Beside, DatabaseLock};
-use crate::embedded::files::{Births, FileId, Identity, StateDirectory};
+use super::turnstile::{PATIENCE, Turn, Turnstile};
+use crate::embedded::files::{Births, FileId, Identity, StateDirectory, path_beside};
 use crate::embedded::permissions;
 use crate::embedded::queue_clock::QueueClock;
+use crate::embedded::wake::{News, Waker};
 
 const PAUSE: Duration = Duration::from_millis(5);
 /// A process that leaves, or that only looks, has the lock for a moment without the files.
 const TRIES: u32 = 100;
+/// A process whose files were removed stops within it, once it is woken.
+const REMOVED_PATIENCE: Duration = Duration::from_secs(3);
 /// The length of what is written.
 const RECORD: usize = 256;
 
@@ -50,9 +56,22 @@ impl InUse {
         Ok(Self { database: Mutex::default(), file: place.beside("open")? })
     }
 
-    /// Counts this process, which holds the turnstile, among those that have the database open, and creates it if it is not there. Fails if
-    /// others have files open that are not there any more. The clock then shows their time, or starts anew if there are none.
-    pub(super) fn enter(&self, place: &StateDirectory, clock: &QueueClock) -> Result<(), StoreError> {
+    /// Counts this process among those that have the database open, and creates it if it is not there. Fails if others have files open
+    /// that are not there any more. The clock then shows their time, or starts anew if there are none. Answers with the turnstile held.
+    pub(super) fn enter<'t>(
+        &self,
+        place: &Arc<StateDirectory>,
+        turnstile: &'t Turnstile,
+        clock: &QueueClock,
+    ) -> Result<Turn<'t>, StoreError> {
+        // The turnstile is let go of between two tries: what is waited for, another process may need it for.
+        repeat(place, || {
+            let turn = turnstile.enter_or_give_up()?;
+            self.try_enter(place, clock).map(|()| turn)
+        })
+    }
+
+    fn try_enter(&self, place: &StateDirectory, clock: &QueueClock) -> Result<(), StoreError> {
         let mut refusal = StoreError::Removed;
         for _ in 0..TRIES {
             match self.file.try_lock() {
@@ -63,7 +82,11 @@ impl InUse {
                         return Err(other_log(place));
                     }
                     place.create_database()?;
-                    if self.lock_database(place, Beside::None)? {
+                    let locked = self.lock_database(place, Beside::None);
+                    if locked.is_err() {
+                        self.file.unlock()?;
+                    }
+                    if locked? {
                         self.file.set_len(0)?;
                         if let Some(identity) = place.identity()? {
                             // Without a time no process joins: it only says whose log this is, should this process end before it says more.
@@ -79,15 +102,16 @@ impl InUse {
                 Err(TryLockError::Error(error)) => return Err(error.into()),
                 Err(TryLockError::WouldBlock) => {
                     let (now, recorded) = (place.identity()?, self.recorded());
-                    let files = recorded.as_ref().map(|recorded| recorded.identity);
+                    let Some(recorded) = recorded else { return Err(record_lost(place)) };
+                    let files = recorded.identity;
                     // Where the database itself is another one, the others are not on it, and write to it no more.
-                    let is_other = files.is_some_and(|files| now.is_none_or(|now| now.database != files.database));
+                    let is_other = now.is_none_or(|now| now.database != files.database);
                     let is_other_log = self.is_beside_other_log(place)?;
                     refusal = if is_other_log { other_log(place) } else { StoreError::Removed };
-                    if !is_other_log && (is_other || now.is_some() && now == files) {
+                    if !is_other_log && (is_other || now == Some(files)) {
                         place.create_database()?;
                         if self.try_share(place)? {
-                            adopt(clock, recorded);
+                            adopt(clock, Some(recorded));
                             return Ok(());
                         }
                     }
@@ -102,8 +126,14 @@ impl InUse {
     pub(super) fn join(&self, place: &StateDirectory, now: &Identity, clock: &QueueClock) -> Result<bool, StoreError> {
         // A record without a time of this machine is left to `enter`, which makes another one if no process is here.
         let is_of_these = |recorded: &Record| recorded.identity == *now && recorded.boot() == Some(boot_id());
-        if !self.recorded().is_some_and(|recorded| is_of_these(&recorded)) || !self.try_share(place)? {
+        if !self.recorded().is_some_and(|recorded| is_of_these(&recorded)) {
             return Ok(false);
+        }
+        match self.try_share(place) {
+            Ok(true) => {}
+            // `enter` waits for that one.
+            Ok(false) | Err(StoreError::LockedByOther { .. }) => return Ok(false),
+            Err(error) => return Err(error),
         }
         // Read again: before the lock was shared another process may have come first, and started the time anew.
         let recorded = self.recorded().filter(is_of_these);
@@ -117,7 +147,11 @@ impl InUse {
 
     /// Takes the time of the processes that have the database open, if there are any, without counting this one among them. Fails where
     /// `enter` would.
-    pub(super) fn look(&self, place: &StateDirectory, clock: &QueueClock) -> Result<(), StoreError> {
+    pub(super) fn look(&self, place: &Arc<StateDirectory>, clock: &QueueClock) -> Result<(), StoreError> {
+        repeat(place, || self.try_look(place, clock))
+    }
+
+    fn try_look(&self, place: &StateDirectory, clock: &QueueClock) -> Result<(), StoreError> {
         let mut refusal = StoreError::Removed;
         for _ in 0..TRIES {
             let is_other_log = self.is_beside_other_log(place)?;
@@ -140,7 +174,7 @@ impl InUse {
                         adopt(clock, recorded);
                         return Ok(());
                     }
-                    refusal = StoreError::Removed;
+                    refusal = if recorded.is_some() { StoreError::Removed } else { record_lost(place) };
                 }
             }
             std::thread::park_timeout(PAUSE);
@@ -154,9 +188,16 @@ impl InUse {
         Ok(self.file.unlock()?)
     }
 
-    /// Writes which files the database is made of, and the time. The caller holds the turnstile.
+    /// Whether what is written are these files and this time.
+    pub(super) fn is_recorded(&self, identity: &Identity, clock: &QueueClock) -> bool {
+        let is_time = |(origin, boot): (i64, String)| origin == clock.origin() || boot != boot_id();
+        self.recorded().is_some_and(|recorded| recorded.identity == *identity && recorded.time.is_some_and(is_time))
+    }
+
+    /// Writes which files the database is made of, and the time, unless that is what is written: as the first process, or when a file was
+    /// put over it. The caller holds the turnstile.
     pub(super) fn record(&self, place: &StateDirectory, identity: &Identity, clock: &QueueClock) -> Result<(), StoreError> {
-        if self.recorded().is_none_or(|recorded| recorded.identity != *identity || recorded.time.is_none()) {
+        if !self.is_recorded(identity, clock) {
             self.write(&Record { identity: *identity, time: Some((clock.origin(), boot_id())), births: place.births() })?;
         }
         Ok(())
@@ -192,12 +233,50 @@ impl InUse {
 
     fn try_share(&self, place: &StateDirectory) -> Result<bool, StoreError> {
         match self.file.try_lock_shared() {
-            Ok(()) if self.lock_database(place, Beside::Others)? => Ok(true),
-            Ok(()) => self.leave().map(|()| false),
+            Ok(()) => {
+                let locked = self.lock_database(place, Beside::Others);
+                if !matches!(locked, Ok(true)) {
+                    self.leave()?;
+                }
+                locked
+            }
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
     }
+}
+
+/// Tries again where another process may soon end what keeps this one out. Those that have the queue open are woken, to look at their
+/// files and at what they have recorded.
+fn repeat<T>(place: &Arc<StateDirectory>, mut attempt: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    // Real time, whatever the clock: this is about other processes.
+    let clock = SystemClock::new();
+    let began = clock.monotonic();
+    let mut woken = false;
+    loop {
+        let refusal = match attempt() {
+            Ok(done) => return Ok(done),
+            Err(refusal) => refusal,
+        };
+        let patience = match &refusal {
+            StoreError::RecordLost { .. } | StoreError::LockedByOther { .. } => PATIENCE,
+            StoreError::Removed => REMOVED_PATIENCE,
+            _ => return Err(refusal),
+        };
+        if clock.monotonic().saturating_sub(began) >= patience {
+            return Err(refusal);
+        }
+        if !std::mem::replace(&mut woken, true)
+            && let Ok(waker) = Waker::new(place.clone())
+        {
+            waker.wake(News { closed: &[] });
+        }
+        std::thread::park_timeout(PAUSE);
+    }
+}
+
+fn record_lost(place: &StateDirectory) -> StoreError {
+    StoreError::RecordLost { path: path_beside(place.database(), "open") }
 }
 
 fn other_log(place: &StateDirectory) -> StoreError {
@@ -254,9 +333,8 @@ fn from_text(text: &str) -> Option<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
-    use iolaus_activities::{Clock, ManualClock, SystemClock};
+    use iolaus_activities::ManualClock;
     use jiff::SignedDuration;
 
     #[test]
@@ -287,15 +365,22 @@ mod tests {
         let clock = QueueClock::new(Arc::new(SystemClock::new()));
         let before = place.identity().unwrap().unwrap();
         assert!(!other.join(&place, &before, &clock).unwrap(), "no process has said which files they are");
-        one.enter(&place, &clock).unwrap();
+        one.try_enter(&place, &clock).unwrap();
         one.record(&place, &before, &clock).unwrap();
         assert!(other.join(&place, &before, &clock).unwrap());
         other.leave().unwrap();
+        one.file.set_len(0).unwrap();
+        assert!(!other.join(&place, &before, &clock).unwrap());
+        assert!(matches!(other.try_enter(&place, &clock), Err(StoreError::RecordLost { .. })), "nothing was removed");
+        assert!(!one.is_recorded(&before, &clock));
+        one.record(&place, &before, &clock).unwrap();
+        assert!(one.is_recorded(&before, &clock) && other.join(&place, &before, &clock).unwrap());
+        other.leave().unwrap();
         std::fs::remove_file(dir.path().join("q.db-wal")).unwrap();
-        assert!(matches!(other.enter(&place, &clock), Err(StoreError::Removed)));
+        assert!(matches!(other.try_enter(&place, &clock), Err(StoreError::Removed)));
         assert!(matches!(place.verify(&before), Err(StoreError::Replaced { path }) if path.ends_with("q.db-wal")));
         one.leave().unwrap();
-        other.enter(&place, &clock).unwrap();
+        other.try_enter(&place, &clock).unwrap();
     }
 
     #[test]
@@ -310,12 +395,12 @@ mod tests {
         let process = || (InUse::new(&place).unwrap(), QueueClock::new(machine.clone()));
         let (first, time) = process();
         let files = place.identity().unwrap().unwrap();
-        first.enter(&place, &time).unwrap();
+        first.try_enter(&place, &time).unwrap();
         first.record(&place, &files, &time).unwrap();
         machine.jump(SignedDuration::from_hours(-1));
         let ((second, joined), (third, entered), (fourth, looked)) = (process(), process(), process());
         assert!(second.join(&place, &files, &joined).unwrap());
-        third.enter(&place, &entered).unwrap();
+        third.try_enter(&place, &entered).unwrap();
         fourth.look(&place, &looked).unwrap();
         for clock in [joined, entered, looked] {
             assert_eq!(clock.now(), time.now());
@@ -329,7 +414,7 @@ mod tests {
             !next.join(&place, &place.identity().unwrap().unwrap(), &anew).unwrap(),
             "these are not the files that were written there"
         );
-        next.enter(&place, &anew).unwrap();
+        next.try_enter(&place, &anew).unwrap();
         assert_eq!(anew.now(), machine.now());
     }
 

@@ -4,10 +4,13 @@
 //! cannot wait for a beat that does not come, and so stores the beat that it saw. A worker is dead once processes have seen the same
 //! beat three times, each its timeout apart: a clock that is set forward makes one of these intervals long, and never both.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::closing::OLD;
+use super::retention::kept_since;
 use super::rows::{self, ms};
 use super::workers::{WorkerBeat, milliseconds};
 use super::{StoreError, Tx};
@@ -52,15 +55,13 @@ struct Silent {
 }
 
 impl Tx<'_> {
-    /// A share of all that is to be done. Executions closed before `before` are deleted.
-    pub(crate) fn maintain(&mut self, before: Option<Timestamp>) -> Result<(), StoreError> {
+    /// A share of all that is to be done. `retention` is this process's setting.
+    pub(crate) fn maintain(&mut self, retention: Duration) -> Result<(), StoreError> {
         for silent in silent_workers(self.conn, self.now)? {
             self.note_silence(&silent)?;
         }
         self.expire()?;
-        if let Some(before) = before {
-            self.prune(before)?;
-        }
+        self.prune_unkept(retention)?;
         self.prune_effects()?;
         Ok(())
     }
@@ -90,11 +91,11 @@ impl Tx<'_> {
 }
 
 /// Whether [`Tx::maintain`] would find anything. Seeks and the table of workers, no lock.
-pub(crate) fn needs_maintenance(conn: &Connection, now: Timestamp, before: Option<Timestamp>) -> Result<bool, StoreError> {
+pub(crate) fn needs_maintenance(conn: &Connection, now: Timestamp, retention: Duration) -> Result<bool, StoreError> {
     if conn.prepare_cached("SELECT 1 FROM jobs WHERE expires_at <= ?1 LIMIT 1")?.exists([ms(now)])? {
         return Ok(true);
     }
-    if let Some(before) = before
+    if let Some(before) = kept_since(conn, retention, now)?
         && conn.prepare_cached(OLD)?.query_row(params![ms(before), 1], |_| Ok(())).optional()?.is_some()
     {
         return Ok(true);
@@ -122,7 +123,6 @@ fn silent_workers(conn: &Connection, now: Timestamp) -> Result<Vec<Silent>, Stor
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::Duration;
 
     use super::super::backlog::{Backlog, fill};
     use super::super::model::{new_job_for_tests, registration, request};
@@ -209,11 +209,11 @@ mod tests {
         conn.execute("UPDATE jobs SET state = 'completed', finished_at = 0 WHERE id > 200", []).unwrap();
         conn.execute("UPDATE jobs SET expires_at = 1000 WHERE id <= 200", []).unwrap();
         let rows = || conn.query_row("SELECT count(*) FROM jobs", [], |row| row.get::<_, i64>(0)).unwrap();
-        let before = Some(at(1));
+        let retention = Duration::from_millis(MINUTE.unsigned_abs() - 1);
         let mut left = vec![rows()];
-        while needs_maintenance(&conn, at(MINUTE), before).unwrap() {
+        while needs_maintenance(&conn, at(MINUTE), retention).unwrap() {
             conn.execute_batch("BEGIN").unwrap();
-            Tx::new(&conn, at(MINUTE), 0.5).maintain(before).unwrap();
+            Tx::new(&conn, at(MINUTE), 0.5).maintain(retention).unwrap();
             conn.execute_batch("COMMIT").unwrap();
             left.push(rows());
         }
@@ -226,7 +226,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let conn = a_thousand(dir.path());
         let worker = register(&conn, 0);
-        let look = |seconds: i64| Tx::new(&conn, at(seconds * 1_000), 0.5).maintain(None).unwrap();
+        let look = |seconds: i64| Tx::new(&conn, at(seconds * 1_000), 0.5).maintain(Duration::MAX).unwrap();
         let is_there = || conn.query_row("SELECT count(*) FROM workers", [], |row| row.get(0)) == Ok(1);
         look(20);
         // Two days forward, and back again: one interval is long.

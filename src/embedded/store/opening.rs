@@ -39,8 +39,7 @@ impl Opened {
         let (connection, identity) = if let Some((reader, identity)) = join(place, &in_use, clock)? {
             (First::Reader(reader), identity)
         } else {
-            let _turn = turnstile.enter_or_give_up()?;
-            in_use.enter(place, clock)?;
+            let _turn = in_use.enter(place, &turnstile, clock)?;
             let writer = open_writer(place, options.durability, clock.now())?;
             let identity = place.identity()?.ok_or_else(|| StoreError::Replaced { path: place.database().to_owned() })?;
             in_use.record(place, &identity, clock)?;

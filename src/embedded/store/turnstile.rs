@@ -11,9 +11,11 @@ use iolaus_activities::{Clock, SystemClock};
 
 use super::StoreError;
 use crate::embedded::files::StateDirectory;
+use crate::embedded::{lock_table, permissions};
 
 const PAUSE: Duration = Duration::from_millis(5);
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long opening waits for another process.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The length of the note in the lock file.
 const NOTE: usize = 96;
 
@@ -31,13 +33,16 @@ pub(in crate::embedded) struct Holder {
     pub(in crate::embedded) process: u32,
     /// Its program and subcommand.
     pub(in crate::embedded) command: String,
+    /// Whether the system says that it holds the lock. Else it only had it last.
+    pub(in crate::embedded) is_seen: bool,
 }
 
 impl Holder {
     /// How a message calls it.
     pub(in crate::embedded) fn name(holder: Option<&Self>) -> String {
         match holder {
-            Some(Self { process, command }) => format!("process {process} ({command})"),
+            Some(Self { process, command, is_seen: true }) => format!("process {process} ({command})"),
+            Some(Self { process, command, .. }) => format!("another process (process {process}, {command}, had it last)"),
             None => "another process".to_owned(),
         }
     }
@@ -79,11 +84,25 @@ impl Turnstile {
         Turn { write: &self.write }
     }
 
-    /// The other process that had the write lock last, and has it now if this one cannot get it.
+    /// The other process that holds the write lock, or keeps all others from their turn; where the system does not tell, the one that had
+    /// the lock last.
     pub(super) fn holder(&self) -> Option<Holder> {
+        let last = self.last();
+        let holding = |file: &File| {
+            let locks = lock_table::locks(permissions::id_of(file).ok()?.1);
+            locks.into_iter().map(|lock| lock.process).find(|process| *process != std::process::id())
+        };
+        let Some(process) = holding(&self.write).or_else(|| holding(&self.turn)) else { return last };
+        // Its note has its subcommand, too.
+        let command = last.filter(|last| last.process == process).map_or_else(|| lock_table::command(process), |last| last.command);
+        Some(Holder { process, command, is_seen: true })
+    }
+
+    /// The other process that had the write lock last.
+    fn last(&self) -> Option<Holder> {
         let noted = self.noted().filter(|noted| *noted != self.note)?;
         let (process, command) = noted.trim_end().split_once(' ')?;
-        Some(Holder { process: process.parse().ok()?, command: command.to_owned() })
+        Some(Holder { process: process.parse().ok()?, command: command.to_owned(), is_seen: false })
     }
 
     fn noted(&self) -> Option<String> {
@@ -152,7 +171,7 @@ mod tests {
         let us = Turnstile::open(&place).unwrap();
         assert_eq!(us.holder(), None);
         let turn = other.enter().unwrap();
-        assert_eq!(us.holder(), Some(Holder { process: 4711, command: "iolaus enqueue".into() }));
+        assert_eq!(us.holder(), Some(Holder { process: 4711, command: "iolaus enqueue".into(), is_seen: false }));
         drop(turn);
         drop(us.enter().unwrap());
         assert_eq!(us.holder(), None, "it had it last itself");

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use iolaus_activities::Clock;
+use iolaus_activities::Clock as _;
 use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
@@ -21,6 +21,7 @@ use super::turnstile::Turnstile;
 use super::{StoreError, dying, rows, schema};
 use crate::embedded::files::{Identity, StateDirectory};
 use crate::embedded::hub::{After, Hub};
+use crate::embedded::queue_clock::QueueClock;
 use crate::embedded::{Durability, EmbeddedOptions, MAX_DEATHS};
 use crate::executor::CancelPlans;
 
@@ -102,7 +103,7 @@ pub(super) struct Writer {
     identity: Identity,
     turnstile: Arc<Turnstile>,
     hub: Arc<Hub>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<QueueClock>,
     claimers: Vec<Arc<dyn Claimer>>,
     /// There may be claimable jobs that no claim has seen.
     maybe_ready: bool,
@@ -114,7 +115,7 @@ pub(super) struct Writer {
     /// Jobs that cannot be written.
     passed_over: PassedOver,
     /// Let go of after the connection.
-    _in_use: Arc<InUse>,
+    in_use: Arc<InUse>,
 }
 
 impl Writer {
@@ -123,7 +124,7 @@ impl Writer {
         options: &EmbeddedOptions,
         mut operations: mpsc::Receiver<Operation>,
         hub: Arc<Hub>,
-        clock: Arc<dyn Clock>,
+        clock: Arc<QueueClock>,
     ) -> Result<(), StoreError> {
         let thread = std::thread::Builder::new().name("iolaus-writer".into());
         let Opened { place, identity, turnstile, in_use, connection, durability } = opened;
@@ -144,7 +145,7 @@ impl Writer {
             free_left: 0,
             next_start: None,
             passed_over: PassedOver::default(),
-            _in_use: in_use,
+            in_use,
         };
         let started = match connection {
             First::Writer(conn) => {
@@ -175,7 +176,7 @@ impl Writer {
             }
             self.claimers.retain(|claimer| claimer.alive());
             let mut done = true;
-            if !batch.is_empty() || self.should_claim() {
+            if !batch.is_empty() || self.should_claim() || !self.in_use.is_recorded(&self.identity, &self.clock) {
                 done = self.transact(batch);
             }
             self.hub.set_wants_slots(self.maybe_ready);
@@ -287,6 +288,10 @@ impl Writer {
             // What would be written into a deleted file, nobody would ever see.
             self.give_up_files()?;
             return Err(error);
+        }
+        // Others cannot join without it. This process can go on without it.
+        if let Err(error) = self.in_use.record(&self.place, &self.identity, &self.clock) {
+            tracing::debug!(%error, "which files are in use could not be recorded again");
         }
         dying::point();
         execute(&self.conn, "BEGIN IMMEDIATE")?;

@@ -56,7 +56,12 @@ pub(super) async fn forget_old(shared: Arc<Shared>) {
 
 async fn renew(shared: &Arc<Shared>) -> Result<(), StoreError> {
     let (id, sent) = (shared.id.load(Ordering::SeqCst), shared.clock.monotonic());
-    if shared.store.write(move |tx| tx.beat(id)).await? {
+    let recorded = shared.recorded_retention();
+    let beat = shared.store.write(move |tx| {
+        recorded.map_or(Ok(()), |retention| tx.hold_retention(retention))?;
+        tx.beat(id)
+    });
+    if beat.await? {
         shared.renewed(sent);
         return Ok(());
     }
@@ -106,7 +111,7 @@ async fn rescue(shared: &Arc<Shared>, beat: WorkerBeat) -> Result<(), StoreError
 }
 
 async fn prune(shared: &Arc<Shared>) -> Result<(), StoreError> {
-    let Ok(before) = shared.clock.now().checked_sub(shared.retention) else { return Ok(()) };
-    while shared.store.write(move |tx| Ok(tx.prune(before)? | tx.prune_effects()?)).await? {}
+    let retention = shared.retention;
+    while shared.store.write(move |tx| Ok(tx.prune_unkept(retention)? | tx.prune_effects()?)).await? {}
     Ok(())
 }

@@ -277,12 +277,22 @@ impl Shared {
         let (name, timeout) = (self.name.clone(), self.worker_timeout);
         let registration = WorkerRegistration { name, activities, tenants, timeout, job_id };
         let sent = self.clock.monotonic();
-        let id = self.store.write(move |tx| tx.register_worker(&registration)).await?;
+        let recorded = self.recorded_retention();
+        let id = self.store.write(move |tx| {
+            recorded.map_or(Ok(()), |retention| tx.set_retention(retention))?;
+            tx.register_worker(&registration)
+        });
+        let id = id.await?;
         let previous = self.id.swap(id, Ordering::SeqCst);
         self.store.hub().worker_changed(previous, id);
         self.registered.notify_one();
         self.renewed(sent);
         Ok(())
+    }
+
+    /// What the file says of how long closed executions are kept: nothing by one that works a single job and not the queue.
+    fn recorded_retention(&self) -> Option<Duration> {
+        matches!(self.scope, ClaimScope::Any).then_some(self.retention)
     }
 
     fn renewed(&self, at: Duration) {

@@ -101,6 +101,17 @@ impl TestHost {
         Self::open(options, self.clock.clone(), self.probe.clone(), None)
     }
 
+    /// Keeps closed executions this long.
+    pub(crate) fn keeping(self, retention: Duration) -> Self {
+        self.opened_with(|options| options.retention = retention)
+    }
+
+    /// Another process with another `retention`.
+    pub(crate) fn another_keeping(&self, retention: Duration) -> Self {
+        let options = EmbeddedOptions { retention, ..self.options.clone() };
+        Self::open(options, self.clock.clone(), self.probe.clone(), None)
+    }
+
     fn open(options: EmbeddedOptions, clock: Arc<ManualClock>, probe: Probe, dir: Option<Arc<tempfile::TempDir>>) -> Self {
         let embedded = Embedded::open(options.clone(), clock.clone()).unwrap();
         observe(&clock, &embedded);

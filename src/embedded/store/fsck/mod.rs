@@ -24,7 +24,7 @@ pub use finding::{Finding, Severity};
 pub(super) use row::JobRow;
 
 use super::turnstile::Turnstile;
-use super::{StoreError, rows, schema};
+use super::{StoreError, retention_of_workers, rows, schema};
 use crate::embedded::files::StateDirectory;
 use finding::Findings;
 use scan::Counted;
@@ -179,7 +179,10 @@ fn scan(options: &FsckOptions, clock: &dyn Clock, has_turn: bool) -> Result<Scan
         let counted = Counted { executions, ..Counted::default() };
         return Ok(Scan { found: schema.found, counted, is_complete: false });
     }
-    let oldest_kept = clock.now().saturating_sub(options.retention).map_or(i64::MIN, rows::ms);
+    // Where the workers delete earlier than this process would, what is missing was deleted by them.
+    let recorded = conns.first().and_then(|conn| retention_of_workers(conn).ok().flatten());
+    let retention = recorded.map_or(options.retention, |recorded| recorded.min(options.retention));
+    let oldest_kept = clock.now().saturating_sub(retention).map_or(i64::MIN, rows::ms);
     let parts = PARTS.saturating_mul(i64::try_from(conns.len()).unwrap_or(1));
     let tasks = conns.first().map(|conn| tasks(conn, parts)).unwrap_or_default();
     let (tasks, outcome) = (Mutex::new(tasks), Mutex::new(Outcome::default()));

@@ -1,5 +1,6 @@
 //! The connection of the writer thread: opened when it is first needed, opened again after a failure, given up when its files are gone.
 
+use iolaus_activities::Clock as _;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
