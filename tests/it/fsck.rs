@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use iolaus::client::{Cancelled, ListFilter};
+use iolaus::client::{Cancelled, ListFilter, PauseKind, RetryFilter};
 use iolaus::job::{Throttle, Throttles};
 use iolaus::sandbox::SandboxOptions;
 use iolaus_activities::Status;
@@ -558,6 +558,50 @@ async fn one_damaged_row_of_any_table_stops_no_other_job_and_no_command() {
         host.client.status().await.unwrap_or_else(|error| panic!("{sql}: {error}"));
         worker.drain().await.unwrap();
         assert_eq!(place.run("fsck --repair").code, 0, "{sql}");
+    }
+}
+
+/// No claim can look for anything; what is written beside it is kept.
+#[tokio::test]
+async fn an_attempt_ends_beside_claims_that_fail() {
+    let host = TestHost::new();
+    host.enqueue_acts("running", [Act::Gate, Act::Pass]).await;
+    let worker = host.worker().await;
+    host.probe.started.notified().await;
+    host.client.pause(PauseKind::Activity, "probe".to_owned(), None).await.unwrap();
+    host.enqueue_acts("waiting", [Act::Pass]).await;
+    host.tamper("DROP INDEX jobs_ready");
+    host.client.resume(PauseKind::Activity, "probe".to_owned()).await.unwrap();
+    host.probe.gate.add_permits(1);
+    assert_eq!(host.verdict_now("running").await.status, Status::Passed);
+    assert_eq!(host.detail("waiting").await.verdict, None);
+    worker.drain().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_retry_by_filter_leaves_out_a_job_that_cannot_be_read_and_retries_the_others() {
+    for damage in [
+        "UPDATE jobs SET run_id = 'mine' WHERE job_id = 'b'",
+        "UPDATE job_inputs SET options = '{' WHERE id = (SELECT id FROM jobs WHERE job_id = 'b')",
+    ] {
+        let host = TestHost::new();
+        for id in ["a", "b", "c"] {
+            host.enqueue_acts(id, [Act::Pass]).await;
+            host.client.cancel(target(id), None).await.unwrap();
+        }
+        host.tamper(damage);
+        for filter in [RetryFilter { dry_run: true, ..RetryFilter::default() }, RetryFilter::default()] {
+            let page = host.client.retry_matching(filter.clone(), None).await.unwrap();
+            let ids: Vec<_> = page.retried.iter().map(|retried| retried.job_id.as_str()).collect();
+            // What is only shown is not read in full.
+            let shows_it = filter.dry_run && damage.contains("options");
+            assert_eq!(ids, if shows_it { vec!["a", "b", "c"] } else { vec!["a", "c"] }, "{damage}");
+        }
+        let worker = host.worker().await;
+        for id in ["a", "c"] {
+            assert_eq!(host.verdict(id).await.status, Status::Passed, "{damage}");
+        }
+        worker.drain().await.unwrap();
     }
 }
 

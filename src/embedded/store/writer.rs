@@ -9,14 +9,14 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
-use super::claim::{self, Claimed, Claimer};
+use super::claim::{self, Claimer};
 use super::counts::Counts;
 use super::in_use::InUse;
-use super::isolation::{PassedOver, execute, lies_in_a_row};
+use super::isolation::{PassedOver, execute};
 use super::maintenance::Maintenance;
 use super::opening::{First, Opened};
 use super::operation::{Kind, Operation, Run};
-use super::starting::{Starter, Starting};
+use super::starting::Starting;
 use super::turnstile::Turnstile;
 use super::{StoreError, dying, rows, schema};
 use crate::embedded::files::{Identity, StateDirectory};
@@ -25,7 +25,10 @@ use crate::embedded::queue_clock::QueueClock;
 use crate::embedded::{Durability, EmbeddedOptions, MAX_DEATHS};
 use crate::executor::CancelPlans;
 
+mod claims;
 mod connection;
+
+use claims::{Claims, claim_for};
 
 /// Operations in one transaction at most.
 pub(crate) const BATCH: usize = 256;
@@ -64,9 +67,6 @@ impl<'c> Tx<'c> {
         Self { conn, now, jitter, after, counts, plans, max_deaths: MAX_DEATHS, maintenance, isolates, passed_over, starting: None }
     }
 }
-
-/// Who gets which jobs, under which worker's row.
-type Claims = (Arc<dyn Claimer>, i64, Vec<Claimed>);
 
 /// How the operations of a transaction are kept from each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -361,51 +361,6 @@ impl Writer {
             Err(error) => tracing::error!(%error, "the next due job could not be read"),
         }
     }
-}
-
-/// Claims for each worker that has free slots, if there may be anything to claim, beside what it was given already. With savepoints, an
-/// error that lies in the rows undoes a claim and not what was asked for beside it, and is answered.
-fn claim_for(
-    tx: &mut Tx<'_>,
-    claimers: &[Arc<dyn Claimer>],
-    workers: Vec<Option<Starter>>,
-    maybe_ready: &mut bool,
-    turns: &mut claim::Turns,
-) -> Result<(Vec<Claims>, Option<StoreError>), Undone> {
-    let look = std::mem::take(maybe_ready) || tx.after.ready;
-    let (mut claimed, mut failed) = (Vec::new(), None);
-    for (claimer, worker) in claimers.iter().zip(workers) {
-        let Some(Starter { request, mut jobs }) = worker else {
-            // It comes back as soon as it has a free slot.
-            *maybe_ready |= look;
-            continue;
-        };
-        if look && request.free() > 0 {
-            let found = if tx.isolates {
-                tx.within_savepoint(|tx| claim::claim(tx, &request, turns))?
-            } else {
-                claim::claim(tx, &request, turns)
-            };
-            match found {
-                Ok((more_jobs, more)) => {
-                    *maybe_ready |= more;
-                    jobs.extend(more_jobs);
-                }
-                Err(error) if tx.conn.is_autocommit() || !lies_in_a_row(&error) => return Err(Undone::All(error)),
-                Err(_) if !tx.isolates => return Err(Undone::One),
-                Err(error) => {
-                    *maybe_ready = true;
-                    failed = Some(error);
-                }
-            }
-        } else {
-            *maybe_ready |= look;
-        }
-        if !jobs.is_empty() {
-            claimed.push((claimer.clone(), request.worker_id, jobs));
-        }
-    }
-    Ok((claimed, failed))
 }
 
 /// Runs one operation.

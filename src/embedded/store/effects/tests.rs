@@ -139,3 +139,20 @@ fn a_reservation_looks_at_no_older_effects_than_it_asks_for() {
     let by_time = plans.iter().filter(|plan| plan.contains("effects_by_time (tenant=? AND key=? AND at>?)")).count();
     assert!(by_time >= 1, "{plans:#?}");
 }
+
+#[test]
+fn an_effect_that_cannot_be_read_is_in_the_way_of_its_own_key_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = Timestamp::from_second(1_000_000).unwrap();
+    let conn = schema::open_writer(&dir.path().join("t.db"), Durability::Full, now).unwrap();
+    let reserved = |key: &str| {
+        let reservation = Reservation { key: key.to_owned(), intents_since: now, applied_since: None };
+        reserve(&conn, "t", &owner(0), &reservation, now).unwrap()
+    };
+    conn.execute_batch(
+        "INSERT INTO effects VALUES (9, 't', 'a', CAST(x'ff' AS TEXT), CAST(x'ff' AS TEXT), NULL, 9223372036854775807)",
+    )
+    .unwrap();
+    assert!(matches!(reserved("a"), Reserved::Conflict(others) if others.len() == 1));
+    assert_eq!(reserved("b"), Reserved::Saved);
+}

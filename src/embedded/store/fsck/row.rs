@@ -85,7 +85,7 @@ impl JobRow {
     }
 
     /// Whether a column holds something, readable or not.
-    pub(crate) fn has<T>(&self, value: Option<T>, column: &str) -> bool {
+    pub(crate) fn has(&self, value: Option<i64>, column: &str) -> bool {
         value.is_some() || self.unreadable.iter().any(|(unreadable, _)| *unreadable == column)
     }
 
