@@ -14,6 +14,7 @@ mod trace;
 use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracerProvider, Tracer};
@@ -115,7 +116,7 @@ fn is_unknown_word(directive: &str) -> bool {
 pub fn init(settings: &TelemetrySettings, stderr_is_terminal: bool) -> Guard {
     let env = |name: &str| std::env::var(name).ok();
     let provider = provider(env);
-    let meters = Meters::build(resource(&env), wants_export(&env, "METRICS") && with_password(&env).is_none());
+    let meters = Meters::build(resource(&env), wants_export(&env, "METRICS") && unusable(&env).is_none());
     opentelemetry::global::set_meter_provider(meters.provider().clone());
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let (stderr, log) = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(std::io::stderr());
@@ -175,18 +176,28 @@ fn provider(env: impl Fn(&str) -> Option<String>) -> SdkTracerProvider {
     if !wants_export(&env, "TRACES") {
         return builder.build();
     }
-    if let Some(variable) = with_password(&env) {
-        warn_early(&format!(
-            "nothing is exported: {variable} holds a user or a password; send it in OTEL_EXPORTER_OTLP_HEADERS instead"
-        ));
+    if let Some(problem) = unusable(&env) {
+        warn_early(&format!("nothing is exported: {problem}"));
         return builder.build();
     }
     match opentelemetry_otlp::SpanExporter::builder().with_http().build() {
         Ok(exporter) => builder.with_batch_exporter(exporter).build(),
         Err(error) => {
-            warn_early(&format!("spans are not exported: {error}"));
+            warn_early(&format!("spans are not exported: {}", refusal(&error)));
             builder.build()
         }
+    }
+}
+
+/// Why there is no exporter, without what its variables say: an endpoint or a header may hold a secret, however it is written.
+fn refusal(error: &ExporterBuildError) -> String {
+    let is_variable = |name: &&str| name.starts_with("OTEL_") && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    match error {
+        ExporterBuildError::InvalidConfiguration(what) => match what.split(':').next().filter(is_variable) {
+            Some(variable) => format!("{variable} has a value that is not valid; an endpoint is written as http://HOST:4318"),
+            None => "a variable of OpenTelemetry has a value that is not valid".to_owned(),
+        },
+        ExporterBuildError::InternalFailure(_) => "the exporter could not be started".to_owned(),
     }
 }
 
@@ -204,10 +215,22 @@ fn wants_export(env: &impl Fn(&str) -> Option<String>, signal: &str) -> bool {
     endpoint && !says("OTEL_SDK_DISABLED", "true") && !says(&format!("OTEL_{signal}_EXPORTER"), "none")
 }
 
-/// The variable whose endpoint holds a user or a password. The exporter quotes its endpoint wherever it fails, so such a one is not used.
+const ENDPOINTS: [&str; 3] =
+    ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"];
+
+/// What is wrong with an endpoint. The exporter quotes its endpoint wherever it fails, so one that may hold a secret is not used.
+fn unusable(env: &impl Fn(&str) -> Option<String>) -> Option<String> {
+    if let Some(variable) = with_password(env) {
+        return Some(format!("{variable} holds a user or a password; send it in OTEL_EXPORTER_OTLP_HEADERS instead"));
+    }
+    let is_none =
+        |url: String| !url.trim().is_empty() && !["http://", "https://"].iter().any(|scheme| url.trim().starts_with(scheme));
+    let variable = ENDPOINTS.into_iter().find(|name| env(name).is_some_and(is_none))?;
+    Some(format!("{variable} is no address, which is written as http://HOST:4318"))
+}
+
+/// The variable whose endpoint holds a user or a password.
 fn with_password(env: &impl Fn(&str) -> Option<String>) -> Option<&'static str> {
-    const ENDPOINTS: [&str; 3] =
-        ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"];
     let has_user = |url: String| {
         let authority =
             url.split_once("://").map_or(url.as_str(), |(_, rest)| rest).split(['/', '?', '#']).next().unwrap_or_default();

@@ -123,6 +123,17 @@ fn a_password_in_the_address_of_a_collector_is_not_shown_and_the_variable_is_nam
 }
 
 #[test]
+fn a_wrong_address_of_a_collector_is_not_shown_and_the_variable_is_named() {
+    let mut place = Place::new();
+    for wrong in ["https//u:k-hush-hush@h:1", "http:/u:k-hush-hush@h", "k-hush-hush", "http://[k-hush-hush"] {
+        place.set("OTEL_EXPORTER_OTLP_ENDPOINT", wrong);
+        let ran = place.run("status");
+        assert!(ran.code == 0 && ran.stderr.contains("exported: OTEL_EXPORTER_OTLP_ENDPOINT"), "{wrong}: {ran:?}");
+        assert!(!ran.stdout.contains("hush") && !ran.stderr.contains("hush"), "{wrong}: {ran:?}");
+    }
+}
+
+#[test]
 fn no_api_key_is_left_anywhere_after_everything_was_run() {
     let said = everything_said_and_kept(Place::with_tenant(SandboxOptions::default()));
     without(&["sandbox-api-token"], &said);
