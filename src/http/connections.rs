@@ -23,6 +23,8 @@ const HEAD_LIMIT: usize = 16 * 1024;
 const DESCRIPTOR_SHARE: u64 = 4;
 /// For so many connections one more may be about to close.
 const CLOSING_SHARE: usize = 4;
+/// One in so many connections is too young to be closed for a new one.
+const YOUNG_SHARE: usize = 4;
 /// After an accept that failed, as without a free descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -93,7 +95,9 @@ fn most_connections(configured: usize, descriptors: Option<u64>) -> usize {
 /// The connection to close for a new one: the oldest that has sent no complete request, else the oldest that is idle, else the oldest. One
 /// that asks without end is never idle, and a few hundred of these must not keep a probe out.
 fn victim(connections: &[Connection]) -> Option<usize> {
-    let oldest = |wanted: Phase| connections.iter().position(|connection| *connection.phase.borrow() == wanted);
+    // The youngest are given the time to send a request.
+    let older = &connections[..connections.len() - connections.len() / YOUNG_SHARE];
+    let oldest = |wanted: Phase| older.iter().position(|connection| *connection.phase.borrow() == wanted);
     oldest(Phase::First).or_else(|| oldest(Phase::Idle)).or_else(|| (!connections.is_empty()).then_some(0))
 }
 
