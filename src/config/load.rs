@@ -126,6 +126,11 @@ impl Source for Layer {
 fn check_bounds(file: &Path) -> Result<(), ConfigError> {
     let refuse = |problem: &str, hint: &str| plain(&file.display().to_string(), problem, hint);
     let bytes = read(file)?;
+    // It would be read with other characters in their place, also in a secret.
+    if let Err(error) = std::str::from_utf8(&bytes) {
+        let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
+        return Err(refuse(&format!("line {line} is not UTF-8"), "save the file as UTF-8"));
+    }
     let dots = |line: &[u8]| line.split(|byte| *byte == b'=').next().unwrap_or_default().split(|byte| *byte == b'.').count() - 1;
     match bytes.split(|byte| *byte == b'\n').position(|line| dots(line) > DOTS) {
         Some(n) => Err(refuse(&format!("line {}: a key has more than {DOTS} parts", n + 1), EVERY_KEY)),

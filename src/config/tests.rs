@@ -24,6 +24,16 @@ fn refused(toml: &str, pairs: &[(&str, &str)]) -> String {
 }
 
 #[test]
+fn a_file_that_is_not_utf_8_is_refused_with_the_line_and_not_read_with_another_character() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("mine.toml");
+    std::fs::write(&file, b"[tenants.default]\napi_key = \"hush\xff\"\n").expect("written");
+    let error = Config::load(Some(file), &environment(&[])).expect_err("it is refused");
+    let text = format!("{error}\nhint: {}", error.hint);
+    assert!(text.contains("mine.toml") && text.contains("line 2 is not UTF-8") && !text.contains("hush"), "{text}");
+}
+
+#[test]
 fn the_defaults_alone_are_a_whole_configuration() {
     let config = Config::load(None, &environment(&[])).expect("it loads");
     assert_eq!(config.database.path, PathBuf::from("/home/nobody/.local/state/iolaus/iolaus.db"));

@@ -170,7 +170,8 @@ impl InUse {
                 Err(TryLockError::Error(error)) => return Err(error.into()),
                 Err(TryLockError::WouldBlock) => {
                     let (now, recorded) = (place.identity()?, self.recorded());
-                    if recorded.as_ref().map(|recorded| recorded.identity) == now {
+                    // One that only enters has it for itself, and what is recorded may be older.
+                    if recorded.as_ref().map(|recorded| recorded.identity) == now && self.is_shared()? {
                         adopt(clock, recorded);
                         return Ok(());
                     }
@@ -229,6 +230,14 @@ impl InUse {
         let is_locked = lock.is_some();
         *self.database.lock().unwrap_or_else(PoisonError::into_inner) = lock;
         Ok(is_locked)
+    }
+
+    fn is_shared(&self) -> io::Result<bool> {
+        match self.file.try_lock_shared() {
+            Ok(()) => self.file.unlock().map(|()| true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 
     fn try_share(&self, place: &StateDirectory) -> Result<bool, StoreError> {
