@@ -34,7 +34,7 @@ impl Meters {
         if otlp {
             match opentelemetry_otlp::MetricExporter::builder().with_http().build() {
                 Ok(exporter) => builder = builder.with_periodic_exporter(exporter),
-                Err(error) => super::warn_early(&format!("metrics are not exported: {}", super::refusal(&error))),
+                Err(error) => super::warn_early(&format!("metrics are not exported: {error}")),
             }
         }
         Self { provider: builder.build(), registry, limits }
