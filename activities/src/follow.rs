@@ -13,7 +13,7 @@ use crate::activity::ActivityError;
 use crate::context::{ActivityContext, Stop};
 use crate::failure::{Category, Failure};
 use crate::submission::User;
-use crate::tenant::{Kind, Run, Standing, Tenant};
+use crate::tenant::{Kind, Run, Standing, StopError, Tenant};
 use crate::timestamp;
 
 pub(crate) use telling::{command, conclude, facts, resume, runs_command, stop_command, tokens_command, with_the_tenants_words};
@@ -256,7 +256,11 @@ impl<'a> Follow<'a> {
             OnCancel::Stop if ctx.may_act().is_err() => return ActivityError::Interrupted,
             OnCancel::Stop => match ctx.effect(self.tenant.longest_effect() * 2, self.stop_run(ctx, seen)).await {
                 Ok(()) => (true, format!("run {} was asked to stop", self.run)),
-                Err(failure) => (false, format!("run {} could not be asked to stop: {failure}", self.run)),
+                Err(StopError::NotAsked(failure)) => (false, format!("run {} could not be asked to stop: {failure}", self.run)),
+                Err(StopError::UnknownFate(failure)) => {
+                    let again = stop_command(ctx.tenant(), self.run);
+                    (false, format!("whether run {} was asked to stop is not known: {failure}; ask again with `{again}`", self.run))
+                }
             },
         };
         let message = reason.map_or_else(|| outcome.clone(), |reason| format!("{reason}; {outcome}"));

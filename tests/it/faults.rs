@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::tenant::{
     APP, CRAWLER, DISABLED, ENABLED, FAILING, FAILING_APP, RUNNING, RUNNING_APP, RUNNING_APP_RUN, TestTenant, grant, preflight,
+    with,
 };
 
 struct Scenario {
@@ -129,4 +130,56 @@ broken! {
     any_exchange_may_be_answered_503_after_it_was_applied: 3;
     any_exchange_may_be_answered_with_garbage: 4;
     any_exchange_may_be_answered_with_garbage_after_it_was_applied: 5;
+}
+
+/// The parts of the addresses that every effect of an activity is sent to.
+const EFFECTS: [&str; 3] = ["/submit", "submit=true", "/entity/bulk"];
+
+#[tokio::test]
+async fn an_effect_whose_answer_a_firewall_replaces_by_a_page_happens_once_whatever_the_status_says() {
+    let rerun = |input: Value| ("workflow_rerun", with(input, json!({"idempotent": false})), 1);
+    let granted = |method| ("token_admin_grant", grant(method), usize::from(method == "package"));
+    let cases = [
+        (Generation::Argo, rerun(json!({"workflow": CRAWLER}))),
+        (Generation::Native, rerun(json!({"app": APP}))),
+        (Generation::Argo, granted("package")),
+        (Generation::Argo, granted("direct")),
+    ];
+    for (generation, (activity, input, submissions)) in cases {
+        for (status, apply, lag) in
+            [401, 403, 404, 429].into_iter().flat_map(|status| [(status, true, 0), (status, true, 3), (status, false, 0)])
+        {
+            let tenant = TestTenant::lagging(generation, lag).await;
+            for path in EFFECTS {
+                let page = json!({"kind": "web_page", "status": status, "apply": apply});
+                tenant.fault(json!({"method": "POST", "path": path, "action": page}));
+            }
+            let verdict = tenant.run(activity, input.clone()).await;
+            let case = format!("{input} behind a page with {status}, applied: {apply}, index {lag} s late: {verdict:#?}");
+            assert_eq!((verdict.status, tenant.sandbox.faults_fired()), (Status::Passed, 1), "{case}");
+            assert_eq!(tenant.submissions().len(), submissions, "{case}");
+            let written = tenant.applied().iter().filter(|kind| *kind == "admins_replaced").count();
+            assert_eq!(written, 1 - submissions, "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_in_place_of_an_answer_never_makes_a_second_run_of_a_job_that_must_not_send_twice() {
+    for (generation, name) in [(Generation::Argo, json!({"workflow": CRAWLER})), (Generation::Native, json!({"app": APP}))] {
+        for (status, apply) in [401, 403, 404, 429].into_iter().flat_map(|status| [(status, true), (status, false)]) {
+            let tenant = TestTenant::lagging(generation, 3).await;
+            let page = json!({"kind": "web_page", "status": status, "apply": apply});
+            tenant.fault(json!({"method": "POST", "path": "/submit", "action": page}));
+            let input = with(name.clone(), json!({"idempotent": false, "unknown_fate": "fail"}));
+            let verdict = tenant.run("workflow_rerun", input).await;
+            let case = format!("{name} behind a page with {status}, applied: {apply}: {verdict:#?}");
+            assert_eq!(tenant.submissions().len(), usize::from(apply), "{case}");
+            if apply {
+                assert_eq!(verdict.facts["run"], tenant.submissions()[0].as_str(), "{case}");
+            } else {
+                assert_eq!(verdict.failure.expect("a failure").code, "rerun.ambiguous", "{name} {status}");
+            }
+        }
+    }
 }

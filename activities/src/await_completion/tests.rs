@@ -195,9 +195,15 @@ async fn cancelling_stops_the_run_only_if_that_was_asked_for() {
     let (_, facts, stops) = cancelled(json!({"stop_on_cancel": true}), Some(Reply::ok(&json!({})))).await;
     assert_eq!((stops, &facts["stop_requested"], &facts["run"]), (1, &json!(true), &json!(RUN)));
 
-    let (message, facts, stops) = cancelled(json!({"stop_on_cancel": true}), Some(Reply::json(500, &json!({})))).await;
-    assert_eq!((stops, &facts["stop_requested"]), (1, &json!(false)));
-    assert!(message.is_some_and(|message| message.contains("could not be asked to stop")));
+    for (reply, said) in [
+        (Reply::json(400, &json!({})), format!("run {RUN} could not be asked to stop")),
+        (Reply::json(500, &json!({})), format!("whether run {RUN} was asked to stop is not known")),
+        (Reply::text(403, "<html>blocked</html>"), format!("ask again with `iolaus runs stop {RUN}`")),
+    ] {
+        let (message, facts, stops) = cancelled(json!({"stop_on_cancel": true}), Some(reply)).await;
+        assert_eq!((stops, &facts["stop_requested"]), (1, &json!(false)));
+        assert!(message.as_ref().is_some_and(|message| message.contains(&said)), "{message:?}");
+    }
 }
 
 #[tokio::test]

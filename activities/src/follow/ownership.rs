@@ -4,7 +4,7 @@
 use super::{Follow, Seen, runs_command};
 use crate::context::ActivityContext;
 use crate::failure::{Category, Failure};
-use crate::tenant::{Kind, Run};
+use crate::tenant::{Kind, Run, StopError};
 
 impl Follow<'_> {
     /// Why a run that is shown cannot be the one that was started, in words.
@@ -24,14 +24,14 @@ impl Follow<'_> {
     }
 
     /// Asks the tenant to stop the run. One that no look has shown yet may turn out to be another one than the answer promised.
-    pub(super) async fn stop_run(&self, ctx: &ActivityContext, seen: &Seen) -> Result<(), Failure> {
+    pub(super) async fn stop_run(&self, ctx: &ActivityContext, seen: &Seen) -> Result<(), StopError> {
         if self.workflow.is_some() && seen.run.is_none() {
             let shown = match self.kind {
                 Kind::Workflow => self.tenant.look_alone(self.run).await,
                 Kind::App => self.tenant.app_run(self.run).await,
             };
             if let Some(why) = shown.ok().flatten().and_then(|run| self.contradiction(&run)) {
-                return Err(self.not_ours(ctx, &why, seen));
+                return Err(StopError::NotAsked(self.not_ours(ctx, &why, seen)));
             }
         }
         match self.kind {

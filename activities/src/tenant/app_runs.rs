@@ -12,7 +12,7 @@ use super::answer::{Element, Exact, Flag, Lenient, Moment, NAME, PHASE, Pairs, T
 use super::apps::is_absence;
 use super::classify::Effect;
 use super::documents::Entities;
-use super::runs::{Kind, Run};
+use super::runs::{Kind, Run, StopError};
 use super::runs_shown::{Reading, RunsShown};
 use super::send::Call;
 use super::target::{is_segment, segment};
@@ -199,19 +199,19 @@ impl Tenant {
     }
 
     /// Asks the tenant to stop a run of an app. Sent once.
-    pub async fn cancel_app_run(&self, id: &str) -> Result<(), Failure> {
+    pub async fn cancel_app_run(&self, id: &str) -> Result<(), StopError> {
         let target = format!("api/service/v1/app/runs/{}/cancel", segment(id));
         let call = Call::post("app_runs.cancel", target, None).small().may_be_empty().needs("the right to cancel runs");
-        let sent = self.send(&call).await;
+        let sent = self.send_effect(self.permit().await, &call).await;
         match self.effect::<Cancelling>(&call, sent) {
             Effect::Applied(Cancelling { run_id, .. }) if run_id.0.as_deref().is_some_and(|named| named != id) => {
-                Err(self.unexpected(&call, "it names another run"))
+                Err(StopError::UnknownFate(self.unexpected(&call, "it names another run")))
             }
             Effect::Applied(Cancelling { cancelled: Flag(Some(false)), .. }) => {
-                Err(self.unexpected(&call, "it says that the run was not cancelled"))
+                Err(StopError::NotAsked(self.unexpected(&call, "it says that the run was not cancelled")))
             }
             Effect::Applied(_) => Ok(()),
-            other => Err(other.into_failure()),
+            other => Err(StopError::of(other)),
         }
     }
 

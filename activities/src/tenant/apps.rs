@@ -40,7 +40,7 @@ impl Tenant {
             .with_request_id(request_id)
             .small()
             .needs("the right to run apps");
-        let sent = self.send_now(permit, &call).await;
+        let sent = self.send_effect(permit, &call).await;
         self.learn_who_was_denied(&call, &sent).await;
         match self.effect::<SubmittedApp>(&call, sent) {
             Effect::Applied(answer) => match answer.run_id.0.filter(|id| is_segment(id)) {

@@ -84,8 +84,10 @@ impl Tenant {
         let failure = self.refusal(call, &answer);
         match answer.status {
             _ if is_already_active(&failure) => Effect::AlreadyActive(failure),
+            // It may stand in place of the tenant's answer to an effect that was applied. The tenant itself has not refused, so the
+            // effect may be tried again once its fate is settled.
+            400..=499 if !proves_refusal(&answer) => Effect::UnknownFate(failure.with_retryable(true)),
             409 => Effect::Conflict(failure),
-            408 => Effect::UnknownFate(failure),
             400..=499 => Effect::NotApplied(failure),
             _ => Effect::UnknownFate(failure),
         }
@@ -217,6 +219,17 @@ fn is_foreign(answer: &Answer) -> bool {
     }
 }
 
+/// Whether a refusal proves that an effect was not applied. A firewall that inspects answers sends its page after the tenant has acted, so
+/// a page proves nothing under any status, nor does a denial that is no object. A router or a rate limiter that gives no page has not
+/// passed the request on.
+fn proves_refusal(answer: &Answer) -> bool {
+    match (answer.status, answer.form()) {
+        (408, _) | (_, Form::Page | Form::Unread) => false,
+        (403, form) => form == Form::Object,
+        (status, _) => (400..=499).contains(&status),
+    }
+}
+
 const FOREIGN: Kind = Kind {
     code: "tenant.unavailable",
     category: Category::DependencyUnavailable,
@@ -258,6 +271,11 @@ pub(super) fn is_bad_request(sent: &Sent) -> bool {
 /// Whether the tenant did not accept the token.
 pub(super) fn is_unauthenticated(sent: &Sent) -> bool {
     matches!(sent, Sent::Answered(answer) if answer.status == 401)
+}
+
+/// Whether the token was not accepted, so that an effect that carried it was not applied.
+pub(super) fn refuses_token(sent: &Sent) -> bool {
+    matches!(sent, Sent::Answered(answer) if answer.status == 401 && proves_refusal(answer))
 }
 
 /// Whether the tenant has made up its mind: it neither failed, nor put us off, nor sent us elsewhere.

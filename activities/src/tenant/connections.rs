@@ -111,7 +111,7 @@ impl Tenant {
         let call = Call::post("connections.write_admins", BULK, Some(json!({"entities": [entity]})))
             .with_request_id(request_id)
             .needs("to be an admin of the connection");
-        let sent = self.send_now(permit, &call).await;
+        let sent = self.send_effect(permit, &call).await;
         self.learn_who_was_denied(&call, &sent).await;
         match self.effect::<Object>(&call, sent) {
             Effect::Applied(_) => AdminsWritten::Applied,

@@ -95,7 +95,7 @@ pub use personas::Persona;
 pub use preflight::PreflightAnswer;
 pub use roles::{Role, role_named};
 pub use run_list::RunFilter;
-pub use runs::{Kind, Run, Standing};
+pub use runs::{Kind, Run, Standing, StopError};
 pub use runs_shown::{Nameless, RunsShown};
 pub use send::{Permit, new_request_id};
 pub use settings::{Generation, SettingsError, TenantSettings};

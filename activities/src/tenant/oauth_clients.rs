@@ -90,10 +90,11 @@ impl Tenant {
         let body = json!({"displayName": new.display_name, "description": new.description, "role": new.role,
             "personaQNs": new.personas});
         let call = Call::post("oauth_clients.create", CLIENTS, Some(body)).needs(NEEDS);
-        let sent = self.send(&call).await;
+        let sent = self.send_effect(self.permit().await, &call).await;
         self.learn_who_was_denied(&call, &sent).await;
         let unreadable = |failure: Failure| {
-            let message = format!("tenant `{}` gave no readable answer to {}", self.name, call.operation);
+            let status = failure.source.http_status.map(|status| format!(" ({status})")).unwrap_or_default();
+            let message = format!("tenant `{}` gave no readable answer to {}{status}", self.name, call.operation);
             OAuthCreation::UnknownFate(Failure { message, ..failure })
         };
         match self.effect::<ClientRecord>(&call, sent) {
@@ -155,7 +156,7 @@ impl Tenant {
     /// Purges a client and its tokens, for good. Sent once.
     pub async fn purge_oauth_client(&self, client_id: &str) -> Result<(), Failure> {
         let call = Call::delete("oauth_clients.purge", path(client_id)).small().may_be_empty().needs(NEEDS);
-        let sent = self.send(&call).await;
+        let sent = self.send_effect(self.permit().await, &call).await;
         self.learn_who_was_denied(&call, &sent).await;
         match self.effect::<Object>(&call, sent) {
             Effect::Applied(_) => Ok(()),

@@ -252,6 +252,24 @@ impl Started {
     }
 }
 
+/// Why a run is not known to have been asked to stop.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StopError {
+    /// It was not asked.
+    NotAsked(Failure),
+    /// It may have been asked; only the run can tell.
+    UnknownFate(Failure),
+}
+
+impl StopError {
+    pub(super) fn of<T>(effect: Effect<T>) -> Self {
+        match effect {
+            Effect::UnknownFate(failure) => Self::UnknownFate(failure),
+            other => Self::NotAsked(other.into_failure()),
+        }
+    }
+}
+
 /// The answer to a request to stop a run: its document, or nothing.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -287,16 +305,16 @@ impl Tenant {
     }
 
     /// Asks the tenant to stop a run. It goes on for a while and then ends as failed. Sent once.
-    pub async fn stop_run(&self, run: &str) -> Result<(), Failure> {
+    pub async fn stop_run(&self, run: &str) -> Result<(), StopError> {
         let target = format!("api/service/runs/{}/stop", segment(run));
         let call = Call::post("runs.stop", target, None).may_be_empty().needs("the right to stop workflow runs");
-        let sent = self.send(&call).await;
+        let sent = self.send_effect(self.permit().await, &call).await;
         match self.effect::<Stopping>(&call, sent) {
             Effect::Applied(Stopping { metadata }) if metadata.name.0.as_deref().is_some_and(|named| named != run) => {
-                Err(self.unexpected(&call, "it names another run"))
+                Err(StopError::UnknownFate(self.unexpected(&call, "it names another run")))
             }
             Effect::Applied(_) => Ok(()),
-            other => Err(other.into_failure()),
+            other => Err(StopError::of(other)),
         }
     }
 

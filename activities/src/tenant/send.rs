@@ -17,7 +17,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use super::Tenant;
 use super::answer::{self, Answer, Limit, Sanitizer};
 use super::auth::Doubt;
-use super::classify::is_unauthenticated;
+use super::classify::{is_unauthenticated, refuses_token};
 use super::credentials::Bearer;
 use super::descriptors;
 use super::link::Bases;
@@ -215,24 +215,26 @@ impl Tenant {
         }
     }
 
-    /// Sends a call once.
+    /// Sends a call that changes nothing, or that may be repeated. A 401 is answered by sending it once more with another token, if there
+    /// is one.
     pub(super) async fn send(&self, call: &Call) -> Sent {
         if call.is_anonymous() {
             // Whoever asks for a token has a permit already; waiting for a second one could wait for ever.
             return self.exchange(call, None).await;
         }
-        let permit = self.permit().await;
-        self.send_now(permit, call).await
-    }
-
-    /// Sends a call once, without waiting for anything before. A 401 proves that nothing was carried out: then it is sent once more with
-    /// another token, if there is one.
-    pub(super) async fn send_now(&self, _permit: Permit<'_>, call: &Call) -> Sent {
+        let _permit = self.permit().await;
         // Boxed for the same reason as reads are.
-        Box::pin(self.deliver(call)).await
+        Box::pin(self.deliver(call, is_unauthenticated)).await
     }
 
-    async fn deliver(&self, call: &Call) -> Sent {
+    /// Sends an effect once, without waiting for anything before. Only a 401 that proves that nothing was carried out is answered by
+    /// sending it once more with another token; after any other 401 the login is renewed for what is asked next.
+    pub(super) async fn send_effect(&self, _permit: Permit<'_>, call: &Call) -> Sent {
+        Box::pin(self.deliver(call, refuses_token)).await
+    }
+
+    /// `may_resend`: whether an answer allows that the call is sent with another token.
+    async fn deliver(&self, call: &Call, may_resend: fn(&Sent) -> bool) -> Sent {
         if leads_elsewhere(&call.target) {
             let message = format!("{} cannot be asked: a name in its address is empty or consists of dots", call.operation);
             let failure = Failure::new("request.invalid", Category::InvalidInput, message).with_source(call.source());
@@ -248,6 +250,7 @@ impl Tenant {
         let mut sent = self.exchange(call, Some(&bearer)).await;
         if is_unauthenticated(&sent) {
             match self.renew(call, &bearer).await {
+                _ if !may_resend(&sent) => {}
                 Ok(Some(newer)) => sent = self.exchange(call, Some(&newer)).await,
                 Ok(None) => {}
                 Err(failure) => return Sent::NotDelivered(failure),
@@ -257,6 +260,9 @@ impl Tenant {
             self.accepted_at(call.operation);
             return sent;
         };
+        if !may_resend(&sent) {
+            return sent;
+        }
         match self.doubt(call, &failure).await {
             Doubt::Unknown => Sent::NotDelivered(failure.holding_tenant()),
             // It may have been let in again since.

@@ -190,7 +190,24 @@ async fn only_proof_makes_an_effect_applied_or_not_applied() {
         (Reply::text(200, "done"), "unknown"),
         (Reply::text(200, ""), "unknown"),
         (Reply::json(200, &json!({"errorCode": "X-1", "errorMessage": "no"})), "unknown"),
-        (Reply::text(403, "<html>blocked</html>"), "not applied"),
+        (Reply::text(400, "<!DOCTYPE html>"), "unknown"),
+        (Reply::text(401, "<html>sign in</html>"), "unknown"),
+        (Reply::text(401, "sign in").header("content-type", "text/html"), "unknown"),
+        (Reply::text(403, "<html>blocked</html>"), "unknown"),
+        (Reply::text(403, "RBAC: access denied"), "unknown"),
+        (Reply::text(403, ""), "unknown"),
+        (Reply::json(403, &json!(["no"])), "unknown"),
+        (Reply::text(404, "<html>not here</html>"), "unknown"),
+        (Reply::bytes(404, &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xff, 0xff]).header("content-encoding", "gzip"), "unknown"),
+        (Reply::text(409, "<html>AE-WF-409-03</html>"), "unknown"),
+        (Reply::text(413, "<html>too large</html>"), "unknown"),
+        (Reply::text(429, "<html>slower</html>"), "unknown"),
+        (Reply::text(400, "bad request"), "not applied"),
+        (Reply::text(401, ""), "not applied"),
+        (Reply::text(401, "who are you?"), "not applied"),
+        (Reply::text(404, "404 page not found"), "not applied"),
+        (Reply::text(405, ""), "not applied"),
+        (Reply::text(429, ""), "not applied"),
         (Reply::json(400, &plain), "not applied"),
         (Reply::json(401, &plain), "not applied"),
         (Reply::json(403, &plain), "not applied"),
@@ -206,7 +223,7 @@ async fn only_proof_makes_an_effect_applied_or_not_applied() {
         let server = Scripted::answering(move |request| Some(answer(request))).await;
         let tenant = server.tenant(&clock);
         let call = Call::post("test.act", "api/service/act", None);
-        let sent = tenant.send(&call).await;
+        let sent = tenant.send_effect(tenant.permit().await, &call).await;
         let became = match tenant.effect::<Value>(&call, sent) {
             Effect::Applied(_) => "applied",
             Effect::AlreadyActive(_) => "already active",
@@ -215,6 +232,8 @@ async fn only_proof_makes_an_effect_applied_or_not_applied() {
             Effect::UnknownFate(_) => "unknown",
         };
         assert_eq!(became, expected, "{shown}");
+        let times = server.count("POST", "/act");
+        assert!(times == 1 || became == "not applied", "sent {times} times, and may have been applied: {shown}");
     }
 }
 

@@ -156,7 +156,7 @@ impl Tenant {
         let call = Call::post("workflows.submit", format!("api/service/{path}/submit"), Some(body))
             .with_request_id(request_id)
             .needs("the right to run workflows");
-        let sent = self.send_now(permit, &call).await;
+        let sent = self.send_effect(permit, &call).await;
         match self.effect::<Started>(&call, sent) {
             Effect::Applied(answer) => match Run::of_answer(answer, workflow) {
                 Some(run) => Submission::Applied(run),
@@ -178,7 +178,7 @@ impl Tenant {
             .with_request_id(request_id)
             .needs("the right to create and run workflows");
         let name = name_of(workflow);
-        let sent = self.send_now(permit, &call).await;
+        let sent = self.send_effect(permit, &call).await;
         match self.effect::<Started>(&call, sent) {
             Effect::Applied(answer) => {
                 let is_named = answer.name() == Some(name);

@@ -89,6 +89,17 @@ fn down() -> Reply {
     Reply::json(500, &json!({}))
 }
 
+/// What a firewall that inspects answers gives in place of the tenant's.
+fn page(status: u16) -> Reply {
+    Reply::text(status, "<html>blocked</html>")
+}
+
+fn unknown_fates() -> Vec<Reply> {
+    let mut replies = vec![Reply::cut(), down(), Reply::json(503, &json!({})), Reply::text(403, "")];
+    replies.extend([400, 401, 403, 404, 409, 413, 429].map(page));
+    replies
+}
+
 impl World {
     fn new(clock: &Arc<ManualClock>) -> Self {
         Self {
@@ -550,7 +561,7 @@ async fn a_token_that_is_absent_at_read_back_is_written_three_times_and_then_the
 
 #[tokio::test]
 async fn a_write_of_unknown_fate_is_settled_by_the_read_back() {
-    for reply in [Reply::cut(), down(), Reply::json(503, &json!({})), Reply::json(408, &json!({})), Reply::cut_body()] {
+    for reply in unknown_fates().into_iter().chain([Reply::json(408, &json!({})), Reply::cut_body()]) {
         let case = Case::new(|world| world.writes.push_back(does(true, reply.clone()))).await;
         assert!(case.attempt("direct").await.expect("a verdict").is_passed(), "it was applied");
         assert_eq!(case.applied(), DIRECTLY);
@@ -595,6 +606,7 @@ async fn breaking_any_exchange_and_dying_at_any_save_makes_exactly_one_effect() 
         does(false, down()),
         does(true, down()),
         does(true, Reply::cut_body()),
+        does(true, page(403)),
     ];
     for (method, expected) in [("package", BY_PACKAGE), ("direct", DIRECTLY)] {
         for (kind, fault) in faults.iter().enumerate() {
@@ -623,7 +635,7 @@ async fn breaking_any_exchange_and_dying_at_any_save_makes_exactly_one_effect() 
 
 #[tokio::test]
 async fn a_creation_of_unknown_fate_is_searched_by_its_name_and_its_run_adopted() {
-    for reply in [Reply::cut(), down(), Reply::json(503, &json!({})), Reply::ok(&json!({})), Reply::text(200, "<html>")] {
+    for reply in unknown_fates().into_iter().chain([Reply::ok(&json!({})), Reply::text(200, "<html>")]) {
         let case = Case::new(|world| world.creations.push_back(does(true, reply.clone()))).await;
         assert!(case.attempt("package").await.expect("a verdict").is_passed());
         assert_eq!((case.applied(), case.effects_sent()), (BY_PACKAGE, 1));
@@ -632,11 +644,13 @@ async fn a_creation_of_unknown_fate_is_searched_by_its_name_and_its_run_adopted(
 
 #[tokio::test]
 async fn a_creation_that_left_no_trace_is_sent_again_under_the_same_name_and_no_sooner_than_the_window() {
-    let case = Case::new(|world| world.creations.push_back(does(false, down()))).await;
-    let verdict = case.attempt("package").await.expect("a verdict");
-    assert_eq!((fact(&verdict, "workflow"), case.applied()), (&json!(name(0)), BY_PACKAGE));
-    let run = &case.world().runs[0];
-    assert!(run.created.as_second() >= START + 60, "{}", run.created);
+    for reply in unknown_fates() {
+        let case = Case::new(|world| world.creations.push_back(does(false, reply.clone()))).await;
+        let verdict = case.attempt("package").await.expect("a verdict");
+        assert_eq!((fact(&verdict, "workflow"), case.applied()), (&json!(name(0)), BY_PACKAGE), "{reply:?}");
+        let run = &case.world().runs[0];
+        assert!(run.created.as_second() >= START + 60, "{reply:?}: {}", run.created);
+    }
 }
 
 #[tokio::test]

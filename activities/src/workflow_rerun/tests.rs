@@ -521,6 +521,7 @@ async fn breaking_any_exchange_and_dying_at_any_save_makes_exactly_one_run() {
                 does(false, down.clone()),
                 does(true, down),
                 does(true, Reply::cut_body()),
+                does(true, Reply::text(403, "<html>blocked</html>")),
             ]
         };
         for (which, fault) in faults().into_iter().enumerate() {
@@ -549,7 +550,42 @@ async fn breaking_any_exchange_and_dying_at_any_save_makes_exactly_one_run() {
 fn unknown_fates() -> Vec<Reply> {
     let mut replies: Vec<_> = [302, 408, 500, 502, 503, 504].map(|status| Reply::json(status, &json!({}))).into();
     replies.extend([Reply::cut(), Reply::cut_body(), Reply::text(200, "<html>"), Reply::ok(&json!({})), Reply::text(204, "")]);
+    // What a firewall that inspects answers gives in place of the tenant's.
+    replies.extend([400, 401, 403, 404, 409, 413, 429].map(|status| Reply::text(status, "<html>blocked</html>")));
+    replies.extend(["", "RBAC: access denied", "[]"].map(|body| Reply::text(403, body)));
     replies
+}
+
+#[tokio::test]
+async fn without_resending_no_answer_of_unknown_fate_leads_to_a_second_run() {
+    for kind in BOTH {
+        for reply in unknown_fates() {
+            for applies in [true, false] {
+                let case = Case::of(kind, |world| world.submits.push_back(does(applies, reply.clone()))).await;
+                let input = json!({"unknown_fate": "fail", "idempotent": false});
+                let told = format!("{kind:?}, applied: {applies}, {reply:?}");
+                if applies {
+                    assert!(case.attempt(input).await.expect("a verdict").is_passed(), "{told}");
+                } else {
+                    assert_eq!(case.failure(input).await.code.as_ref(), "rerun.ambiguous", "{told}");
+                }
+                assert_eq!(case.submits(), 1, "{told}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_time_that_a_page_names_is_waited_for_before_anything_is_asked() {
+    for kind in BOTH {
+        let page = Reply::text(429, "<html>slower</html>").header("retry-after", "30");
+        let case = Case::of(kind, |world| world.submits.push_back(does(true, page))).await;
+        let asked = note_submits(&case, || {});
+        let verdict = case.attempt(json!({})).await.expect("a verdict");
+        assert_eq!((verdict.is_passed(), case.submits()), (true, 1));
+        let submitted = asked.lock().expect("no panic")[0];
+        assert!(case.clock.monotonic() >= submitted + Duration::from_secs(30));
+    }
 }
 
 #[tokio::test]

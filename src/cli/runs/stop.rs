@@ -2,7 +2,7 @@
 
 use clap::Args;
 use iolaus_activities::Failure;
-use iolaus_activities::tenant::{Kind, Standing};
+use iolaus_activities::tenant::{Kind, Standing, StopError};
 use serde::Serialize;
 
 use super::find;
@@ -70,8 +70,15 @@ impl Stop {
             Kind::Workflow => tenant.stop_run(&self.run).await,
             Kind::App => tenant.cancel_app_run(&self.run).await,
         };
-        asked
-            .map_err(|failure| Failure { suggested_action: failure.suggested_action.or_else(|| Some(show.clone())), ..failure })?;
+        asked.map_err(|error| match error {
+            StopError::NotAsked(failure) => {
+                Failure { suggested_action: failure.suggested_action.or_else(|| Some(show.clone())), ..failure }
+            }
+            StopError::UnknownFate(failure) => {
+                let message = format!("{}; whether {} was asked to stop is not known", failure.message, self.run);
+                Failure { message, ..failure }.suggest(show.clone())
+            }
+        })?;
         tell(true, &format!("the tenant was asked to stop {}; {show} shows its end", self.run));
         Ok(Exit::Passed)
     }

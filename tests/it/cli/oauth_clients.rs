@@ -243,7 +243,7 @@ fn a_lost_answer_names_the_client_that_may_be_there_and_the_command_that_purges_
     assert_eq!((ran.code, ran.stdout.as_str()), (3, ""));
     filtered(|| {
         insta::assert_snapshot!(ran.stderr, @r#"
-    error: tenant `default` gave no readable answer to oauth_clients.create; possibly created, with a secret that is lost: [client] (created [time] by [us]) (tenant.unreadable)
+    error: tenant `default` gave no readable answer to oauth_clients.create (200); possibly created, with a secret that is lost: [client] (created [time] by [us]) (tenant.unreadable)
     hint: iolaus oauth-clients purge [client]
     "#);
     });
@@ -256,6 +256,30 @@ fn a_lost_answer_names_the_client_that_may_be_there_and_the_command_that_purges_
         let ran = place.run(&format!("oauth-clients create --name {kind} --role Admin"));
         assert!(ran.code == 3 && ran.stderr.contains(&format!("hint: iolaus oauth-clients {hint}")), "{ran:?}");
         assert_eq!(applied(&place).len(), 5, "the first of the two alone is applied");
+    }
+}
+
+#[test]
+fn a_page_in_place_of_an_answer_says_that_it_may_have_been_done_and_how_to_look_or_to_clean_up() {
+    for status in [401, 403, 404, 429] {
+        let place = place();
+        let page = |apply: bool| json!({"kind": "web_page", "status": status, "apply": apply});
+        fault(&place, json!({"method": "POST", "path": "/oauth-clients", "action": page(true)}));
+        let ran = create(&place, &[]);
+        assert!(ran.code == 3 && ran.stderr.contains("possibly created, with a secret that is lost"), "{ran:?}");
+        let purge = ran.stderr.lines().find_map(|line| line.strip_prefix("hint: iolaus ")).expect("a command");
+        assert!(purge.starts_with("oauth-clients purge oauth-client-"), "{purge}");
+
+        fault(&place, json!({"method": "DELETE", "path": "/oauth-clients", "action": page(true)}));
+        let ran = place.run(&format!("{purge} --yes"));
+        assert!(ran.code == 3 && ran.stderr.contains("is purged is not known"), "{ran:?}");
+        assert!(ran.stderr.contains("hint: iolaus oauth-clients get oauth-client-"), "{ran:?}");
+        assert_eq!(applied(&place), ["oauth_client_created", "oauth_client_purged"], "each once, behind a page with {status}");
+
+        fault(&place, json!({"method": "POST", "path": "/oauth-clients", "action": page(false)}));
+        let ran = create(&place, &[]);
+        assert!(ran.code == 3 && ran.stderr.contains("hint: iolaus oauth-clients list"), "{ran:?}");
+        assert_eq!(applied(&place).len(), 2);
     }
 }
 

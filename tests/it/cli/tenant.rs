@@ -296,11 +296,28 @@ fn a_person_is_asked_before_a_run_is_stopped_and_only_a_clear_yes_stops_it() {
 
 #[test]
 fn a_stop_whose_answer_is_lost_says_how_to_look() {
-    let place = busy(Generation::Argo);
-    let cut = json!({"path": "/stop", "action": {"kind": "cut_after_applying"}});
-    place.sandbox().add_fault(serde_json::from_value::<Fault>(cut).expect("a fault"));
-    let ran = place.run(&format!("runs stop {REDSHIFT}-k2v9d --yes"));
-    assert!(ran.code == 3 && ran.stderr.contains(&format!("hint: iolaus runs show {REDSHIFT}-k2v9d")), "{ran:?}");
+    let pages = [401, 403, 404, 429].map(|status| json!({"kind": "web_page", "status": status, "apply": true}));
+    for (generation, workflow, path) in
+        [(Generation::Argo, REDSHIFT, "/stop"), (Generation::Native, "redshift-dwh-9a4be150", "/cancel")]
+    {
+        for action in pages.iter().chain([&json!({"kind": "cut_after_applying"})]) {
+            let place = busy(generation);
+            let run = place.run(&format!("runs list --workflow {workflow}")).json()["runs"][0]["name"].clone();
+            let run = run.as_str().expect("a run");
+            let fault = json!({"path": path, "action": action});
+            place.sandbox().add_fault(serde_json::from_value::<Fault>(fault).expect("a fault"));
+            let ran = place.run(&format!("runs stop {run} --yes"));
+            assert!(ran.code == 3 && ran.stderr.contains(&format!("whether {run} was asked to stop is not known")), "{ran:?}");
+            assert!(
+                ran.stderr.ends_with(&format!(
+                    "hint: iolaus runs show {run}
+"
+                )),
+                "{ran:?}"
+            );
+            assert_eq!(place.sandbox().effects().len(), 1, "{action}");
+        }
+    }
 }
 
 #[test]

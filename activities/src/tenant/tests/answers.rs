@@ -308,8 +308,8 @@ async fn a_name_that_leads_to_another_path_is_refused_before_anything_is_sent() 
             tenant.purge_oauth_client(name).await.expect_err("it is refused"),
             tenant.oauth_client(name).await.expect_err("it is refused"),
             tenant.update_oauth_client(name, Some("n"), None).await.expect_err("it is refused"),
-            tenant.stop_run(name).await.expect_err("it is refused"),
-            tenant.cancel_app_run(name).await.expect_err("it is refused"),
+            not_asked(tenant.stop_run(name).await),
+            not_asked(tenant.cancel_app_run(name).await),
             tenant.app_run(name).await.expect_err("it is refused"),
             tenant.has_app(name).await.expect_err("it is refused"),
         ] {
@@ -326,6 +326,13 @@ async fn a_name_that_leads_to_another_path_is_refused_before_anything_is_sent() 
     assert_eq!(server.requests()[0].target, "/api/service/v1/app/runs/a%3Ab%2Fc");
 }
 
+fn not_asked(stopped: Result<(), StopError>) -> Failure {
+    match stopped {
+        Err(StopError::NotAsked(failure)) => failure,
+        other => panic!("it was not asked: {other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn a_run_is_asked_to_stop_by_an_empty_answer_and_not_by_one_about_another_run() {
     for (reply, asked) in [
@@ -338,6 +345,21 @@ async fn a_run_is_asked_to_stop_by_an_empty_answer_and_not_by_one_about_another_
     ] {
         let server = Scripted::script([reply.clone()]).await;
         assert_eq!(server.tenant(&clock()).stop_run("r").await.is_ok(), asked, "{reply:?}");
+    }
+    let pages = [401, 403, 404, 429].map(|status| (Reply::text(status, "<html>blocked</html>"), true));
+    for (reply, may_be_asked) in pages.into_iter().chain([
+        (Reply::text(403, ""), true),
+        (Reply::cut(), true),
+        (Reply::ok(&json!({"metadata": {"name": "other"}, "run_id": "other"})), true),
+        (Reply::json(400, &json!({"message": "it has ended"})), false),
+        (Reply::text(404, "404 page not found"), false),
+    ]) {
+        let server = Scripted::script([reply.clone(), reply.clone()]).await;
+        let tenant = server.tenant(&clock());
+        for stopped in [tenant.stop_run("r").await, tenant.cancel_app_run("r").await] {
+            let told = format!("{reply:?}: {stopped:?}");
+            assert_eq!(matches!(stopped.expect_err("it is not known"), StopError::UnknownFate(_)), may_be_asked, "{told}");
+        }
     }
     for (reply, asked) in [
         (Reply::ok(&json!({"run_id": "r", "cancelled": true})), true),

@@ -91,6 +91,27 @@ async fn a_401_gets_one_new_token_and_one_replay_whatever_its_body_is() {
 }
 
 #[tokio::test]
+async fn an_effect_is_sent_again_with_a_new_token_only_after_a_401_that_is_no_page() {
+    for (body, sends) in [("who are you?", 2), ("{}", 2), ("<html>sign in</html>", 1)] {
+        let mut given = 0;
+        let server = Scripted::answering(move |request| {
+            if is_login(request) {
+                given += 1;
+                return Some(token(given, 600.0));
+            }
+            let is_old = request.headers.get("authorization").is_some_and(|bearer| bearer == "Bearer token-1");
+            Some(if is_old { Reply::text(401, body) } else { Reply::text(200, "") })
+        })
+        .await;
+        let tenant = with(oauth(&server), &clock());
+        let stopped = tenant.stop_run("r").await;
+        assert_eq!((server.count("POST", "/stop"), server.count("POST", "/token")), (sends, 2), "{body}");
+        assert_eq!(stopped.is_ok(), sends == 2, "{body}: {stopped:?}");
+        tenant.stop_run("r").await.expect("the login was renewed");
+    }
+}
+
+#[tokio::test]
 async fn a_401_that_survives_holds_the_tenant_and_only_a_probe_asks_until_it_is_let_in() {
     let clock = clock();
     let open = Arc::new(AtomicUsize::new(0));
