@@ -1,5 +1,5 @@
-//! Random interleavings of several jobs of one queue for one workflow of a tenant that allows several active runs: searches that lag,
-//! answers that are lost or late, workers that die at any save, cancels. What was applied is held against what every job says. The same
+//! Random interleavings of several jobs of one queue for one workflow of a tenant that allows several active runs, or refuses a second one
+//! and gets submissions twice: searches that lag, answers that are lost or late, workers that die at any save, cancels. What was applied is held against what every job says. The same
 //! in two processes on one queue: `tests/it/interleavings.rs`.
 
 use std::collections::BTreeMap;
@@ -76,6 +76,11 @@ async fn interleaving(seed: u64) {
         if random.u8(..100) < 30 {
             world.run_skew = SignedDuration::from_secs(random.i64(-4..=4));
         }
+        if random.u8(..100) < 30 {
+            (world.refuses, world.arrivals) = (true, random.usize(1..=2));
+            // The double of a tenant goes by these times itself.
+            world.run_skew = SignedDuration::ZERO;
+        }
         for _ in 0..random.usize(..6) {
             let does = submission(&mut random, &world.clock);
             world.submits.push_back(does);
@@ -86,7 +91,11 @@ async fn interleaving(seed: u64) {
     let queue: Arc<EffectRegister> = Arc::default();
     let mut tasks = Vec::new();
     for n in 0..random.usize(2..=8) {
-        let plan = Plan::random(&mut random, case.clock.now());
+        let mut plan = Plan::random(&mut random, case.clock.now());
+        if case.world().refuses {
+            // Beside an active run there is none of one's own.
+            plan.input["idempotent"] = json!(true);
+        }
         let host = Arc::new(TestHost::in_queue(case.clock.clone(), &format!("job-{n}"), &queue));
         if let Some(at) = plan.cancelled_ms {
             let (host, sleep) = (host.clone(), case.clock.sleep(Duration::from_millis(at)));
