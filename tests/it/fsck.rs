@@ -355,19 +355,6 @@ fn a_table_that_is_missing_is_damage_and_the_hint_puts_a_backup_in_its_place() {
 }
 
 #[test]
-fn a_planted_trigger_does_nothing_to_the_commands() {
-    let place = place(EVERY_STATE);
-    let before = jobs(&place.database());
-    tamper(&place.database(), "CREATE TRIGGER planted AFTER UPDATE ON jobs BEGIN DELETE FROM job_verdicts; END");
-    assert_eq!(place.run("jobs cancel later").code, 0);
-    let after = jobs(&place.database());
-    assert_ne!(after["later"], before["later"]);
-    for (job_id, rows) in before.iter().filter(|(job_id, _)| *job_id != "later") {
-        assert_eq!(after.get(job_id), Some(rows), "{job_id}");
-    }
-}
-
-#[test]
 fn the_last_line_recommends_a_repair_only_where_it_repairs_something() {
     const FOREIGN: &str = "UPDATE jobs SET parent_id = (SELECT id FROM jobs WHERE job_id = 'dead') WHERE job_id = 'passed'";
     const COUNTS: &str = "UPDATE job_counts SET count = count + 3 WHERE state = 'completed'";

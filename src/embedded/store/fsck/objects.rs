@@ -52,7 +52,7 @@ fn foreign(object: &Object) -> Option<Finding> {
     let Object { kind, name, table, .. } = object;
     match kind.as_str() {
         "trigger" => {
-            let message = format!("the trigger {name} was not created by iolaus, which does not run it; another program would");
+            let message = format!("the trigger {name} was not created by iolaus, and changes rows behind its back");
             Some(Finding::new("schema.foreign", table.clone(), message, Fix::Schema(format!("DROP TRIGGER {}", quoted(name)))))
         }
         "index" => {
