@@ -343,6 +343,17 @@ fn damaged_pages_that_no_repair_fixes_are_reported_with_the_commands_that_do() {
 }
 
 #[test]
+fn what_fsck_and_doctor_show_of_a_damaged_row_is_bounded() {
+    let place = place(EVERY_STATE);
+    tamper(&place.database(), "UPDATE jobs SET job_id = printf('%.*c', 3000000, 'x') WHERE job_id = 'later'");
+    for command in ["fsck", "doctor"] {
+        let ran = place.run(command);
+        assert!(ran.stdout.contains("xxxx") && ran.stdout.len() < 64 * 1024, "{command}: {} bytes", ran.stdout.len());
+        assert!(ran.stderr.len() < 64 * 1024, "{command}: {} bytes", ran.stderr.len());
+    }
+}
+
+#[test]
 fn a_table_that_is_missing_is_damage_and_the_hint_puts_a_backup_in_its_place() {
     let place = place(EVERY_STATE);
     tamper(&place.database(), "DROP TABLE job_verdicts");

@@ -123,6 +123,36 @@ async fn a_job_that_kills_its_workers_is_set_aside_with_unlimited_attempts_too()
 }
 
 #[tokio::test]
+async fn a_wait_outlives_the_job_that_kills_its_workers() {
+    let host = TestHost::with_worker_timeout(10 * SECOND);
+    host.enqueue(unlimited("killer", Act::Ignore)).await.unwrap();
+    let mut wait = unlimited("wait", Act::UntilStopped);
+    wait.input["waits"] = true.into();
+    host.enqueue(wait).await.unwrap();
+    for attempt in 1..=5 {
+        let dying = host.another();
+        let worker = dying.worker().await;
+        for _ in 0..120 {
+            if ["killer", "wait"].iter().all(|job_id| host.probe.attempts(job_id).len() >= attempt) {
+                break;
+            }
+            host.clock.advance(SECOND).await;
+        }
+        drop(worker);
+    }
+    let worker = host.worker().await;
+    for _ in 0..40 {
+        host.clock.advance(SECOND).await;
+    }
+    assert_eq!(host.detail("killer").await.job.state, JobState::Discarded);
+    let wait = host.detail("wait").await.job;
+    assert_eq!((wait.state, wait.attempts), (JobState::Running, 6), "{wait:?}");
+    host.client.cancel(target("wait"), None).await.unwrap();
+    assert_eq!(host.verdict_now("wait").await.status, Status::Cancelled);
+    worker.drain().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_enqueue_deletes_old_executions_and_closes_expired_ones_where_no_worker_does() {
     let host = TestHost::with_worker_timeout(10 * SECOND);
     let worker = host.worker().await;

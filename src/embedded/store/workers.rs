@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use iolaus_activities::SlotClass;
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
@@ -11,6 +12,9 @@ use super::{Finished, ServedTenants, StoreError, Tx};
 use crate::client::PauseKind;
 use crate::executor::{self, WorkerDeath};
 use crate::job::JobId;
+
+/// A wait outlives so many times as many deaths of its workers as a job of class `work` does.
+const WAITS_OUTLIVE: u32 = 10;
 
 /// What a worker says of itself.
 #[derive(Debug, Clone)]
@@ -143,7 +147,12 @@ impl Tx<'_> {
     fn take_from_dead(&mut self, id: i64, worker: &str) -> Result<(), StoreError> {
         let Some(stored) = self.load_or_set_aside(id, None)? else { return Ok(()) };
         let cancel = self.unanswered_cancel(id, &stored)?;
-        let death = WorkerDeath { worker, in_a_row: stored.deaths.saturating_add(1), at_most: self.max_deaths };
+        let at_most = match stored.slot_class {
+            SlotClass::Work => self.max_deaths,
+            // A wait is one long attempt beside many others, and hardly ever what kills them.
+            SlotClass::Waits => self.max_deaths.saturating_mul(WAITS_OUTLIVE),
+        };
+        let death = WorkerDeath { worker, in_a_row: stored.deaths.saturating_add(1), at_most };
         let decision = executor::rescued(&stored.execution, &death, &cancel, self.now, self.jitter);
         let finished = self.finish(id, stored.token, &decision)?;
         debug_assert_eq!(finished, Finished::Done, "decided in this transaction, with the cancel request in view");

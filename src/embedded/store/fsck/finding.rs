@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use iolaus_activities::clip;
 use serde::Serialize;
 
 use super::row::JobRow;
@@ -146,7 +147,12 @@ struct OfCode {
 }
 
 impl Findings {
-    pub(super) fn add(&mut self, finding: Finding) {
+    pub(super) fn add(&mut self, mut finding: Finding) {
+        // What is damaged may be of any length, and is shown.
+        finding.message = clip(std::mem::take(&mut finding.message));
+        for id in [&mut finding.job_id, &mut finding.run_id] {
+            *id = id.take().map(clip);
+        }
         let of = self.of_code.entry(finding.code).or_default();
         of.count += 1;
         of.errors += u64::from(finding.severity == Severity::Error);
