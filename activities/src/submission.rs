@@ -258,14 +258,15 @@ impl Submitter<'_> {
                 Ok((judged, shown)) => match judged {
                     Judged::Satisfied(obtained) => return Ok(Some(obtained)),
                     Judged::Older(run) => usual.min(self.older(effort, &run)?),
-                    Judged::Nothing if asked >= settled => match self.doubt(effort, adopt, &shown) {
-                        Some(doubt) => usual.max(patience.after(self.no_proof(effort, &doubt))?),
-                        None => {
+                    Judged::Nothing if asked >= settled => {
+                        if let Some(doubt) = self.doubt(effort, adopt, &shown) {
+                            usual.max(patience.after(self.no_proof(effort, &doubt))?)
+                        } else {
                             effort.saw_before(&shown, self.tenant.earliest(asked));
                             effort.searched_at = Some(asked);
                             return Ok(None);
                         }
-                    },
+                    }
                     Judged::Nothing => usual.min(until(settled, asked)),
                 },
             };

@@ -62,6 +62,6 @@ pub(crate) async fn work(
         Executed::NotYet => {
             Ok(host.client().get(target).await?.verdict.map_or(Executed::NotYet, |verdict| Executed::Verdict(Box::new(verdict))))
         }
-        executed => Ok(executed),
+        verdict @ Executed::Verdict(_) => Ok(verdict),
     }
 }

@@ -146,7 +146,7 @@ impl Embedded {
 
     /// Starts to look after the file: due and expiring jobs, what other processes did. Once, by whoever first needs it.
     fn look_after(self: &Arc<Self>) {
-        self.rounds.get_or_init(|| rounds::Rounds::start(self.store.clone(), self.clock.clone(), self.options.wal_warn_bytes));
+        self.rounds.get_or_init(|| rounds::Rounds::start(&self.store, &self.clock, self.options.wal_warn_bytes));
     }
 
     /// Does a bounded share of what the queue needs, once in the life of this process: where no worker runs, nothing else does. What was

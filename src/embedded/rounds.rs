@@ -28,13 +28,13 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 pub(super) struct Rounds([tokio::task::JoinHandle<()>; 2]);
 
 impl Rounds {
-    pub(super) fn start(store: Arc<Store>, clock: Arc<QueueClock>, wal_warn_bytes: u64) -> Self {
+    pub(super) fn start(store: &Arc<Store>, clock: &Arc<QueueClock>, wal_warn_bytes: u64) -> Self {
         // Before anything else: a wake that comes until then would be lost, and only the next slow round would make up for it.
-        let listener = listen(&store, None);
+        let listener = listen(store, None);
         let asked = Arc::new(Notify::new());
-        let telling = essential::spawn(&store, "tell_closed", tell_closed(store.clone(), clock.clone(), asked.clone()));
+        let telling = essential::spawn(store, "tell_closed", tell_closed(store.clone(), clock.clone(), asked.clone()));
         let wal = WalWatch::new(wal_warn_bytes, clock.clone());
-        Self([essential::spawn(&store, "maintenance", go(store.clone(), clock, listener, asked, wal)), telling])
+        Self([essential::spawn(store, "maintenance", go(store.clone(), clock.clone(), listener, asked, wal)), telling])
     }
 }
 

@@ -525,7 +525,7 @@ async fn one_damaged_row_of_any_table_stops_no_other_job_and_no_command() {
     for (sql, finds) in damages_to_one_row() {
         let mut host = TestHost::new();
         // So that what runs and what started is read as well.
-        let throttle = Throttle { max_running: 100, max_starts_per_second: 5.0, ..Throttle::default() };
+        let throttle = Throttle { max_running: 100, max_starts_per_second: 5.0 };
         host.throttles = Arc::new(Throttles { tenants: [("default".to_owned(), throttle)].into(), ..Throttles::default() });
         for n in 1..=6 {
             host.enqueue_acts(&format!("j{n}"), [Act::Pass]).await;

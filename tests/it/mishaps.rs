@@ -356,10 +356,10 @@ async fn a_damaged_row_does_not_stop_a_rescue() {
 #[tokio::test]
 async fn what_is_acknowledged_after_a_failed_transaction_is_seen_by_other_processes() {
     let host = TestHost::new();
-    file(&host).execute_batch("ALTER TABLE pauses RENAME TO away").unwrap();
+    file(&host).execute_batch("ALTER TABLE job_inputs RENAME TO away").unwrap();
     let worker = host.worker().await;
-    assert!(host.enqueue(probe_job("one", [Act::Pass])).await.is_err(), "the claim in its transaction cannot read what is paused");
-    file(&host).execute_batch("ALTER TABLE away RENAME TO pauses").unwrap();
+    assert!(host.enqueue(probe_job("one", [Act::Pass])).await.is_err(), "its input cannot be stored");
+    file(&host).execute_batch("ALTER TABLE away RENAME TO job_inputs").unwrap();
     host.enqueue_acts("two", [Act::Pass]).await;
     let iolaus = |arguments: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iolaus"));

@@ -85,9 +85,9 @@ fn another_program_that_has_the_database_locked_is_waited_for_and_named() {
         last.query_row("SELECT count(*) FROM jobs", [], |_| Ok(())).unwrap();
         drop(last);
         if shared {
-            file.lock_shared().unwrap()
+            file.lock_shared().unwrap();
         } else {
-            file.lock().unwrap()
+            file.lock().unwrap();
         }
         let me = format!("process {} (", std::process::id());
         let waiting = ["jobs list", "doctor", "fsck"].map(|command| place.start(command));

@@ -270,6 +270,13 @@ impl StopError {
     }
 }
 
+impl From<StopError> for Failure {
+    fn from(error: StopError) -> Self {
+        let (StopError::NotAsked(failure) | StopError::UnknownFate(failure)) = error;
+        failure
+    }
+}
+
 /// The answer to a request to stop a run: its document, or nothing.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

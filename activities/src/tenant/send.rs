@@ -215,8 +215,7 @@ impl Tenant {
         }
     }
 
-    /// Sends a call that changes nothing, or that may be repeated. A 401 is answered by sending it once more with another token, if there
-    /// is one.
+    /// Sends a call that changes nothing, or that may be repeated. After a 401 it is sent once more with another token, if there is one.
     pub(super) async fn send(&self, call: &Call) -> Sent {
         if call.is_anonymous() {
             // Whoever asks for a token has a permit already; waiting for a second one could wait for ever.
@@ -227,8 +226,7 @@ impl Tenant {
         Box::pin(self.deliver(call, is_unauthenticated)).await
     }
 
-    /// Sends an effect once, without waiting for anything before. Only a 401 that proves that nothing was carried out is answered by
-    /// sending it once more with another token; after any other 401 the login is renewed for what is asked next.
+    /// Sends an effect. Only after a 401 that proves that nothing was carried out is it sent once more, with another token.
     pub(super) async fn send_effect(&self, _permit: Permit<'_>, call: &Call) -> Sent {
         Box::pin(self.deliver(call, refuses_token)).await
     }

@@ -175,7 +175,7 @@ async fn a_refusal_beside_no_run_in_sight_is_tried_again_at_most_twice_and_never
         }
         let failure = case.failure(json!({})).await;
         assert_eq!((failure.code.as_ref(), failure.retryable, case.submits()), ("rerun.ambiguous", false, 3), "{failure}");
-        let at = at.lock().expect("no panic");
+        let at = at.lock().expect("no panic").clone();
         assert!(at.windows(2).all(|two| two[1] >= two[0] + Duration::from_secs(60)), "{at:?}");
 
         let case = Case::of(kind, |world| world.submits.push_back(refusal())).await;
