@@ -12,9 +12,9 @@ use serde_json::{Map, Value, json};
 use crate::activity::ActivityError;
 use crate::context::{ActivityContext, Stop};
 use crate::failure::{Category, Failure};
-use crate::submission::User;
 use crate::tenant::{Kind, Run, Standing, StopError, Tenant};
 use crate::timestamp;
+use crate::user::User;
 
 pub(crate) use telling::{command, conclude, facts, resume, runs_command, stop_command, tokens_command, with_the_tenants_words};
 

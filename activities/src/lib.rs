@@ -21,6 +21,7 @@ pub mod testing;
 mod text;
 pub mod timestamp;
 mod token_admin_grant;
+mod user;
 mod verdict;
 mod workflow_rerun;
 

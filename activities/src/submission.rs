@@ -30,7 +30,7 @@ use crate::timestamp;
 
 pub(crate) use creation::Created;
 use effort::Intent;
-pub(crate) use effort::{Effort, Obtained, Origin, User};
+pub(crate) use effort::{Effort, Obtained, Origin};
 use evidence::Judged;
 use failures::explain;
 pub(crate) use misnamed::is_misnamed;

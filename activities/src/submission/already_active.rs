@@ -12,9 +12,6 @@ use crate::activity::ActivityError;
 use crate::failure::Failure;
 use crate::tenant::Run;
 
-/// Why a run that appeared since then satisfies the effort. Nothing tells it from one that another program started in that moment.
-pub(super) const APPEARED: &str = "it appeared after a submission of this job to which the tenant answered that a run is active";
-
 impl Submitter<'_> {
     /// Keeps the intent, with what was answered.
     pub(super) async fn refused(&self, effort: &mut Effort, failure: Failure) -> Result<(), ActivityError> {

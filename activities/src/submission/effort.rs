@@ -11,6 +11,7 @@ use crate::context::ActivityContext;
 use crate::failure::FailureSource;
 use crate::tenant::{Identity, Kind, Run, RunsShown, Tenant};
 use crate::timestamp;
+use crate::user::User;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// What lies between the ends of a moment on a clock that is off by a second at most, in either direction.
@@ -66,25 +67,6 @@ pub(crate) struct Effort {
     /// Runs that looked like the effect of this effort and turned out to be another job's.
     #[serde(skip)]
     pub(super) of_others: BTreeSet<String>,
-}
-
-/// A user of the tenant. Either may be empty.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct User {
-    pub(super) id: String,
-    pub(super) name: String,
-}
-
-impl User {
-    /// Whether the tenant means this user.
-    pub(super) fn is(&self, named: &str) -> bool {
-        !named.is_empty() && (self.id == named || self.name == named)
-    }
-
-    /// Whether the tenant means another user, as far as that can be told.
-    pub(crate) fn is_not(&self, named: &str) -> bool {
-        !named.is_empty() && !self.id.is_empty() && !self.is(named)
-    }
 }
 
 /// A moment of ours, on both clocks.

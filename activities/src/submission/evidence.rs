@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::already_active::APPEARED;
 use super::reserve::OtherClaims;
 use super::since::{SinceBound, contradicts};
 use super::{Adopt, Effort, Obtained, Origin, PHASELESS, Progress, Submitter};
@@ -12,6 +11,10 @@ use crate::activity::ActivityError;
 use crate::failure::{Category, Failure};
 use crate::follow::alive;
 use crate::tenant::{Kind, Run, RunsShown, Standing};
+
+/// Why a run satisfies that appeared after the tenant had answered that one is active. Nothing tells it from one that another program
+/// started in that moment.
+const APPEARED: &str = "it appeared after a submission of this job to which the tenant answered that a run is active";
 
 /// What a search says.
 pub(super) enum Judged {

@@ -910,57 +910,55 @@ fn input_is_read_strictly_and_the_options_are_those_of_a_grant() {
     assert_eq!(info.prepare(odd).expect_err("it is refused").field, "method");
 }
 
-#[tokio::test]
-async fn a_connection_that_is_read_from_a_cache_for_a_moment_is_no_refusal() {
-    let clock = clock();
-    let (written, times) = (Arc::new(Mutex::new(None)), clock.clone());
+/// The verdict of a direct grant at a tenant that shows the token among the administrators where this says so. It is asked at each
+/// exchange about the connection, and told whether that is a write.
+async fn granted_where(clock: &Arc<ManualClock>, is_admin: impl FnMut(bool) -> bool + Send + 'static) -> Verdict {
+    let is_admin = Mutex::new(is_admin);
     let server = Scripted::answering(move |request| {
-        let mut written = written.lock().expect("no panic");
         if request.target.contains("/apikeys") {
             return Some(Reply::ok(&json!({"records": [{"id": "token-1", "clientId": "apikey-1"}]})));
         }
-        let now = times.monotonic();
-        if request.target.contains("/bulk/") {
-            written.get_or_insert(now);
-        }
-        let shows = written.is_some_and(|at| now.saturating_sub(at) >= Duration::from_secs(5));
-        let admins: &[&str] = if shows { &["jane", "service-account-apikey-1"] } else { &["jane"] };
-        let attributes = json!({"qualifiedName": CONNECTION, "name": "prod", "adminUsers": admins});
-        Some(Reply::ok(&json!({"entity": {"guid": "c-1", "attributes": attributes}})))
-    })
-    .await;
-    let input = json!({"connection_qualified_name": CONNECTION, "api_token_guid": "token-1", "method": "direct"});
-    let grant = TokenAdminGrant::new(server.tenants(&clock));
-    let verdict = drive(&clock, TestHost::new(clock.clone()).attempt(grant, input)).await.expect("a verdict");
-    assert!(verdict.is_passed(), "{}", verdict.message());
-}
-
-#[tokio::test]
-async fn a_token_that_another_writers_list_brought_back_is_looked_at_once_more_too() {
-    let clock = clock();
-    // Writes that were taken, and reads since the first of them.
-    let seen = Arc::new(Mutex::new((0, 0)));
-    let counts = seen.clone();
-    let server = Scripted::answering(move |request| {
-        let mut counts = counts.lock().expect("no panic");
-        if request.target.contains("/apikeys") {
-            return Some(Reply::ok(&json!({"records": [{"id": "token-1", "clientId": "apikey-1"}]})));
-        }
-        if request.target.contains("/bulk/") {
-            counts.0 += 1;
-        } else if counts.0 == 1 {
-            counts.1 += 1;
-        }
-        // Lost at once, back by a list of another writer that still had it, and lost again.
-        let is_admin = counts.0 > 1 || counts.0 == 1 && counts.1 == 2;
+        let is_admin = (is_admin.lock().expect("no panic"))(request.target.contains("/bulk/"));
         let admins: &[&str] = if is_admin { &["jane", "service-account-apikey-1"] } else { &["jane"] };
         let attributes = json!({"qualifiedName": CONNECTION, "name": "prod", "adminUsers": admins});
         Some(Reply::ok(&json!({"entity": {"guid": "c-1", "attributes": attributes}})))
     })
     .await;
     let input = json!({"connection_qualified_name": CONNECTION, "api_token_guid": "token-1", "method": "direct"});
-    let grant = TokenAdminGrant::new(server.tenants(&clock));
-    let verdict = drive(&clock, TestHost::new(clock.clone()).attempt(grant, input)).await.expect("a verdict");
-    assert!(verdict.is_passed());
+    let grant = TokenAdminGrant::new(server.tenants(clock));
+    drive(clock, TestHost::new(clock.clone()).attempt(grant, input)).await.expect("a verdict")
+}
+
+#[tokio::test]
+async fn a_connection_that_is_read_from_a_cache_for_a_moment_is_no_refusal() {
+    let clock = clock();
+    let (mut written, times) = (None, clock.clone());
+    let is_admin = move |writes: bool| {
+        let now = times.monotonic();
+        if writes {
+            written.get_or_insert(now);
+        }
+        written.is_some_and(|at| now.saturating_sub(at) >= Duration::from_secs(5))
+    };
+    let verdict = granted_where(&clock, is_admin).await;
+    assert!(verdict.is_passed(), "{}", verdict.message());
+}
+
+#[tokio::test]
+async fn a_token_that_another_writers_list_brought_back_is_looked_at_once_more_too() {
+    // Writes that were taken, and reads since the first of them.
+    let seen = Arc::new(Mutex::new((0, 0)));
+    let counts = seen.clone();
+    let is_admin = move |writes: bool| {
+        let mut counts = counts.lock().expect("no panic");
+        if writes {
+            counts.0 += 1;
+        } else if counts.0 == 1 {
+            counts.1 += 1;
+        }
+        // Lost at once, back by a list of another writer that still had it, and lost again.
+        counts.0 > 1 || counts.0 == 1 && counts.1 == 2
+    };
+    assert!(granted_where(&clock(), is_admin).await.is_passed());
     assert_eq!(*seen.lock().expect("no panic"), (2, 4), "it was seen to be gone, and granted again");
 }

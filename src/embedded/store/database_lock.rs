@@ -98,7 +98,8 @@ impl Drop for DatabaseLock {
         if let Some(entry) = locked.get_mut(&id) {
             entry.members -= 1;
             if entry.members == 0 {
-                // Closing it unlocks it.
+                // A process that was forked a moment ago has the same lock until it runs its program: closing it is not enough.
+                entry.files.iter().for_each(|file| drop(file.unlock()));
                 locked.remove(&id);
             }
         }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::sanitize::is_unwanted;
+use super::unwanted::is_unwanted;
 
 /// A tag or an entity that is longer is none: it is text.
 const LONGEST_TAG: usize = 256;

@@ -26,6 +26,7 @@ mod receive;
 mod refusal;
 mod retry_after;
 mod sanitize;
+mod unwanted;
 mod verbatim;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::ops::Range;
 
 use super::condensed::{self, Condensed, Tags};
+use super::unwanted::is_unwanted;
 
 /// What is shorter is no secret: it is part of many a word.
 const LEAST_SECRET: usize = 6;
@@ -108,14 +109,6 @@ fn start_of_beginning(text: &str, secret: &str) -> Option<usize> {
     let longest = secret.len().min(text.len() + 1);
     let mut beginnings = (least..longest).rev().filter_map(|end| secret.get(..end));
     beginnings.find_map(|beginning| text.strip_suffix(beginning)).map(str::len)
-}
-
-/// Control characters, line and paragraph separators, and what reverses, isolates or hides text.
-pub(super) fn is_unwanted(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{61C}' | '\u{200B}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}'
-            | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}')
 }
 
 /// A secret as it is, as a query, as JSON and as HTML write it, in hexadecimal and in base64; and each long part of a token.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::sanitize::is_unwanted;
+use super::unwanted::is_unwanted;
 use super::*;
 
 const KEY: &str = "s3cr3t/key+with \"quotes\" & <marks>";
