@@ -151,6 +151,8 @@ impl Submitter<'_> {
             Submission::UnknownFate(failure) => {
                 tracing::warn!(workflow = effort.workflow, request_id, code = %failure.code, "a submission of unknown fate; searching");
                 effort.answer_lost(self.ctx);
+                effort.refused_by =
+                    failure.source.http_status.filter(|status| (400..500).contains(status)).map(|_| failure.message.clone());
                 let wanted = failure.retry_after.unwrap_or_default();
                 if wanted > LONGEST_WAIT {
                     return Err(explain(failure.with_retryable(true), effort).into());
@@ -181,8 +183,10 @@ impl Submitter<'_> {
                     // Another job has the better claim to it since the search began.
                     Duration::ZERO
                 }
-                Ok((judged, _)) if asked_monotonic >= indexed && self.is_named(effort, &judged, asked).await? => return Ok(()),
                 Ok((judged, shown)) => {
+                    if refused && self.is_named(effort, &judged, &shown.runs, asked_monotonic >= indexed).await? {
+                        return Ok(());
+                    }
                     let left = self.inconclusive_for(&intent, asked, asked_monotonic, began);
                     match (left.is_zero(), self.doubt(effort, adopt, &shown)) {
                         (true, None) => break judged,

@@ -2,12 +2,13 @@
 //! it twice, and the run in the way the effect of the first. So the intent stays until that run is named: then it is known whether it was
 //! there before, or is another's, or is one that may be ours.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
-use super::effort::Refusal;
 use super::evidence::is_active;
 use super::failures::unseen;
-use super::{Adopt, Effort, Judged, MOST_SUBMISSIONS, Obtained, Submitter, UnknownFate};
+use super::{Adopt, Effort, Judged, Obtained, Origin, Submitter, UnknownFate};
 use crate::activity::ActivityError;
 use crate::failure::Failure;
 use crate::tenant::Run;
@@ -17,7 +18,7 @@ impl Submitter<'_> {
     pub(super) async fn refused(&self, effort: &mut Effort, failure: Failure) -> Result<(), ActivityError> {
         tracing::warn!(workflow = effort.workflow, "a run is in the way of the submission; searching which");
         effort.answer_lost(self.ctx);
-        effort.already_active = Some(Refusal { message: failure.message, source: failure.source });
+        effort.refused(self.tenant, self.ctx.now(), failure);
         self.save(effort).await
     }
 
@@ -29,30 +30,62 @@ impl Submitter<'_> {
         }
     }
 
-    /// Whether the run in the way is named: one that is active and not the effect of this effort. The submission then was without effect.
-    /// To be asked only once the index has had its time, for until then it may show a run as active that has ended, and not yet ours,
-    /// which was started after that.
-    pub(super) async fn is_named(&self, effort: &mut Effort, judged: &Judged, now: Timestamp) -> Result<bool, ActivityError> {
+    /// Whether the run in the way is named: one that was active as the submission was refused and is not the effect of this effort. The
+    /// submission then was without effect. That a run is active counts only once the index has had its time (`is_indexed`), for until
+    /// then it may show one as active that has ended, and not yet ours, which was started after that.
+    pub(super) async fn is_named(
+        &self,
+        effort: &mut Effort,
+        judged: &Judged,
+        runs: &[Run],
+        is_indexed: bool,
+    ) -> Result<bool, ActivityError> {
+        let now = self.tenant.on_its_clock(self.ctx.now());
         match judged {
-            Judged::Satisfied(obtained) if is_active(&obtained.run, self.tenant.on_its_clock(now)) => {
+            Judged::Satisfied(obtained) if is_indexed && is_active(&obtained.run, now) => {
                 effort.obtained = Some(obtained.clone());
             }
             // It is waited for as if the submission had never been sent.
-            Judged::Older(_) => {}
-            _ => return Ok(false),
+            Judged::Older(_) if is_indexed => {}
+            _ => {
+                let Some(run) = self.has_ended_since(effort, runs, is_indexed) else { return Ok(false) };
+                if !matches!(self.rules.adopt, Adopt::Since(..)) {
+                    let because = Some("it was running already".to_owned());
+                    effort.obtained = Some(Obtained { run: run.clone(), origin: Origin::Running, because });
+                }
+            }
         }
         effort.searched_at = None;
         self.not_applied(effort).await?;
         Ok(true)
     }
 
+    /// A run from before the submission that was in its way and has ended. At once, if it ended later than the refusal came, for it was in
+    /// the way of every arrival then; later, if it ended since the submission, and the index has had its time to show ours beside it.
+    fn has_ended_since<'r>(&self, effort: &Effort, runs: &'r [Run], is_indexed: bool) -> Option<&'r Run> {
+        let refused = effort.already_active.as_ref()?;
+        let end = if is_indexed {
+            effort.intent.as_ref()?.at.tenants
+        } else {
+            // The tenant cuts times to the second.
+            refused.at?.tenants_latest?.checked_add(Duration::from_secs(1)).ok()?
+        };
+        let is_from_before = |run: &Run| {
+            effort.was_there_before(run, self.tenant.settings().clock_tolerance)
+                || run.created_at.is_some_and(|created| self.is_before_first(effort, created))
+        };
+        runs.iter().find(|run| run.finished_at.is_some_and(|finished| finished >= end) && !run.was_skipped() && is_from_before(run))
+    }
+
     /// The window is over, and no run was named. What the tenant refused is sent again, in a further attempt.
     pub(super) async fn never_named(&self, effort: &mut Effort, judged: &Judged) -> Result<(), ActivityError> {
         let satisfied = matches!(judged, Judged::Satisfied(_));
-        if !satisfied && (self.rules.unknown_fate == UnknownFate::Fail || effort.submissions >= MOST_SUBMISSIONS) {
+        if !satisfied && self.rules.unknown_fate == UnknownFate::Fail {
             return Err(self.ambiguous(effort, None).into());
         }
         effort.intent = None;
+        // What is refused again and again has no more effects for it: of these submissions one is of unknown fate.
+        effort.submissions = effort.submissions.min(1);
         effort.searched_at = None;
         self.save(effort).await?;
         // A search finds what satisfies it.

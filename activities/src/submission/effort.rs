@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::context::ActivityContext;
-use crate::failure::FailureSource;
+use crate::failure::{Failure, FailureSource};
 use crate::tenant::{Identity, Kind, Run, RunsShown, Tenant};
 use crate::timestamp;
 use crate::user::User;
@@ -55,6 +55,9 @@ pub(crate) struct Effort {
     /// What was answered to a submission instead of a run that can be ours, in words. Then nothing is sent again.
     #[serde(default)]
     pub(super) disputed: Option<String>,
+    /// What was answered to the newest submission of unknown fate, in words, if that was a status of a refusal.
+    #[serde(default)]
+    pub(super) refused_by: Option<String>,
     /// What the newest submission was answered, if that was that a run is active.
     #[serde(default)]
     pub(super) already_active: Option<Refusal>,
@@ -104,6 +107,9 @@ pub(super) struct Intent {
 /// A submission was refused because a run is active.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Refusal {
+    /// When it arrived. None in what earlier versions stored.
+    #[serde(default)]
+    pub(super) at: Option<Moment>,
     /// The tenant's words.
     pub(super) message: String,
     pub(super) source: FailureSource,
@@ -158,6 +164,7 @@ impl Effort {
             intent: None,
             obtained: None,
             disputed: None,
+            refused_by: None,
             already_active: None,
             searched_at: None,
             considered_until: None,
@@ -179,7 +186,7 @@ impl Effort {
         self.first.get_or_insert(at);
         self.newest = Some(at);
         self.intent = Some(Intent { request_id: request_id.to_owned(), at, lost_at: None });
-        self.already_active = None;
+        (self.refused_by, self.already_active) = (None, None);
         self
     }
 
@@ -269,6 +276,12 @@ impl Effort {
             self.first = None;
             self.newest = None;
         }
+    }
+
+    /// The tenant refused the last submission because a run is active.
+    pub(super) fn refused(&mut self, tenant: &Tenant, now: Timestamp, failure: Failure) {
+        let Failure { message, source, .. } = failure;
+        self.already_active = Some(Refusal { at: Some(Moment::new(tenant, now)), message, source });
     }
 
     /// No answer to the last submission will come any more; noted for this attempt only.

@@ -20,10 +20,12 @@ impl Submitter<'_> {
     pub(super) fn ambiguous(&self, effort: &Effort, doubt: Option<&str>) -> Failure {
         let (workflow, window) = (&effort.workflow, self.tenant.settings().reconcile_window.as_secs());
         let times = if effort.submissions == 1 { "once".to_owned() } else { format!("{} times", effort.submissions) };
-        let answer = match (&effort.disputed, &effort.already_active) {
-            (Some(disputed), _) => format!("the tenant answered with {disputed}"),
-            (None, Some(_)) => "the tenant said that a run of it is active".to_owned(),
-            (None, None) => "the answer was lost".to_owned(),
+        let answer = match (&effort.disputed, &effort.already_active, &effort.refused_by) {
+            (Some(disputed), ..) => format!("the tenant answered with {disputed}"),
+            (None, Some(_), _) => "the tenant said that a run of it is active".to_owned(),
+            // The words of what stands in between, which knows nothing of what the tenant did.
+            (None, None, Some(said)) => format!("no answer of the tenant itself came ({said})"),
+            (None, None, None) => "the answer was lost".to_owned(),
         };
         let doubt = doubt.map(|doubt| format!("; {doubt}")).unwrap_or_default();
         let message = format!(

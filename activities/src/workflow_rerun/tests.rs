@@ -204,15 +204,17 @@ impl World {
 
     /// As the index shows it.
     fn show(&self, run: &FakeRun) -> Value {
+        let ended = run.ends.map(|(at, _)| at).filter(|at| *at <= self.now());
         if self.kind == Kind::App {
             return json!({"typeName": "AppWorkflowRun", "attributes": {"qualifiedName": format!("{ROOT}/{A}/{}", run.name),
-                "appWorkflowRunStatus": self.stale.unwrap_or(self.phase(run)), "appWorkflowRunStartedAt": run.created.as_millisecond()}});
+                "appWorkflowRunStatus": self.stale.unwrap_or(self.phase(run)), "appWorkflowRunStartedAt": run.created.as_millisecond(),
+                "appWorkflowRunCompletedAt": ended.map(Timestamp::as_millisecond)}});
         }
         json!({
             "metadata": {"name": run.name, "creationTimestamp": run.created.to_string(),
                 "labels": {"workflows.argoproj.io/creator": run.creator}},
             "spec": {"workflowTemplateRef": {"name": if self.foreign == Some(run.name.as_str()) { "another-workflow" } else { W }}},
-            "status": {"phase": self.phase(run), "finishedAt": run.ends.filter(|(at, _)| *at <= self.now()).map(|(at, _)| at.to_string())},
+            "status": {"phase": self.phase(run), "finishedAt": ended.map(|at| at.to_string())},
         })
     }
 

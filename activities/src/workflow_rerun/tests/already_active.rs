@@ -164,17 +164,16 @@ async fn a_run_that_another_user_started_after_ours_had_ended_hides_nothing_of_o
 }
 
 #[tokio::test]
-async fn a_refusal_beside_no_run_in_sight_is_tried_again_at_most_twice_and_never_where_nothing_may_be_sent_again() {
+async fn a_refusal_beside_no_run_in_sight_is_tried_again_by_the_retry_policy_and_never_where_nothing_may_be_sent_again() {
     for kind in BOTH {
         let refusal = || does(false, Reply::json(409, &json!({"code": "AE-WF-409-03"})));
         let case = Case::of(kind, |world| world.submits.extend(vec![refusal(); 9])).await;
         let at = note_submits(&case, || {});
-        for _ in 0..2 {
+        for _ in 0..5 {
             let failure = case.failure(json!({})).await;
             assert_eq!((failure.code.as_ref(), failure.retryable), ("workflow.already_active", true), "{failure}");
         }
-        let failure = case.failure(json!({})).await;
-        assert_eq!((failure.code.as_ref(), failure.retryable, case.submits()), ("rerun.ambiguous", false, 3), "{failure}");
+        assert_eq!((case.submits(), case.world().applied), (5, 0));
         let at = at.lock().expect("no panic").clone();
         assert!(at.windows(2).all(|two| two[1] >= two[0] + Duration::from_secs(60)), "{at:?}");
 
@@ -245,5 +244,29 @@ async fn a_cancel_while_the_run_in_the_way_is_searched_says_what_may_have_happen
         let message = message.expect("a message");
         assert!(message.contains("whether that had an effect is not known; see `iolaus runs list"), "{message}");
         assert_eq!(&facts["submissions_of_unknown_fate"], &json!(1));
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_was_in_the_way_and_ends_before_it_is_looked_at_again_is_adopted_and_nothing_is_sent_twice() {
+    for kind in BOTH {
+        // Shown at once, and late; it began 3 s before, and ends a second later, and later than that.
+        for (shown, ends) in [(0, 4), (0, 5), (0, 8), (5, 8), (8, 12)] {
+            for input in inputs() {
+                let case = Case::of(kind, |world| beside(world, 3, shown, Some((ends, "Succeeded")))).await;
+                let began = case.clock.monotonic();
+                let verdict = case.attempt(input.clone()).await.expect("a verdict");
+                let what = format!("{kind:?} shown {shown}, ends {ends}, {input}: {verdict:?}");
+                if case.submits() == 0 {
+                    // It was shown as active before anything was sent.
+                    continue;
+                }
+                assert_eq!((case.submits(), fact(&verdict, "run"), case.world().applied), (1, &json!("theirs"), 0), "{what}");
+                // One that has ended when it is shown is told by its name alone.
+                let message = verdict.message();
+                assert!(verdict.is_passed() && (message.ends_with(RAN_ALREADY) || message.ends_with(APPEARED)), "{what}");
+                assert!(case.clock.monotonic() - began <= Duration::from_secs(30), "{what}");
+            }
+        }
     }
 }
