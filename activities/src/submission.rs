@@ -151,8 +151,7 @@ impl Submitter<'_> {
             Submission::UnknownFate(failure) => {
                 tracing::warn!(workflow = effort.workflow, request_id, code = %failure.code, "a submission of unknown fate; searching");
                 effort.answer_lost(self.ctx);
-                effort.refused_by =
-                    failure.source.http_status.filter(|status| (400..500).contains(status)).map(|_| failure.message.clone());
+                effort.refused_by = is_kept_away(&failure).then(|| failure.message.clone());
                 let wanted = failure.retry_after.unwrap_or_default();
                 if wanted > LONGEST_WAIT {
                     return Err(explain(failure.with_retryable(true), effort).into());
@@ -214,13 +213,29 @@ impl Submitter<'_> {
         if effort.disputed.is_some() {
             return self.settle_dispute(effort).await;
         }
-        if self.rules.unknown_fate == UnknownFate::Fail || effort.submissions >= MOST_SUBMISSIONS {
+        let too_many = effort.submissions >= MOST_SUBMISSIONS && effort.refused_by.is_none();
+        if self.rules.unknown_fate == UnknownFate::Fail || too_many {
             return Err(self.ambiguous(effort, None).into());
+        }
+        if let Some(said) = effort.refused_by.take() {
+            return self.kept_away(effort, said).await;
         }
         tracing::warn!(workflow = effort.workflow, submissions = effort.submissions, "no run has appeared; submitting again");
         effort.intent = None;
         effort.searched_at = None;
         Ok(())
+    }
+
+    /// What stands before the tenant answered in its place, and no run has appeared. It may go on for long, so the retry policy decides
+    /// when it is tried again, and how often: such a submission does not count as one whose answer was lost.
+    async fn kept_away(&self, effort: &mut Effort, said: String) -> Result<(), ActivityError> {
+        effort.intent = None;
+        effort.searched_at = None;
+        effort.submissions = effort.submissions.saturating_sub(1).max(1);
+        self.save(effort).await?;
+        let failure = Failure::new("tenant.unavailable", Category::DependencyUnavailable, said);
+        let hint = "check what stands between this machine and the tenant: a firewall, a proxy, a login page";
+        Err(explain(failure.suggest(hint), effort).into())
     }
 
     /// For how long a search that shows nothing, asked at this moment, would still have been too early. Counted from when the answer was
@@ -363,6 +378,11 @@ impl Submitter<'_> {
         let progress = Progress { step, workflow: &effort.workflow };
         alive(self.ctx, &progress, self.ctx.clock().sleep(nap)).await.map_err(|stop| self.stopped(stop, effort))
     }
+}
+
+/// Whether a refusal came, of something that is not the tenant. A 408 is of one that waited for its answer.
+fn is_kept_away(failure: &Failure) -> bool {
+    failure.source.http_status.is_some_and(|status| (400..500).contains(&status) && status != 408)
 }
 
 fn until(end: Timestamp, now: Timestamp) -> Duration {

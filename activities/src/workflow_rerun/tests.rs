@@ -609,7 +609,7 @@ async fn a_submission_of_unknown_fate_without_a_trace_is_repeated_only_after_the
         for reply in unknown_fates() {
             let case = Case::of(kind, |world| world.submits.push_back(does(false, reply.clone()))).await;
             let at = note_submits(&case, || {});
-            let verdict = case.attempt(json!({})).await.expect("a verdict");
+            let verdict = case.to_the_verdict(json!({})).await;
             assert_eq!((case.submits(), fact(&verdict, "started")), (2, &json!(true)), "{reply:?}");
             let at = at.lock().expect("no panic");
             assert!(at[1] >= at[0] + Duration::from_secs(60), "{reply:?}: {at:?}");

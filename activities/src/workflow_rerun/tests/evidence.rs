@@ -235,3 +235,30 @@ async fn one_row_whose_id_is_another_path_hides_no_run_of_ours() {
         assert_eq!((case.submits(), fact(&verdict, "run")), (1, &json!(format!("{A}-ours1"))), "{id}: {verdict:?}");
     }
 }
+
+/// A firewall or a rate limiter may answer in the tenant's place for hours.
+#[tokio::test]
+async fn submissions_that_a_page_keeps_away_are_tried_again_by_the_retry_policy_and_do_not_count_as_lost() {
+    for kind in BOTH {
+        let page = || does(false, Reply::text(403, "<html>blocked</html>"));
+        let case = Case::of(kind, |world| world.submits.extend(vec![page(); 5])).await;
+        for _ in 0..5 {
+            let failure = case.failure(json!({})).await;
+            assert_eq!((failure.code.as_ref(), failure.retryable), ("tenant.unavailable", true), "{failure}");
+            assert!(failure.message.contains("403") && failure.suggested_action.is_some(), "{failure}");
+        }
+        let verdict = case.attempt(json!({})).await.expect("a verdict");
+        assert_eq!((verdict.is_passed(), case.submits(), case.world().applied), (true, 6, 1), "{verdict:?}");
+
+        // Beside lost answers those count.
+        let lost = || does(false, Reply::cut());
+        let case = Case::of(kind, |world| world.submits.extend([lost(), page(), lost(), page(), lost()])).await;
+        let failure = loop {
+            let failure = case.failure(json!({})).await;
+            if !failure.retryable {
+                break failure;
+            }
+        };
+        assert_eq!((failure.code.as_ref(), case.submits()), ("rerun.ambiguous", 5), "{failure}");
+    }
+}
