@@ -226,8 +226,8 @@ impl Submitter<'_> {
         Ok(())
     }
 
-    /// What stands before the tenant answered in its place, and no run has appeared. It may go on for long, so the retry policy decides
-    /// when it is tried again, and how often: such a submission does not count as one whose answer was lost.
+    /// A firewall or proxy answered in the tenant's place, and no run has appeared. That can last for hours, so the retry policy decides
+    /// when to try again: such a submission does not count as one whose answer was lost.
     async fn kept_away(&self, effort: &mut Effort, said: String) -> Result<(), ActivityError> {
         effort.intent = None;
         effort.searched_at = None;

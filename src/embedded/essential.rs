@@ -1,5 +1,5 @@
 //! Tasks that a process cannot do without. One that panics would leave it alive and idle for ever: no lease is renewed, no job is
-//! taken, and whoever watches the process sees nothing wrong. It ends instead, and is started again.
+//! taken, and a supervisor sees a running process. The process ends instead, and its supervisor starts it again.
 
 use std::future::Future;
 use std::sync::Arc;

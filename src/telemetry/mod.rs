@@ -222,7 +222,7 @@ fn unusable_endpoint(env: &impl Fn(&str) -> Option<String>) -> Option<(&'static 
     ENDPOINTS.into_iter().find_map(|name| Some((name, env(name).and_then(problem)?)))
 }
 
-/// What stands before the path, of whatever somebody took for an address.
+/// The part of an address before its path, also where the value is not a valid address.
 fn authority(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.split(['/', '?', '#']).next().unwrap_or_default()

@@ -33,7 +33,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Deletes a share of the executions that nobody keeps any more. `own` is this process's setting. True when there may be more.
+    /// Deletes a share of the executions whose retention is over. `own` is this process's setting. True when there may be more.
     pub(crate) fn prune_unkept(&mut self, own: Duration) -> Result<bool, StoreError> {
         kept_since(self.conn, own, self.now)?.map_or(Ok(false), |before| self.prune(before))
     }

@@ -13,7 +13,7 @@ fn doubled(world: &mut World) {
     (world.refuses, world.arrivals) = (true, 2);
 }
 
-/// A tenant without a second active run, where somebody's run was created so long ago and is shown so long from now.
+/// A tenant that refuses a second active run. Another run was created `ago` seconds ago, and a search shows it `shown` seconds from now.
 fn beside(world: &mut World, ago: i64, shown: i64, ends: Option<(i64, &'static str)>) {
     world.refuses = true;
     world.with_run("theirs", ago, ends);

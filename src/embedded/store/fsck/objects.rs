@@ -59,7 +59,7 @@ fn foreign(object: &Object) -> Option<Finding> {
             let message = format!("the index {name} was not created by iolaus: every write also changes it");
             Some(Finding::new("schema.foreign", table.clone(), message, Fix::Nothing).warning())
         }
-        // What somebody else keeps beside our tables changes nothing in them.
+        // A foreign table or view changes nothing in our tables.
         _ => None,
     }
 }
